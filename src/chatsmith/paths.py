@@ -1,0 +1,73 @@
+"""Where files go, and how they are written so that a fault never leaves half of one.
+
+A file appears under its name only when it is whole: it is written to a temporary name beside it, synced, renamed, and
+the folder is synced. A reader therefore sees the old file or the new one, also after a power cut.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from chatsmith.errors import WorkError
+
+
+def cache_dir() -> Path:
+    """The folder for what can be made again: `$CHATSMITH_CACHE`, else `$XDG_CACHE_HOME/chatsmith`, else `~/.cache/chatsmith`."""
+    chosen = os.environ.get("CHATSMITH_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base).expanduser() if base else Path.home() / ".cache") / "chatsmith"
+
+
+def sync_dir(folder: Path) -> None:
+    """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO]:
+    """Open a temporary file beside `path`; on success it is synced and takes the name, on failure it vanishes.
+
+    Text modes are UTF-8 with "\\n" line ends. A full disk raises `WorkError` and leaves what was there before.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, mode, **text) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        sync_dir(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise WorkError(
+                f"the disk is full: could not write {path} (what was there before is untouched)",
+                "free some space and run the same command again",
+            ) from error
+        raise
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

@@ -1,0 +1,241 @@
+"""The shape of a decoder, as data: one frozen dataclass, validated, and a table of presets.
+
+`ModelSpec` covers GPT-2, GPT-3 (dense, or alternating dense and locally banded layers), Llama and Qwen3. Nothing here
+imports torch, so that planning and `--help` stay fast. Sizes are counts; the letters in formulas are L layers, E width,
+H heads, K key/value heads, D head_dim, F ffn_width, V vocab_size, C context.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from chatsmith.errors import RequestError, did_you_mean
+
+Norm = Literal["layer", "rms"]
+Activation = Literal["gelu_tanh", "gelu", "swiglu"]
+Positions = Literal["learned", "rotary"]
+Architecture = Literal["gpt2", "llama", "qwen3"]
+
+# Bounds on what a file or a request may ask for: far above any published model, far below an overflow.
+_LIMITS = {
+    "vocab_size": 2**24,
+    "context": 2**24,
+    "width": 2**18,
+    "layers": 2**12,
+    "heads": 2**14,
+    "kv_heads": 2**14,
+    "head_dim": 2**14,
+    "ffn_width": 2**20,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """How rotary frequencies are stretched beyond the trained context: `linear`, or Llama 3.1's `llama3`."""
+
+    kind: Literal["linear", "llama3"]
+    factor: float
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_context: int = 8192
+
+    def __post_init__(self) -> None:
+        if not 1.0 <= self.factor <= 1e6:
+            raise RequestError(f"rope scaling factor {self.factor} is not between 1 and 1e6")
+        if self.kind == "llama3" and not 0 < self.low_freq_factor < self.high_freq_factor:
+            raise RequestError("llama3 rope scaling needs 0 < low_freq_factor < high_freq_factor")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """The shape of a decoder-only transformer.
+
+    `kv_heads`, `head_dim` and `ffn_width` may be left 0 and are then filled in: as many key/value heads as heads,
+    `width / heads`, and 4·width (8/3·width rounded up to a multiple of 64 for the gated `swiglu`).
+
+    With `band` = n, every second layer (the odd ones, counting from 0) sees only the last n positions, as in GPT-3's
+    "alternating dense and locally banded" layers (Brown et al. 2020, section 2.1; the width was never published).
+    """
+
+    vocab_size: int
+    context: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int = 0
+    head_dim: int = 0
+    ffn_width: int = 0
+    norm: Norm = "layer"
+    norm_epsilon: float = 1e-5
+    activation: Activation = "gelu_tanh"
+    positions: Positions = "learned"
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    attention_bias: bool = True
+    ffn_bias: bool = True
+    qk_norm: bool = False
+    tied: bool = True
+    band: int | None = None
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        def fill(name: str, value: int) -> None:
+            if getattr(self, name) == 0:
+                object.__setattr__(self, name, value)
+
+        for name in ("vocab_size", "context", "width", "layers", "heads"):
+            self._check_size(name)
+        fill("kv_heads", self.heads)
+        if self.head_dim == 0 and self.width % self.heads:
+            raise RequestError(
+                f"width {self.width} is not divisible by heads {self.heads}",
+                f"choose heads that divide {self.width}, for example {_divisors_near(self.width, self.heads)}",
+            )
+        fill("head_dim", self.width // self.heads)
+        gated = self.activation == "swiglu"
+        fill("ffn_width", -(-8 * self.width // 3 // 64) * 64 if gated else 4 * self.width)
+        for name in ("kv_heads", "head_dim", "ffn_width"):
+            self._check_size(name)
+        if self.heads % self.kv_heads:
+            raise RequestError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+        if self.positions == "rotary" and self.head_dim % 2:
+            raise RequestError(f"rotary positions need an even head_dim, not {self.head_dim}")
+        if self.band is not None and self.band < 1:
+            raise RequestError(f"band must be at least 1 position, not {self.band}")
+        if not 0.0 <= self.dropout < 1.0:
+            raise RequestError(f"dropout must lie in [0, 1), not {self.dropout}")
+        if not 0.0 < self.norm_epsilon < 1.0:
+            raise RequestError(f"norm_epsilon must lie in (0, 1), not {self.norm_epsilon}")
+        if not 1.0 < self.rope_theta < 1e12:
+            raise RequestError(f"rope_theta must lie in (1, 1e12), not {self.rope_theta}")
+
+    def _check_size(self, name: str) -> None:
+        value, limit = getattr(self, name), _LIMITS[name]
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
+            raise RequestError(f"{name} must be a whole number from 1 to {limit}, not {value!r}")
+
+    @property
+    def gated(self) -> bool:
+        """Whether the feed-forward block has a gate (SwiGLU)."""
+        return self.activation == "swiglu"
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The published family this shape equals, so that other programs load it; None when it equals none."""
+        if self.band is not None:
+            return None
+        if self.norm == "layer" and self.positions == "learned" and self.activation in ("gelu_tanh", "gelu"):
+            plain = self.attention_bias and self.ffn_bias and not self.qk_norm and self.kv_heads == self.heads
+            return "gpt2" if plain and self.heads * self.head_dim == self.width else None
+        if self.norm == "rms" and self.positions == "rotary" and self.gated and not self.ffn_bias:
+            return "qwen3" if self.qk_norm else "llama"
+        return None
+
+    def layer_band(self, layer: int) -> int | None:
+        """The band of one layer: None for a dense one."""
+        return self.band if self.band is not None and layer % 2 == 1 else None
+
+    @property
+    def parameters(self) -> int:
+        """The exact number of trainable parameters (facts: for GPT shapes 12LE² + 13LE + (V + C)E + 2E)."""
+        embedding = self.vocab_size * self.width * (1 if self.tied else 2)
+        positions = self.context * self.width if self.positions == "learned" else 0
+        norm = self.width * (2 if self.norm == "layer" else 1)
+        inner, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        attention = self.width * (inner + 2 * keys) + inner * self.width
+        attention += (inner + 2 * keys + self.width) if self.attention_bias else 0
+        attention += 2 * self.head_dim if self.qk_norm else 0
+        ffn = self.width * self.ffn_width * (3 if self.gated else 2)
+        ffn += (self.ffn_width * (2 if self.gated else 1) + self.width) if self.ffn_bias else 0
+        return embedding + positions + norm + self.layers * (attention + ffn + 2 * norm)
+
+    @property
+    def matmul_parameters(self) -> int:
+        """Weights that take part in a matrix multiply for every token: all matrices and the output head."""
+        inner, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        layer = self.width * (2 * inner + 2 * keys) + self.width * self.ffn_width * (3 if self.gated else 2)
+        return self.layers * layer + self.vocab_size * self.width
+
+    def training_flops_per_token(self, context: int | None = None) -> float:
+        """Forward and backward FLOPs per token: 6 per matmul weight, and 12·L·H·D·T for attention in full.
+
+        The count of PaLM (Chowdhery et al. 2022, appendix B): causal masking is not taken off, recomputation is not
+        added. `context` is T, the sequence length trained at (the spec's context by default).
+        """
+        length = self.context if context is None else context
+        seen = [min(length, self.layer_band(layer) or length) for layer in range(self.layers)]
+        return 6.0 * self.matmul_parameters + 12.0 * self.heads * self.head_dim * sum(seen)
+
+    def with_vocabulary(self, vocab_size: int) -> ModelSpec:
+        """The same shape over another vocabulary."""
+        return replace(self, vocab_size=vocab_size)
+
+
+def _divisors_near(number: int, wanted: int) -> int:
+    return min((n for n in range(1, min(number, 4096) + 1) if number % n == 0), key=lambda n: (abs(n - wanted), n))
+
+
+def padded_vocabulary(vocab_size: int, multiple: int = 64) -> int:
+    """`vocab_size` rounded up to a multiple, so that the output matmul runs on whole tiles."""
+    return -(-vocab_size // multiple) * multiple
+
+
+def _gpt(layers: int, width: int, heads: int, context: int) -> ModelSpec:
+    return ModelSpec(vocab_size=50257, context=context, width=width, layers=layers, heads=heads)
+
+
+def modern(vocab_size: int, context: int, width: int, layers: int, heads: int, **changes: object) -> ModelSpec:
+    """A decoder of Qwen3's shape (rotary, RMS norms, query/key norms, SwiGLU, no biases): what `chatsmith new` trains."""
+    shape: dict[str, object] = dict(
+        norm="rms",
+        norm_epsilon=1e-6,
+        activation="swiglu",
+        positions="rotary",
+        attention_bias=False,
+        ffn_bias=False,
+        qk_norm=True,
+        tied=True,
+    )
+    sizes = dict(vocab_size=vocab_size, context=context, width=width, layers=layers, heads=heads)
+    return ModelSpec(**(shape | sizes | changes))  # type: ignore[arg-type]
+
+
+# GPT-3: Brown et al. 2020, Table 2.1, with the two misprints put right (XL has 16 heads, 13B has width 5120): only then
+# do the counts give the paper's own Table D.1. GPT-2: the four released sizes (Radford et al. 2019).
+PRESETS: dict[str, ModelSpec] = {
+    "gpt2-124m": _gpt(12, 768, 12, 1024),
+    "gpt2-355m": _gpt(24, 1024, 16, 1024),
+    "gpt2-774m": _gpt(36, 1280, 20, 1024),
+    "gpt2-1558m": _gpt(48, 1600, 25, 1024),
+    "gpt3-125m": _gpt(12, 768, 12, 2048),
+    "gpt3-350m": _gpt(24, 1024, 16, 2048),
+    "gpt3-760m": _gpt(24, 1536, 16, 2048),
+    "gpt3-1.3b": _gpt(24, 2048, 16, 2048),
+    "gpt3-2.7b": _gpt(32, 2560, 32, 2048),
+    "gpt3-6.7b": _gpt(32, 4096, 32, 2048),
+    "gpt3-13b": _gpt(40, 5120, 40, 2048),
+    "gpt3-175b": _gpt(96, 12288, 96, 2048),
+    "llama2-7b": ModelSpec(
+        vocab_size=32000, context=4096, width=4096, layers=32, heads=32, ffn_width=11008, norm="rms",
+        activation="swiglu", positions="rotary", attention_bias=False, ffn_bias=False, tied=False,
+    ),
+    "llama3-8b": ModelSpec(
+        vocab_size=128256, context=8192, width=4096, layers=32, heads=32, kv_heads=8, ffn_width=14336, norm="rms",
+        activation="swiglu", positions="rotary", rope_theta=500000.0, attention_bias=False, ffn_bias=False, tied=False,
+    ),
+    "qwen3-0.6b": modern(151936, 40960, 1024, 28, 16, kv_heads=8, head_dim=128, ffn_width=3072, rope_theta=1e6),
+    "qwen3-1.7b": modern(151936, 40960, 2048, 28, 16, kv_heads=8, head_dim=128, ffn_width=6144, rope_theta=1e6),
+    "qwen3-4b": modern(151936, 40960, 2560, 36, 32, kv_heads=8, head_dim=128, ffn_width=9728, rope_theta=1e6),
+    "qwen3-8b": modern(
+        151936, 40960, 4096, 36, 32, kv_heads=8, head_dim=128, ffn_width=12288, rope_theta=1e6, tied=False
+    ),
+}  # fmt: skip
+
+
+def preset(name: str) -> ModelSpec:
+    """A preset by name; an unknown one raises `RequestError` with the nearest names."""
+    try:
+        return PRESETS[name.lower()]
+    except KeyError:
+        raise RequestError(f"no preset called {name!r}", did_you_mean(name.lower(), PRESETS)) from None
