@@ -1,0 +1,21 @@
+"""What every test room shares: the corpora that live outside the repository."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared corpora, models and known answers; the test is skipped, saying so, where it is missing.
+
+    It is `$CHATSMITH_SHARED`, else the folder `shared` beside the checkout.
+    """
+    chosen = os.environ.get("CHATSMITH_SHARED")
+    folder = Path(chosen) if chosen else Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"no shared corpora in {folder}; set CHATSMITH_SHARED to the folder that holds them")
+    return folder
