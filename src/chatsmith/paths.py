@@ -18,7 +18,10 @@ from chatsmith.errors import WorkError
 
 
 def cache_dir() -> Path:
-    """The folder for what can be made again: `$CHATSMITH_CACHE`, else `$XDG_CACHE_HOME/chatsmith`, else `~/.cache/chatsmith`."""
+    """The folder for what can be made again.
+
+    `$CHATSMITH_CACHE`, else `$XDG_CACHE_HOME/chatsmith`, else `~/.cache/chatsmith`.
+    """
     chosen = os.environ.get("CHATSMITH_CACHE")
     if chosen:
         return Path(chosen).expanduser()

@@ -84,9 +84,7 @@ def _read_dataclass(kind: type[T], mapping: Any, where: str, prefix: str) -> T:
     missing = [
         name
         for name, field in fields.items()
-        if name not in values
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
+        if name not in values and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     if missing:
         raise RequestError(f"{where}: {prefix}{missing[0]} is missing", f"add {missing[0]} = …")

@@ -1,0 +1,78 @@
+"""The one attention of the decoders: grouped heads, optional query/key norms, dense or banded, cached or not."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from chatsmith.models.cache import KVCache
+from chatsmith.models.layers import Linear, RMSNorm, Rotary
+from chatsmith.specs import ModelSpec
+
+
+class Attention(nn.Module):
+    """Causal self-attention of one layer (Vaswani et al. 2017), H query heads sharing K key/value heads."""
+
+    def __init__(self, spec: ModelSpec, layer: int, **where: object) -> None:
+        super().__init__()
+        self.layer, self.heads, self.kv_heads, self.head_dim = layer, spec.heads, spec.kv_heads, spec.head_dim
+        self.dropout = spec.dropout
+        inner, keys = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
+        self.query = Linear(spec.width, inner, spec.attention_bias, **where)
+        self.key = Linear(spec.width, keys, spec.attention_bias, **where)
+        self.value = Linear(spec.width, keys, spec.attention_bias, **where)
+        self.output = Linear(inner, spec.width, spec.attention_bias, **where)
+        if spec.qk_norm:
+            self.query_norm = RMSNorm(spec.head_dim, spec.norm_epsilon, **where)
+            self.key_norm = RMSNorm(spec.head_dim, spec.norm_epsilon, **where)
+        self.qk_norm = spec.qk_norm
+        self.rotary = Rotary(spec) if spec.positions == "rotary" else None
+
+    def forward(
+        self, x: Tensor, angles: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: KVCache | None
+    ) -> Tensor:
+        """x [B, T, E] → [B, T, E]. `mask` [B or 1, 1, T, S] is True where a query may look; None means plain causal."""
+        B, T, _ = x.shape
+        query = self.query(x).view(B, T, self.heads, self.head_dim)
+        key = self.key(x).view(B, T, self.kv_heads, self.head_dim)
+        value = self.value(x).view(B, T, self.kv_heads, self.head_dim).transpose(1, 2)
+        if self.qk_norm:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if self.rotary is not None and angles is not None:
+            query, key = self.rotary(query, *angles), self.rotary(key, *angles)
+        query, key = query.transpose(1, 2), key.transpose(1, 2)
+        if cache is not None:
+            key, value = cache.append(self.layer, key, value)
+        mixed = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=mask is None and T > 1,
+            enable_gqa=self.heads != self.kv_heads,
+        )
+        return self.output(mixed.transpose(1, 2).reshape(B, T, self.heads * self.head_dim))
+
+
+def attention_mask(
+    queries: Tensor, keys: Tensor, band: int | None, segments: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
+    """Who may look at whom, [B, 1, T, S] of bool, from the places of queries [B, T] and keys [B, S] in their rows.
+
+    A query sees keys at its own place and before; with a band of n only the last n places (itself included); with
+    `segments` only those of its own document.
+    """
+    distance = queries[:, :, None] - keys[:, None, :]
+    mask = distance >= 0
+    if band is not None:
+        mask &= distance < band
+    if segments is not None:
+        mask &= segments[0][:, :, None] == segments[1][:, None, :]
+    return mask[:, None]
+
+
+def places(length: int, device: torch.device) -> Tensor:
+    """The places 0 … length − 1 as one row [1, length]."""
+    return torch.arange(length, device=device)[None]

@@ -1,0 +1,144 @@
+"""The parts of a decoder block: linear maps, norms, rotary positions, feed-forward.
+
+Weights are kept in the dtype they were made in (float32 while training); each layer casts them to the dtype of what
+flows through it. So precision is chosen once, by the dtype of the embedding's output, and no autocast is needed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from chatsmith.specs import ModelSpec, RopeScaling
+
+
+class Linear(nn.Module):
+    """y = x Wᵀ + b with W [out, in], computed in the dtype of x."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool, **where: object) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, **where))  # type: ignore[arg-type]
+        self.bias = nn.Parameter(torch.empty(outputs, **where)) if bias else None  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(x, self.weight.to(x.dtype), bias)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation with gain and bias over the last dimension (Ba et al. 2016)."""
+
+    def __init__(self, width: int, epsilon: float, **where: object) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, **where))  # type: ignore[arg-type]
+        self.bias = nn.Parameter(torch.empty(width, **where))  # type: ignore[arg-type]
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.bias.to(x.dtype), self.epsilon)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation with a gain over the last dimension (Zhang and Sennrich 2019), float32 inside."""
+
+    def __init__(self, width: int, epsilon: float, **where: object) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, **where))  # type: ignore[arg-type]
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
+        return (wide * scale).to(x.dtype) * self.weight.to(x.dtype)
+
+
+def make_norm(spec: ModelSpec, width: int, **where: object) -> nn.Module:
+    """The norm that a spec asks for, over `width` features."""
+    kind = LayerNorm if spec.norm == "layer" else RMSNorm
+    return kind(width, spec.norm_epsilon, **where)
+
+
+class FeedForward(nn.Module):
+    """Two linear maps round a GELU (GPT-2), or three with a SiLU gate (SwiGLU, Shazeer 2020)."""
+
+    def __init__(self, spec: ModelSpec, **where: object) -> None:
+        super().__init__()
+        self.activation = spec.activation
+        if spec.gated:
+            self.gate = Linear(spec.width, spec.ffn_width, spec.ffn_bias, **where)
+        self.up = Linear(spec.width, spec.ffn_width, spec.ffn_bias, **where)
+        self.down = Linear(spec.ffn_width, spec.width, spec.ffn_bias, **where)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.activation == "swiglu":
+            return self.down(F.silu(self.gate(x)) * self.up(x))
+        return self.down(F.gelu(self.up(x), approximate="tanh" if self.activation == "gelu_tanh" else "none"))
+
+
+class Rotary(nn.Module):
+    """Rotary positions (Su et al. 2021) in the rotate-half layout of Llama: pairs are (i, i + D/2).
+
+    Angles are kept as float32 tables [C, D/2] that grow when a longer position is asked for.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.head_dim, self.theta, self.scaling = spec.head_dim, spec.rope_theta, spec.rope_scaling
+        self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+    def tables(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine [≥ length, D/2] on the device and in the dtype of `like`."""
+        key = (like.device, like.dtype)
+        known = self._tables.get(key)
+        if known is None or known[0].shape[0] < length:
+            size = max(256, 1 << (length - 1).bit_length())
+            angle = torch.outer(torch.arange(size, dtype=torch.float64), self._frequencies())
+            known = (angle.cos().to(like), angle.sin().to(like))
+            self._tables[key] = known
+        return known
+
+    def _frequencies(self) -> Tensor:
+        """Angular frequency of each pair [D/2] in float64, stretched as the spec's scaling says."""
+        half = torch.arange(0, self.head_dim, 2, dtype=torch.float64) / self.head_dim
+        # Published models compute the frequencies in float32; their rounding is part of what they learned.
+        frequency = (1.0 / (self.theta ** half.float())).double()
+        scaling = self.scaling
+        if scaling is None:
+            return frequency
+        if scaling.kind == "linear":
+            return frequency / scaling.factor
+        return _llama3_frequencies(frequency, scaling)
+
+    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        """Rotate x [B, T, H, D] by the angles cosine, sine [T or B×T, 1, D/2] (already gathered and shaped)."""
+        return _Rotate.apply(x, cosine, sine)  # type: ignore[no-any-return]
+
+
+def _llama3_frequencies(frequency: Tensor, scaling: RopeScaling) -> Tensor:
+    """Llama 3.1's stretch: slow pairs are divided by the factor, fast ones kept, and a smooth passage between."""
+    turns = scaling.original_context * frequency / (2 * math.pi)
+    smooth = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    smooth = smooth.clamp(0.0, 1.0)
+    return (1 - smooth) * frequency / scaling.factor + smooth * frequency
+
+
+class _Rotate(torch.autograd.Function):
+    """A rotation, whose gradient is the rotation back: four passes each way, and nothing kept but the angles."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        ctx.save_for_backward(cosine, sine)
+        return _rotate(x, cosine, sine)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        cosine, sine = ctx.saved_tensors  # type: ignore[attr-defined]
+        return _rotate(gradient, cosine, -sine), None, None
+
+
+def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
