@@ -1,0 +1,74 @@
+# `make chat` makes a small model on this machine and talks with it; `make test` checks everything.
+#
+# Variables:  PYTHON     the environment to use (default: the active one, else .venv, which is made when missing)
+#             BASE       the Python that makes .venv
+#             PIP_FLAGS  more words for pip, such as the address of an index that has torch without CUDA
+#             MODEL      for chat: a model folder to talk with instead of the built-in model
+#             PYTEST     more words for pytest
+
+BASE ?= python3
+VENV ?= .venv
+MODEL ?=
+PIP_FLAGS ?=
+PYTEST ?=
+
+ifdef VIRTUAL_ENV
+PYTHON ?= $(VIRTUAL_ENV)/bin/python
+endif
+PYTHON ?= $(VENV)/bin/python
+
+# Only our own .venv is installed into; an environment that was given is used as it is.
+ifeq ($(PYTHON),$(VENV)/bin/python)
+USER_READY := $(VENV)/.user
+DEV_READY := $(VENV)/.dev
+endif
+
+.PHONY: help chat install test format lint types imports unit docs reference bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+chat: $(USER_READY) ## make the built-in model (about 3 minutes, once), then talk with it
+	$(PYTHON) -m chatsmith chat $(MODEL)
+
+install: $(DEV_READY) ## everything for working on chatsmith, in .venv
+
+test: format lint types imports unit ## format, lint, types, import rules, tests and the snippets of the docs
+
+format: $(DEV_READY)
+	$(PYTHON) -m ruff format --check .
+
+lint: $(DEV_READY)
+	$(PYTHON) -m ruff check .
+
+types: $(DEV_READY)
+	$(PYTHON) -m mypy
+
+imports: $(DEV_READY)
+	$(dir $(PYTHON))lint-imports
+
+unit: $(DEV_READY)
+	$(PYTHON) -m pytest $(PYTEST)
+
+docs: $(DEV_READY) ## run the snippets of the README and the docs
+	$(PYTHON) -m pytest tests/test_docs.py $(PYTEST)
+
+reference: $(DEV_READY) ## write docs/reference again from the code
+	$(PYTHON) tools/reference.py
+
+bench: $(USER_READY) ## list the benchmarks
+	@for file in bench/[a-z]*.py; do printf '%-32s %s\n' "$(PYTHON) $$file" "$$(sed -n '1s/^"""//p' $$file)"; done
+
+clean: ## remove the environments and caches (no models)
+	rm -rf $(VENV) .ci-venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+
+$(VENV)/bin/python:
+	$(BASE) -m venv $(VENV)
+
+$(VENV)/.user: pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) -e .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet $(PIP_FLAGS) -e ".[all,test,lint]"
+	touch $@ $(VENV)/.user

@@ -1,0 +1,173 @@
+"""The command table, and how a command line becomes an exit code.
+
+A command is a row: name, where its function lives, one line of help. The module is imported only when that command
+runs, so that `--help` stays fast and torch is loaded only by what needs it. Every error ends here, as one line and a
+hint on stderr; a traceback is shown only with `--debug`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts.exceptions import MissingArgumentError, UnknownOptionError, UnusedCliTokensError
+
+from chatsmith.errors import ChatsmithError, RequestError, did_you_mean
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A row of the table; `target` is "module:function" and is imported when the command is used."""
+
+    name: str
+    target: str
+    summary: str
+    group: str
+
+
+MAKE, TALK, HOUSE = "Make a model", "Use one", "Around it"
+
+COMMANDS = (
+    Command(
+        "new", "chatsmith.cli.new:new", "Make a model that talks from your documents, in the minutes you give", MAKE
+    ),
+    Command("train", "chatsmith.cli.train:train", "Train from a TOML recipe, or resume a run", MAKE),
+    Command("read", "chatsmith.cli.read:read", "Read documents and list what is in them and what was skipped", MAKE),
+    Command("chat", "chatsmith.cli.chat:chat", "Talk with a model; with none yet, make the built-in one first", TALK),
+    Command("write", "chatsmith.cli.write:write", "Continue a text, once or in several samples side by side", TALK),
+    Command("next", "chatsmith.cli.next:next_", "Show the ranked next tokens with probability and bits", TALK),
+    Command("skills", "chatsmith.cli.skills:skills", "Measure what a model of the built-in corpus has learned", TALK),
+    Command("plot", "chatsmith.cli.plot:plot", "Draw a run's training curve in the terminal, or as SVG or PNG", HOUSE),
+    Command("doctor", "chatsmith.cli.doctor:doctor", "Measure this machine and name the missing parts", HOUSE),
+    Command("completion", "chatsmith.cli.completion:completion", "Print the completion script of your shell", HOUSE),
+    Command("version", "chatsmith.cli.version:version", "Print the versions of chatsmith and its libraries", HOUSE),
+)
+
+EPILOGUE = (
+    "Exit codes: 0 done, 1 the work failed, 2 the request was wrong. --debug anywhere shows an error's traceback."
+)
+
+
+def build(described: str | None = None) -> App:
+    """The cyclopts application of the whole table, with nothing of it imported.
+
+    A command shows its line of the table as help; the one called `described` (all, for "*") its whole docstring.
+    """
+    app = App(
+        name="chatsmith",
+        help="Make a ChatGPT of your own: from your text to a model that talks.",
+        help_epilogue=EPILOGUE,
+        help_format="plaintext",
+        version=_version,
+        default_parameter=Parameter(negative=(), show_default=_shown_default),
+        print_error=False,
+        exit_on_error=False,
+        suppress_keyboard_interrupt=False,
+        result_action="return_value",
+    )
+    groups = {name: Group(name, sort_key=order) for order, name in enumerate((MAKE, TALK, HOUSE))}
+    app["--help"].group = app["--version"].group = groups[HOUSE]
+    for order, command in enumerate(COMMANDS):
+        whole = described in (command.name, "*")
+        app.command(
+            command.target,
+            name=command.name,
+            help=None if whole else command.summary,
+            group=groups[command.group],
+            sort_key=order,
+            help_epilogue="",
+        )
+    app.default(_bare)
+    return app
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    return f"chatsmith {metadata.version('chatsmith')}"
+
+
+def _shown_default(value: object) -> str | None:
+    return None if value is False or value == () else str(value)
+
+
+def _bare() -> int:
+    from chatsmith.cli.start import start
+
+    return start()
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line (without the program's name) and return its exit code; never raises but on `SystemExit`."""
+    tokens, debug = _take_debug(arguments)
+    try:
+        code = _guarded(lambda: build(tokens[0] if tokens else None)(tokens), tokens, debug)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader has gone, as in `chatsmith … | head`. Python would complain once more while it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # what a program ended by SIGPIPE leaves in the shell
+
+
+def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """Tokens without `--debug`, and whether it was there (after `--` it is text)."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    kept = [token for token in arguments[:end] if token != "--debug"]
+    return kept + list(arguments[end:]), len(kept) < end
+
+
+def _guarded(work: Callable[[], object], tokens: Sequence[str], debug: bool) -> int:
+    from chatsmith.cli.console import print_error
+
+    try:
+        result = work()
+        return result if isinstance(result, int) else 0
+    except KeyboardInterrupt as stop:
+        print_error(str(stop) or "stopped", word="")
+        return 130
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        shown = _explained(error, tokens)
+        print_error(shown.message, shown.hint)
+        return shown.exit_code
+
+
+def _explained(error: Exception, tokens: Sequence[str]) -> ChatsmithError:
+    """Any error as one line and a hint."""
+    if isinstance(error, ChatsmithError):
+        return error
+    if isinstance(error, CycloptsError):
+        return _wrong_usage(error, tokens)
+    if isinstance(error, OSError):
+        place = f" {error.filename}" if error.filename else ""
+        return ChatsmithError(f"{error.strerror or type(error).__name__}:{place}" if place else str(error))
+    if isinstance(error, MemoryError):
+        return ChatsmithError("out of memory", "a smaller model, batch or context needs less")
+    text = " ".join(str(error).split())
+    again = "this is a fault in chatsmith; the same command with --debug shows where"
+    return ChatsmithError(f"{type(error).__name__}: {text}" if text else type(error).__name__, again)
+
+
+def _wrong_usage(error: CycloptsError, tokens: Sequence[str]) -> RequestError:
+    names = [command.name for command in COMMANDS]
+    command = tokens[0] if tokens and tokens[0] in names else ""
+    program = f"chatsmith {command}".rstrip()
+    usage = f"{program} --help"
+    if not command and tokens and not tokens[0].startswith("-"):
+        return RequestError(f"no command called {tokens[0]!r}", did_you_mean(tokens[0], names))
+    if isinstance(error, UnknownOptionError):
+        word = error.token.keyword or error.token.value
+        known = [name for argument in error.argument_collection for name in argument.names if name.startswith("--")]
+        return RequestError(f"{program} has no option {word}", did_you_mean(word, [*known, "--help"]))
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        return RequestError(f"{program} does not take {error.unused_tokens[0]!r}", usage)
+    if isinstance(error, MissingArgumentError) and error.argument:
+        return RequestError(f"{program} needs {error.argument.name.removeprefix('--')}", usage)
+    return RequestError(" ".join(str(error).split()).rstrip("."), usage)

@@ -1,0 +1,116 @@
+"""What every command prints through: one console for results, one for what is said about them, and plain JSON.
+
+Results go to stdout, everything said on the way (progress, errors, hints) to stderr, so that a pipe carries results
+only. rich is imported when something is drawn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Control characters, which would let a text move the cursor or write into the title bar; newline and tab are harmless.
+_CONTROLS = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {127: "␡"}
+_CONTROLS |= {code: "�" for code in range(0x80, 0xA0)}
+
+
+@cache
+def out() -> Console:
+    """The console of results (stdout); plain where it is not a terminal."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False, width=_piped_width(sys.stdout.isatty()))
+
+
+@cache
+def err() -> Console:
+    """The console of progress and messages (stderr)."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, width=_piped_width(sys.stderr.isatty()))
+
+
+def _piped_width(terminal: bool) -> int | None:
+    return None if terminal else 100
+
+
+def say(text: str) -> None:
+    """One line about the work, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_error(message: str, hint: str | None = None, word: str = "error: ") -> None:
+    """An error as one line, and its hint below."""
+    if sys.stderr.isatty():
+        from rich.text import Text
+
+        err().print(Text.assemble((word, "bold red"), safe(message)), soft_wrap=True)
+        if hint:
+            err().print(Text.assemble("  ", (safe(hint), "cyan")), soft_wrap=True)
+        return
+    say(f"{word}{message}")
+    if hint:
+        say(f"  {hint}")
+
+
+def print_json(value: Any) -> None:
+    """A result as JSON on stdout: dataclasses as objects, paths as text, numbers that are not finite as null."""
+    json.dump(plain(value), sys.stdout, ensure_ascii=False, indent=2, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def plain(value: Any) -> Any:
+    """`value` as what JSON can say."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, (str, int)) or value is None:
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    if isinstance(value, Path):
+        return str(value)
+    return plain(value.item()) if hasattr(value, "item") else str(value)
+
+
+def safe(text: str) -> str:
+    """Text that cannot steer the terminal: control characters other than newline and tab become visible signs."""
+    return text.translate(_CONTROLS)
+
+
+def write_text(text: str) -> None:
+    """Text as it is made, on stdout: at once, and harmless where stdout is a terminal."""
+    sys.stdout.write(safe(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
+def bytes_text(count: float) -> str:
+    """A size for people: 1.5 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration for people: 42 s, 3 min 05 s, 2 h 10 min."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

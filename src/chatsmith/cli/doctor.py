@@ -1,0 +1,90 @@
+"""`chatsmith doctor`: what this machine has, how fast it measures, and the command that adds each missing part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from chatsmith import machine
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Measured rates by device and precision: matrix multiply in FLOP/s, memory reading in bytes/s."""
+
+    flops_per_second: dict[str, float]
+    bytes_per_second: dict[str, float]
+
+
+def doctor(
+    *,
+    quick: Annotated[bool, Parameter(help="Measure nothing and leave torch alone: no rates, no GPUs.")] = False,
+    json: Annotated[bool, Parameter(help="Print JSON.")] = False,
+) -> None:
+    """Show the cores, instruction sets, memory and GPUs of this machine, measure its speed, and name missing parts.
+
+    Measuring takes about five seconds. What is missing is optional; the command that adds it is beside it.
+    """
+    from chatsmith.cli.console import out, print_json
+
+    found = machine.describe(gpus=not quick)
+    rates = None if quick else measure(found)
+    parts, versions = machine.optional_parts(), machine.versions()
+    if json:
+        print_json({"machine": found, "rates": rates, "versions": versions, "parts": parts})
+        return
+    out().print(_machine_table(found, rates, versions))
+    out().print(_parts_table(parts))
+
+
+def measure(found: machine.Machine) -> Rates:
+    """Measure the rates of the processor and of the first GPU."""
+    devices = {"cpu": ("float32", "bfloat16")}
+    if found.gpus:
+        devices["cuda"] = ("float32", "bfloat16", "float16")
+    return Rates(
+        {
+            f"{device} {kind}": machine.measure_gemm(kind, device=device)
+            for device in devices
+            for kind in devices[device]
+        },
+        {device: machine.measure_bandwidth(device=device) for device in devices},
+    )
+
+
+def _machine_table(found: machine.Machine, rates: Rates | None, versions: dict[str, str]) -> Table:
+    from rich.table import Table
+
+    from chatsmith.cli.console import bytes_text
+
+    table = Table(show_header=False, box=None, title="This machine", title_justify="left", title_style="bold")
+    share = "" if found.cores == found.installed_cores else f" of {found.installed_cores} (affinity or quota)"
+    table.add_row("processor", f"{found.cpu}, {found.architecture}")
+    table.add_row("cores", f"{found.cores}{share}")
+    table.add_row("instructions", " ".join(found.isa) or "the base set only")
+    table.add_row("memory", f"{bytes_text(found.memory.available)} free of {bytes_text(found.memory.total)}")
+    for gpu in found.gpus:
+        table.add_row("GPU", f"{gpu.name}, {bytes_text(gpu.memory)}, compute capability {gpu.capability}")
+    if rates:
+        if not found.gpus:
+            table.add_row("GPU", "none that torch can use")
+        for name, value in rates.flops_per_second.items():
+            table.add_row(f"matmul {name}", f"{value / 1e9:,.0f} GFLOP/s")
+        for name, value in rates.bytes_per_second.items():
+            table.add_row(f"memory {name}", f"{value / 1e9:,.1f} GB/s read")
+    table.add_row("versions", ", ".join(f"{name} {version}" for name, version in versions.items()))
+    return table
+
+
+def _parts_table(parts: tuple[machine.Part, ...]) -> Table:
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, title="Optional parts", title_justify="left", title_style="bold")
+    for part in parts:
+        table.add_row("✓" if part.found else "–", part.name, part.purpose, "" if part.found else part.command)
+    return table

@@ -1,0 +1,37 @@
+"""Flags that several commands share. They are settings of the library under the same names; only what is given counts."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+_SAMPLING = Group("Sampling", sort_key=9)
+
+Json = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
+
+
+def _flag(help: str) -> Parameter:  # noqa: A002
+    return Parameter(help=help, group=_SAMPLING)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class SamplingFlags:
+    """How words are chosen; what is left out is the model folder's own setting, else the library's default."""
+
+    temperature: Annotated[float | None, _flag("Below 1 sharper, above 1 wilder; 0 takes the likeliest token.")] = None
+    top_k: Annotated[int | None, _flag("Keep only the k likeliest tokens; 0 keeps all.")] = None
+    top_p: Annotated[float | None, _flag("Keep the fewest tokens that together reach this probability.")] = None
+    min_p: Annotated[float | None, _flag("Keep tokens at least this fraction as likely as the likeliest.")] = None
+    repetition_penalty: Annotated[float | None, _flag("Above 1: tokens already said become less likely.")] = None
+    seed: Annotated[int | None, _flag("The same seed gives the same text.")] = None
+    stop: Annotated[tuple[str, ...], _flag("A text that ends the answer; may be given several times.")] = ()
+    max_tokens: Annotated[int | None, _flag("The most tokens to make.")] = None
+
+    def given(self) -> dict[str, Any]:
+        """The settings that were given, by name."""
+        pairs = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in pairs.items() if value is not None and value != ()}
