@@ -1,0 +1,154 @@
+"""Schedules: GPT-3's own, progress over re-planned runs, and a budget of minutes on a machine that changes speed."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chatsmith.errors import RequestError
+from chatsmith.train.recipe import Batch, Schedule, Stage
+from chatsmith.train.schedules import (
+    Milestones,
+    Pacer,
+    Timeline,
+    learning_rate_factor,
+    mean_rows,
+    rows_at,
+    stage_at,
+)
+
+# Brown et al. 2020, appendix B, for the 125M model of Table 2.1: 300B tokens, batches of 0.5M, 6e-4 at the peak.
+GPT3_TOKENS = 300_000_000_000
+GPT3 = Schedule(
+    tokens=GPT3_TOKENS,
+    warmup=375e6 / 300e9,
+    decay="cosine",
+    decay_until=260 / 300,
+    final_fraction=0.1,
+)
+GPT3_BATCH = Batch(micro_batch=16, accumulation=16, context=2048, ramp_start=32 / 512, ramp_until=4 / 300)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "rate"),
+    [
+        (0, 0.0),
+        (187.5e6, 3.0e-4),  # half way up the warm-up of 375M tokens
+        (375e6, 6.0e-4),
+        (130.1875e9, 3.3e-4),  # half way down: the mean of 6e-4 and 6e-5
+        (260e9, 6.0e-5),  # "decay down to 10% of its value, over 260 billion tokens"
+        (280e9, 6.0e-5),  # "after 260 billion tokens, training continues at 10%"
+        (300e9, 6.0e-5),
+    ],
+)
+def test_learning_rate_of_gpt3(tokens: float, rate: float) -> None:
+    assert 6e-4 * learning_rate_factor(tokens / GPT3_TOKENS, GPT3) == pytest.approx(rate, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(("tokens", "batch"), [(0, 32_768), (2e9, 278_528), (4e9, 524_288), (300e9, 524_288)])
+def test_batch_ramp_of_gpt3(tokens: float, batch: int) -> None:
+    """From 32k tokens linearly to the full 0.5M over the first 4 billion, in steps of a micro-batch of 32k."""
+    assert rows_at(tokens / GPT3_TOKENS, GPT3_BATCH) * 2048 == pytest.approx(batch, abs=16 * 2048)
+    assert rows_at(tokens / GPT3_TOKENS, GPT3_BATCH) % GPT3_BATCH.micro_batch == 0
+
+
+def test_linear_decay_reaches_zero_and_constant_stays() -> None:
+    linear = Schedule(steps=100, warmup=0.0)
+    assert [learning_rate_factor(p, linear) for p in (0.0, 0.25, 1.0)] == [1.0, 0.75, 0.0]
+    assert learning_rate_factor(0.9, Schedule(steps=100, decay="constant")) == 1.0
+
+
+@given(st.floats(0, 1), st.integers(1, 64), st.integers(1, 64), st.floats(0.01, 1), st.floats(0.01, 1))
+def test_ramped_rows_stay_within_the_batch(p: float, micro: int, times: int, start: float, until: float) -> None:
+    batch = Batch(micro_batch=micro, accumulation=times, ramp_start=start, ramp_until=until)
+    assert 1 <= rows_at(p, batch) <= batch.rows
+    assert rows_at(1.0, batch) == batch.rows
+    assert 1 <= mean_rows(p, batch) <= batch.rows
+
+
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 500)), max_size=20), st.integers(1, 500))
+def test_progress_is_continuous_and_ends_at_one(moves: list[tuple[int, int]], total: int) -> None:
+    """Whatever is re-planned, progress never falls, never jumps, and is 1 at the last total."""
+    timeline = Timeline([(0, total)])
+    at = 0
+    for ahead, left in moves:
+        at = min(at + ahead, timeline.total - 1)
+        before = timeline.progress(at)
+        timeline.replan(at, at + left)
+        assert timeline.progress(at) == pytest.approx(before, abs=1e-12)
+    values = [timeline.progress(position) for position in range(timeline.total + 1)]
+    assert values == sorted(values)
+    assert values[0] == 0.0
+    assert values[-1] == pytest.approx(1.0, abs=1e-12)
+    again = Timeline(timeline.plans)
+    assert [again.progress(position) for position in range(timeline.total + 1)] == values
+
+
+def test_a_plan_cannot_end_before_it_is_made() -> None:
+    timeline = Timeline([(0, 10)])
+    with pytest.raises(RequestError):
+        timeline.replan(5, 5)
+    with pytest.raises(RequestError):
+        Timeline([(3, 10)])
+
+
+def test_milestones_are_passed_once_each() -> None:
+    milestones = Milestones(7)
+    timeline = Timeline([(0, 1000)])
+    passed = [s for s in range(1000) if milestones.passed(timeline.progress(s), timeline.progress(s + 1))]
+    assert len(passed) == 7
+    assert passed[-1] == 999
+    assert milestones.left(0.0) == 7
+    assert milestones.left(1.0) == 0
+    assert not Milestones(0).passed(0.0, 1.0)
+
+
+def test_stages_follow_progress() -> None:
+    stages = (Stage(0.8, (1.0, 0.0)), Stage(1.0, (0.2, 0.8)))
+    assert [stage_at(p, stages) for p in (0.0, 0.79, 0.8, 1.0)] == [0, 0, 1, 1]
+    assert stage_at(0.5, ()) is None
+
+
+def _spend(budget: float, speed_at: list[float], seed: int, evaluation: float = 0.0) -> tuple[float, int, Timeline]:
+    """Run a budget on a made-up clock; the machine's speed goes through `speed_at` in equal spans of the budget."""
+    noise = random.Random(seed)
+    batch, now = Batch(micro_batch=16, ramp_start=0.25, ramp_until=0.1), 0.0
+    pacer, milestones, evaluations = Pacer(budget, batch), Milestones(20), 0
+
+    def step_seconds(rows: int) -> float:
+        speed = speed_at[min(len(speed_at) - 1, int(now / budget * len(speed_at)))]
+        return rows * 0.02 / 16 / speed * noise.uniform(0.8, 1.25)
+
+    pacer.observe(step_seconds(16), 16)
+    timeline, step = Timeline([(0, pacer.plan(0, 0.0, now, 0.0))]), 0
+    while step < timeline.total:
+        before, rows = timeline.progress(step), rows_at(timeline.progress(step + 0.5), batch)
+        took = step_seconds(rows)
+        now += took
+        pacer.observe(took, rows)
+        step += 1
+        if milestones.passed(before, timeline.progress(step)):
+            now += evaluation
+            evaluations += 1
+        progress = timeline.progress(step)
+        if pacer.due(now) and step < timeline.total:
+            timeline.replan(step, pacer.plan(step, progress, now, evaluation * milestones.left(progress)))
+    assert evaluations == 20
+    return now, step, timeline
+
+
+@pytest.mark.parametrize(
+    "speeds",
+    [[1.0], [1.0, 2.0], [2.0, 1.0], [1.0, 0.5, 1.0, 0.5], [2.0] * 19 + [1.0], [1.0] * 39 + [0.5], [0.5, 1.0] * 20],
+)
+@pytest.mark.parametrize("budget", [10.0, 180.0])
+def test_a_budget_is_kept_while_speed_doubles_and_halves(speeds: list[float], budget: float) -> None:
+    """Within 10%, with evaluations counted; the plans made are a few dozen."""
+    for seed in range(3):
+        spent, _, timeline = _spend(budget, speeds, seed, evaluation=budget / 400)
+        assert spent == pytest.approx(budget, rel=0.1)
+        assert len(timeline.plans) <= 60
