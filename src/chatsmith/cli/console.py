@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Control characters, which would let a text move the cursor or write into the title bar; newline and tab are harmless.
 _CONTROLS = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {127: "␡"}
-_CONTROLS |= {code: "�" for code in range(0x80, 0xA0)}
+_CONTROLS |= dict.fromkeys(range(0x80, 0xA0), "�")
 
 
 @cache

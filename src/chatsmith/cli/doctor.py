@@ -44,7 +44,7 @@ def doctor(
 
 def measure(found: machine.Machine) -> Rates:
     """Measure the rates of the processor and of the first GPU."""
-    devices = {"cpu": ("float32", "bfloat16")}
+    devices: dict[str, tuple[str, ...]] = {"cpu": ("float32", "bfloat16")}
     if found.gpus:
         devices["cuda"] = ("float32", "bfloat16", "float16")
     return Rates(

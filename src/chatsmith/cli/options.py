@@ -1,4 +1,4 @@
-"""Flags that several commands share. They are settings of the library under the same names; only what is given counts."""
+"""Flags that several commands share: settings of the library, under the same names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SAMPLING = Group("Sampling", sort_key=9)
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
 
 
-def _flag(help: str) -> Parameter:  # noqa: A002
+def _flag(help: str) -> Parameter:
     return Parameter(help=help, group=_SAMPLING)
 
 

@@ -1,0 +1,57 @@
+"""The command line as a person meets it: run in this process when quick, in one of its own for what only that shows."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from chatsmith.cli import app, console
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+    """Run a command line in this process."""
+
+    def call(*arguments: str | Path) -> Ran:
+        console.out.cache_clear()
+        console.err.cache_clear()
+        capfd.readouterr()
+        code = app.run([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return Ran(code, out, err)
+
+    return call
+
+
+@pytest.fixture
+def process() -> Callable[..., Ran]:
+    """Run a command line in a process of its own, without a terminal and with nothing on stdin."""
+
+    def call(*arguments: str | Path, cwd: Path | None = None, timeout: float = 300, **variables: str) -> Ran:
+        done = subprocess.run(
+            [sys.executable, "-m", "chatsmith", *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    return call

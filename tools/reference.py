@@ -1,0 +1,165 @@
+"""Write the reference from the code: `python tools/reference.py`.
+
+docs/reference/*.md come from the commands and the dataclasses, tests/cli/flags.txt from the flags. A test asserts that
+what is committed is what this prints. `--flags` only prints the flags.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from cyclopts import App
+
+from chatsmith.cli.app import COMMANDS, EPILOGUE, build
+from chatsmith.generate.sampling import Sampling
+from chatsmith.specs import PRESETS, ModelSpec
+from chatsmith.train.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+_NOTE = "<!-- Written by tools/reference.py from the code; `make reference` writes it again. -->\n"
+
+
+def flags() -> str:
+    """Every command and every flag, a line each."""
+    lines = ["chatsmith --debug --help --version"]
+    app = build("*")
+    for command in COMMANDS:
+        lines.append("")
+        lines.append(f"chatsmith {command.name}")
+        for argument in _arguments(app, command.name):
+            lines.append("    " + _usage(argument))
+    return "\n".join(lines) + "\n"
+
+
+def commands() -> str:
+    """docs/reference/commands.md"""
+    app = build("*")
+    parts = [_NOTE, "# Commands\n", EPILOGUE + " `--help` after any command explains it.\n"]
+    for command in COMMANDS:
+        function = app[command.name].default_command
+        assert function is not None
+        parts.append(f"## chatsmith {command.name}\n")
+        parts.append(inspect.cleandoc(function.__doc__ or "") + "\n")
+        rows = [(f"`{_usage(argument)}`", argument.parameter.help or "") for argument in _arguments(app, command.name)]
+        parts.append(_table(("option", "meaning"), rows))
+    return "\n".join(parts)
+
+
+def recipe() -> str:
+    """docs/reference/recipe.md"""
+    parts = [_NOTE, "# The recipe\n", "The keys of a recipe file, table by table.\n"]
+    for name, kind in _tables("", Recipe):
+        parts.append(f"## {name or 'At the top'}\n")
+        parts.append(_cleaned(kind) + "\n")
+        parts.append(_fields(kind))
+    return "\n".join(parts)
+
+
+def models() -> str:
+    """docs/reference/models.md"""
+    parts = [_NOTE, "# Models\n", "## The shape\n", _cleaned(ModelSpec) + "\n", _fields(ModelSpec), "## Presets\n"]
+    rows = [
+        (f"`{name}`", f"{s.parameters:,}", str(s.layers), str(s.width), str(s.heads), str(s.context), s.architecture or "")
+        for name, s in PRESETS.items()
+    ]
+    parts.append(_table(("preset", "parameters", "layers", "width", "heads", "context", "family"), rows))
+    return "\n".join(parts)
+
+
+def sampling() -> str:
+    """docs/reference/sampling.md"""
+    return "\n".join([_NOTE, "# Sampling\n", _cleaned(Sampling) + "\n", _fields(Sampling)])
+
+
+PAGES = {
+    "docs/reference/commands.md": commands,
+    "docs/reference/recipe.md": recipe,
+    "docs/reference/models.md": models,
+    "docs/reference/sampling.md": sampling,
+    "tests/cli/flags.txt": flags,
+}
+
+
+def _arguments(app: App, command: str) -> Iterator[Any]:
+    for argument in app[command].assemble_argument_collection():
+        if argument.parse and argument.show:
+            yield argument
+
+
+def _usage(argument: Any) -> str:
+    """`PATH…`, `--json`, `--top-k INT` or `--shell {bash,zsh}`."""
+    hint = argument.hint
+    names = [name for name in argument.names if name.startswith("-")]
+    many = getattr(hint, "__origin__", None) in (tuple, list)
+    if not names:
+        return argument.name.upper().replace("-", "_") + ("…" if many else "")
+    kind = hint.__args__[0] if many else hint
+    value = "" if kind is bool else " " + getattr(kind, "__name__", str(kind)).upper()
+    choices = argument.get_choices()
+    if choices:
+        value = " {" + ",".join(choices) + "}"
+    return " ".join(names) + value + (" (repeatable)" if many else "")
+
+
+def _tables(name: str, kind: type) -> Iterator[tuple[str, type]]:
+    """A dataclass and those inside it, with the name of its table."""
+    yield name, kind
+    for key, hint in get_type_hints(kind).items():
+        inner = hint.__args__[0] if getattr(hint, "__origin__", None) is tuple else hint
+        if dataclasses.is_dataclass(inner) and isinstance(inner, type):
+            dotted = f"{name.strip('[]')}.{key}".lstrip(".")
+            yield from _tables(f"[[{dotted}]]" if inner is not hint else f"[{dotted}]", inner)
+
+
+def _fields(kind: type) -> str:
+    hints = get_type_hints(kind)
+    rows = []
+    for field in dataclasses.fields(kind):
+        rows.append((f"`{field.name}`", _type_text(hints[field.name]), _default_text(field)))
+    return _table(("key", "type", "default"), rows)
+
+
+def _type_text(hint: Any) -> str:
+    text = hint.__name__ if isinstance(hint, type) and not getattr(hint, "__args__", None) else str(hint)
+    for name in ("typing.", "pathlib.", "chatsmith.train.recipe.", "chatsmith.specs."):
+        text = text.replace(name, "")
+    return "`" + text.replace("|", "or") + "`"
+
+
+def _default_text(field: dataclasses.Field) -> str:
+    if field.default is not dataclasses.MISSING:
+        return f"`{field.default!r}`"
+    return "required" if field.default_factory is dataclasses.MISSING else ""
+
+
+def _cleaned(kind: type) -> str:
+    return inspect.cleandoc(kind.__doc__ or "")
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    if not rows:
+        return ""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(cell.replace("\n", " ").replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Write every page, or print the flags."""
+    if sys.argv[1:] == ["--flags"]:
+        sys.stdout.write(flags())
+        return
+    for name, page in PAGES.items():
+        path = ROOT / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page(), encoding="utf-8")
+        print(path.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
