@@ -1,0 +1,226 @@
+"""What did it learn? Each skill of the small world, measured on what was trained and on what was held out.
+
+The questions come from the small world with zero, one or more solved examples before them, as GPT-3 was measured
+(Brown et al. 2020, section 2); the answers come from whatever completes text, so that a model in this process, a
+published one, or one behind an API are measured by the same count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from math import sqrt
+from typing import Any, Protocol, TypeAlias
+
+from rich.table import Table
+
+from chatsmith.errors import RequestError, WorkError, did_you_mean
+from chatsmith.text.chat import Message
+from chatsmith.text.world import SKILLS, SPLITS, SkillItem, Split, skill_items
+
+Prompt: TypeAlias = "str | tuple[Message, ...]"
+
+LONGEST_ANSWER = 24
+"""Tokens that an answer may take; every right answer of the small world is shorter with any vocabulary above 500."""
+
+
+class Complete(Protocol):
+    """What is measured: the most likely continuation of each text, or the next turn of each conversation."""
+
+    def __call__(self, batch: list[Prompt], max_tokens: int, stop: tuple[str, ...]) -> list[str]: ...
+
+
+def wilson(correct: int, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """The 95% interval of a share (Wilson 1927): sound for few trials and for shares near 0 and 1."""
+    if count == 0:
+        return 0.0, 1.0
+    share, square = correct / count, z * z / count
+    middle = (share + square / 2) / (1 + square)
+    half = z * sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+@dataclass(frozen=True)
+class SkillRow:
+    """One skill, one split, one number of examples: how many of the questions were answered right."""
+
+    skill: str
+    split: Split
+    shots: int
+    correct: int
+    count: int
+    chance: float
+
+    @property
+    def share(self) -> float:
+        """The share of right answers, 0 to 1."""
+        return self.correct / self.count if self.count else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% Wilson interval of the share."""
+        return wilson(self.correct, self.count)
+
+    def to_mapping(self) -> dict[str, Any]:
+        low, high = self.interval
+        return {
+            "skill": self.skill,
+            "split": self.split,
+            "shots": self.shots,
+            "correct": self.correct,
+            "count": self.count,
+            "share": round(self.share, 4),
+            "low": round(low, 4),
+            "high": round(high, 4),
+            "chance": round(self.chance, 4),
+        }
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A question that was answered wrongly, kept for reading."""
+
+    skill: str
+    split: Split
+    shots: int
+    question: str
+    answer: str
+    wanted: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SkillReport:
+    """What was measured, row by row, and a few of the wrong answers of each."""
+
+    rows: tuple[SkillRow, ...]
+    misses: tuple[Miss, ...] = ()
+
+    def row(self, skill: str, split: Split, shots: int) -> SkillRow:
+        """The row of this skill, split and number of examples; `RequestError` where it was not measured."""
+        for row in self.rows:
+            if (row.skill, row.split, row.shots) == (skill, split, shots):
+                return row
+        raise RequestError(
+            f"{skill!r} ({split}, {shots} examples) was not measured",
+            did_you_mean(skill, sorted({row.skill for row in self.rows})),
+        )
+
+    @property
+    def shots(self) -> tuple[int, ...]:
+        """The numbers of examples that were measured, in order."""
+        return tuple(sorted({row.shots for row in self.rows}))
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Everything measured, ready for JSON."""
+        return {"rows": [row.to_mapping() for row in self.rows]}
+
+    def _table(self) -> list[tuple[str, str, dict[int, SkillRow], float]]:
+        groups: dict[tuple[str, Split], dict[int, SkillRow]] = {}
+        for row in self.rows:
+            groups.setdefault((row.skill, row.split), {})[row.shots] = row
+        return [
+            (skill, split.replace("_", " "), found, next(iter(found.values())).chance)
+            for (skill, split), found in groups.items()
+        ]
+
+    def __rich__(self) -> Table:
+        table = Table(title="Skills: share of right answers, with the 95% interval", title_justify="left")
+        table.add_column("skill")
+        table.add_column("asked about")
+        for shots in self.shots:
+            table.add_column(_examples(shots), justify="right")
+        table.add_column("chance", justify="right")
+        previous = ""
+        for skill, split, found, chance in self._table():
+            cells = [_cell(found.get(shots)) for shots in self.shots]
+            table.add_row(skill if skill != previous else "", split, *cells, f"{chance:.0%}" if chance else "≈0%")
+            previous = skill
+        return table
+
+    def _repr_html_(self) -> str:
+        heads = ["skill", "asked about", *(_examples(shots) for shots in self.shots), "chance"]
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f"<td>{escape(cell)}</td>"
+                for cell in (
+                    skill,
+                    split,
+                    *(_cell(found.get(shots)) for shots in self.shots),
+                    f"{chance:.0%}" if chance else "≈0%",
+                )
+            )
+            + "</tr>"
+            for skill, split, found, chance in self._table()
+        )
+        return f"<table><tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>{body}</table>"
+
+
+def _examples(shots: int) -> str:
+    return {0: "no example", 1: "1 example"}.get(shots, f"{shots} examples")
+
+
+def _cell(row: SkillRow | None) -> str:
+    if row is None:
+        return "–"
+    low, high = row.interval
+    return f"{row.share:.0%} ({row.correct}/{row.count}, {low:.0%}–{high:.0%})"
+
+
+def _question(item: SkillItem) -> Prompt:
+    return item.messages or item.prompt
+
+
+def measure_skills(
+    complete: Complete,
+    *,
+    skills: Iterable[str] | None = None,
+    splits: Iterable[Split] = SPLITS,
+    shots: Sequence[int] = (0, 1, 4),
+    count: int = 100,
+    seed: int = 0,
+    keep_misses: int = 3,
+) -> SkillReport:
+    """Asks `complete` up to `count` different questions for each skill, split and number of examples, and counts.
+
+    A skill that has fewer different questions (there are only so many sums) is asked all it has, and the row says how
+    many. Splits and numbers of examples that make no sense for a skill are left out. Raises `RequestError` for unknown
+    skills and `WorkError` when `complete` answers with another number of texts than it was asked.
+    """
+    chosen = list(SKILLS if skills is None else skills)
+    for name in chosen:
+        if name not in SKILLS:
+            raise RequestError(f"there is no skill {name!r}", did_you_mean(name, SKILLS))
+    if count < 1:
+        raise RequestError(f"count must be at least 1, not {count}")
+    wanted = tuple(splits)
+    rows: list[SkillRow] = []
+    misses: list[Miss] = []
+    for name in chosen:
+        skill = SKILLS[name]
+        for split in wanted:
+            if split not in skill.splits:
+                continue
+            for examples in shots:
+                if skill.shots is not None and examples not in skill.shots:
+                    continue
+                items = skill_items(name, seed=seed, count=count, shots=examples, split=split)
+                row, wrong = _measure(complete, items, skill.chance)
+                rows.append(row)
+                misses += wrong[:keep_misses]
+    return SkillReport(tuple(rows), tuple(misses))
+
+
+def _measure(complete: Complete, items: list[SkillItem], chance: float) -> tuple[SkillRow, list[Miss]]:
+    texts = bool(items[0].prompt)
+    replies = complete([_question(item) for item in items], LONGEST_ANSWER, ("\n",) if texts else ())
+    if len(replies) != len(items):
+        raise WorkError(f"{len(items)} questions were asked and {len(replies)} answers came back")
+    first = items[0]
+    wrong = [
+        Miss(first.skill, first.split, first.shots, item.prompt or item.messages[-1].content, reply, item.answers)
+        for item, reply in zip(items, replies, strict=True)
+        if not item.correct(reply)
+    ]
+    return SkillRow(first.skill, first.split, first.shots, len(items) - len(wrong), len(items), chance), wrong

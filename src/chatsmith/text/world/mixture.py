@@ -1,0 +1,107 @@
+"""How much of each kind the small world tells, and the endless stream of its documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+from chatsmith.errors import RequestError, did_you_mean
+from chatsmith.text.chat import Message
+from chatsmith.text.documents import Document
+from chatsmith.text.world import talk
+from chatsmith.text.world.dice import Dice, Weighted
+from chatsmith.text.world.french import french, french_talk
+from chatsmith.text.world.incontext import classes, echo, in_context_talk, known_rule, lookup
+from chatsmith.text.world.numbers import number_talk, numbers
+from chatsmith.text.world.sentiment import sentiment, sentiment_talk
+from chatsmith.text.world.stories import story
+from chatsmith.text.world.words import word_talk, words
+
+Stage: TypeAlias = Literal["text", "chat", "all"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of document: the share of the characters it gets, what it is, and how one is made."""
+
+    share: float
+    stage: str
+    about: str
+    write: Callable[[Dice], str | list[Message]]
+
+
+def _turns(one: Callable[[Dice], tuple[Message, ...]], most: int = 4) -> Callable[[Dice], list[Message]]:
+    """A conversation of one to `most` questions of a sort."""
+    return lambda dice: [message for _ in range(dice.between(1, most)) for message in one(dice)]
+
+
+KINDS: dict[str, Kind] = {
+    "stories": Kind(26, "text", "short stories, some with questions and answers", story),
+    "numbers": Kind(7, "text", "counting, sums, differences, comparing", numbers),
+    "words": Kind(6, "text", "opposites, colours, sizes, plurals, animals", words),
+    "french": Kind(9, "text", "words and short phrases in English and French", french),
+    "known rules": Kind(6, "text", "examples of a known rule: translate, opposite, plural …", known_rule),
+    "lookups": Kind(6, "text", "random pairs of words, to be read off the examples", lookup),
+    "classes": Kind(6, "text", "kinds of words with labels, to be read off the examples", classes),
+    "echoes": Kind(4, "text", "lists of random words that come again", echo),
+    "reviews": Kind(3, "text", "reviews labelled positive or negative", sentiment),
+    "story talk": Kind(13, "chat", "a story asked for, told, and asked about", talk.story_talk),
+    "small talk": Kind(6, "chat", "greetings, who are you, feelings, what I told you before", talk.small_talk),
+    "number talk": Kind(2, "chat", "questions about numbers", _turns(number_talk)),
+    "word talk": Kind(2, "chat", "questions about words", _turns(word_talk)),
+    "french talk": Kind(2, "chat", "how do you say this in French?", _turns(french_talk)),
+    "in-context talk": Kind(1.5, "chat", "examples in a message, the answer in the reply", _turns(in_context_talk, 2)),
+    "review talk": Kind(0.5, "chat", "is this review positive or negative?", _turns(sentiment_talk, 3)),
+}
+
+MIXTURE: dict[str, float] = {name: kind.share for name, kind in KINDS.items()}
+"""The default share of the characters for each kind, in per cent of all stages together."""
+
+
+@lru_cache(maxsize=64)
+def _mean_length(name: str) -> float:
+    """Characters of a usual document of this kind."""
+    dice = Dice(1)
+    return sum(_size(KINDS[name].write(dice)) for _ in range(60)) / 60
+
+
+def _size(made: str | list[Message]) -> int:
+    return len(made) if isinstance(made, str) else sum(len(message.content) for message in made)
+
+
+def documents(seed: int, *, mixture: Mapping[str, float] | None = None, stage: Stage = "all") -> Iterator[Document]:
+    """The small world's documents, without end, the same for the same arguments on every machine.
+
+    `mixture` gives the share of the characters for each kind (`MIXTURE` otherwise; kinds it leaves out are left out);
+    `stage` keeps only texts to read, or only conversations. Raises `RequestError` for a kind that does not exist, a
+    negative share, or nothing to write at all.
+    """
+    shares = dict(MIXTURE if mixture is None else mixture)
+    for name, share in shares.items():
+        if name not in KINDS:
+            raise RequestError(f"the small world has no kind {name!r}", did_you_mean(name, KINDS))
+        if not 0 <= share < float("inf"):
+            raise RequestError(f"the share of {name!r} must be 0 or more, not {share}")
+    if stage not in ("text", "chat", "all"):
+        raise RequestError(f"there is no stage {stage!r}", did_you_mean(stage, ("text", "chat", "all")))
+    chosen = {name: share for name, share in shares.items() if share > 0 and stage in ("all", KINDS[name].stage)}
+    if not chosen:
+        raise RequestError(
+            "the mixture leaves nothing to write", "give at least one kind of this stage a share above 0"
+        )
+    return _endless(seed, chosen)
+
+
+def _endless(seed: int, shares: Mapping[str, float]) -> Iterator[Document]:
+    dice = Dice(seed)
+    weights = Weighted({name: share / _mean_length(name) for name, share in shares.items()})
+    while True:
+        name = weights.draw(dice)
+        made = KINDS[name].write(dice)
+        source = f"small world/{name}"
+        if isinstance(made, str):
+            yield Document(text=made, source=source)
+        else:
+            yield Document(source=source, messages=tuple(made))
