@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from chatsmith.models import causal
 from chatsmith.models.cache import KVCache
 from chatsmith.models.layers import Linear, RMSNorm, Rotary
 from chatsmith.specs import ModelSpec
@@ -44,15 +45,22 @@ class Attention(nn.Module):
         query, key = query.transpose(1, 2), key.transpose(1, 2)
         if cache is not None:
             key, value = cache.append(self.layer, key, value)
-        mixed = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=mask is None and T > 1,
-            enable_gqa=self.heads != self.kv_heads,
-        )
+        dropout = self.dropout if self.training else 0.0
+        if cache is None and not dropout and causal.suits(query):
+            repeat = self.heads // self.kv_heads
+            if repeat > 1:
+                key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
+            mixed = causal.causal_attention(query, key, value, mask)
+        else:
+            mixed = F.scaled_dot_product_attention(
+                query,
+                key,
+                value,
+                attn_mask=mask,
+                dropout_p=dropout,
+                is_causal=mask is None and T > 1,
+                enable_gqa=self.heads != self.kv_heads,
+            )
         return self.output(mixed.transpose(1, 2).reshape(B, T, self.heads * self.head_dim))
 
 

@@ -1,0 +1,89 @@
+"""The loss of the next token, computed with the output head in one piece and never with all logits at once.
+
+For a GPT-2 vocabulary, the logits of 1,024 positions are 206 MB in float32, and a plain loss holds three such tensors.
+Here a few rows at a time become probabilities, a loss and their gradients, and are let go.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IGNORE = -100  # a target that is not to be learned, as in PyTorch and Transformers
+_CHUNK_BYTES = 2**26  # float32 logits alive at once
+
+
+def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """The summed cross-entropy, in nats, of `targets` [N] under logits = hidden [N, E] · weightᵀ [E, V].
+
+    Targets of `IGNORE` count nothing. The gradients for `hidden` and `weight` are made in the forward pass, so the
+    result may be scaled (divided by a count of tokens, say) but a second derivative is not to be had.
+    """
+    if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
+        return _HeadLoss.apply(hidden, weight.to(hidden.dtype), targets)  # type: ignore[no-any-return]
+    return sum(
+        (_rows_loss(rows, weight.to(hidden.dtype), wanted)[0] for rows, wanted in _chunks(hidden, weight, targets)),
+        start=torch.zeros((), dtype=_wide(hidden.dtype), device=hidden.device),
+    )
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _chunks(hidden: Tensor, weight: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
+    rows = max(64, _CHUNK_BYTES // (4 * weight.shape[0]))
+    return list(zip(hidden.split(rows), targets.split(rows), strict=True))
+
+
+def _rows_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Summed loss, probabilities [n, V] and the mask of rows that count."""
+    wide = _wide(hidden.dtype)
+    probabilities = torch.softmax(F.linear(hidden, weight), dim=-1, dtype=wide)
+    counted = targets != IGNORE
+    chosen = probabilities.gather(1, targets.clamp(min=0)[:, None])[:, 0]
+    # A probability that underflows float32 stands for a loss above 87 nats; the clamp keeps it finite.
+    losses = chosen.clamp(min=torch.finfo(wide).tiny).log().neg() * counted
+    return losses.sum(), probabilities, counted
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        total = torch.zeros((), dtype=_wide(hidden.dtype), device=hidden.device)
+        d_hidden = torch.empty_like(hidden)
+        d_weight: Tensor | None = None
+        start = 0
+        for rows, wanted in _chunks(hidden, weight, targets):
+            loss, slope, counted = _rows_loss(rows, weight, wanted)
+            total += loss
+            # d loss / d logits = probabilities − one-hot, and nothing for rows that do not count
+            slope.scatter_add_(1, wanted.clamp(min=0)[:, None], slope.new_full((len(wanted), 1), -1.0))
+            slope.mul_(counted[:, None])
+            slope = slope.to(hidden.dtype)
+            torch.mm(slope, weight, out=d_hidden[start : start + len(rows)])
+            if d_weight is None:
+                d_weight = torch.mm(slope.t(), rows)
+            else:
+                d_weight.addmm_(slope.t(), rows)
+            start += len(rows)
+        ctx.save_for_backward(d_hidden, d_weight)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        d_hidden, d_weight = ctx.saved_tensors
+        return d_hidden * gradient, d_weight * gradient, None
+
+
+def next_token_loss(
+    model: Any, inputs: Tensor, targets: Tensor, *, segments: Tensor | None = None, positions: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Summed loss in nats and the number of targets that count, for inputs and targets [B, T]."""
+    hidden = model.hidden(inputs, segments=segments, positions=positions)
+    flat = targets.reshape(-1)
+    loss = head_loss(hidden.view(-1, hidden.shape[-1]), model.head_weight, flat)
+    return loss, (flat != IGNORE).sum()
