@@ -63,10 +63,10 @@ def recipe() -> str:
 def models() -> str:
     """docs/reference/models.md"""
     parts = [_NOTE, "# Models\n", "## The shape\n", _cleaned(ModelSpec) + "\n", _fields(ModelSpec), "## Presets\n"]
-    rows = [
-        (f"`{name}`", f"{s.parameters:,}", str(s.layers), str(s.width), str(s.heads), str(s.context), s.architecture or "")
-        for name, s in PRESETS.items()
-    ]
+    rows = []
+    for name, spec in PRESETS.items():
+        sizes = (spec.layers, spec.width, spec.heads, spec.context)
+        rows.append((f"`{name}`", f"{spec.parameters:,}", *map(str, sizes), spec.architecture or ""))
     parts.append(_table(("preset", "parameters", "layers", "width", "heads", "context", "family"), rows))
     return "\n".join(parts)
 

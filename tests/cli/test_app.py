@@ -64,7 +64,7 @@ def test_the_flags_grow_only_on_purpose() -> None:
     [
         (["chta"], "no command called 'chta'", "chat"),
         (["doctor", "--jsn"], "chatsmith doctor has no option --jsn", "--json"),
-        (["write", "model", "text", "--temprature", "1"], "chatsmith write has no option --temprature", "--temperature"),
+        (["write", "model", "hi", "--temprature", "1"], "chatsmith write has no option --temprature", "--temperature"),
         (["doctor", "too", "much"], "chatsmith doctor does not take 'too'", "chatsmith doctor --help"),
         (["completion"], "chatsmith completion needs SHELL", "chatsmith completion --help"),
         (["completion", "tcsh"], "tcsh", "chatsmith completion --help"),
@@ -164,7 +164,8 @@ def test_the_bash_completion_completes() -> None:
     script = subprocess.check_output([sys.executable, "-m", "chatsmith", "completion", "bash"], text=True)
     ask = (
         "\nCOMP_WORDS=(chatsmith do); COMP_CWORD=1; COMP_LINE='chatsmith do'; COMP_POINT=12\n"
-        '$(complete -p chatsmith | sed -E "s/.*-F ([^ ]+).*/\\1/") chatsmith do chatsmith; printf "%s\\n" "${COMPREPLY[@]}"'
+        '$(complete -p chatsmith | sed -E "s/.*-F ([^ ]+).*/\\1/") chatsmith do chatsmith\n'
+        'printf "%s\\n" "${COMPREPLY[@]}"'
     )
     done = subprocess.run(["bash", "-c", script + ask], capture_output=True, text=True)
     assert "doctor" in done.stdout.split(), done.stderr

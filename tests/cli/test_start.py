@@ -64,9 +64,7 @@ def test_a_built_in_model_that_exists_is_not_promised_again(folder: Path, tmp_pa
     assert suggestions(folder)[0].why == "talk with the built-in model"
 
 
-def test_the_command_prints_it(
-    run: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_prints_it(run: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     ran = run()
     assert ran.code == 0
