@@ -16,7 +16,17 @@ def test_the_card_states_what_was_measured() -> None:
         data_fingerprint="abc123", skills={"sums": (47, 50)}, samples=(("Hi", "Hello!"),), chat=True,
     )  # fmt: skip
     card = model_card("runs/tiny", SPEC, measured)
-    for words in ("124,439,808", "1,200", "2,457,600", "3.0 minutes", "1.234", "2.100 bits", "abc123", "47 of 50", "94%"):
+    for words in (
+        "124,439,808",
+        "1,200",
+        "2,457,600",
+        "3.0 minutes",
+        "1.234",
+        "2.100 bits",
+        "abc123",
+        "47 of 50",
+        "94%",
+    ):
         assert words in card
     assert "Hello!" in card
     assert "chatsmith chat runs/tiny" in card

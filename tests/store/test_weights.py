@@ -79,7 +79,9 @@ def test_a_lying_file_is_named_in_one_line(content: bytes, words: str, tmp_path:
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_a_changed_header_is_refused_or_still_true(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_a_changed_header_is_refused_or_still_true(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     path = tmp_path_factory.getbasetemp() / "mutated.safetensors"
     save_file({"a": torch.arange(6).view(2, 3), "b": torch.ones(3, dtype=torch.bfloat16)}, path)
     content = bytearray(path.read_bytes())

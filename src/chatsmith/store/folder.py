@@ -131,7 +131,7 @@ def finish_save(folder: Path) -> None:
         return
     if (ready / PROVENANCE).exists():
         # The list of files moves last, so that a second interruption still knows what belongs to this model.
-        kept = set(load_toml(ready / PROVENANCE)["files"])
+        kept = set(_read_toml(ready)["files"])
         for path in sorted(ready.iterdir()):
             if path.name != PROVENANCE:
                 os.replace(path, folder / path.name)
@@ -256,10 +256,26 @@ def load_decoder(
 
 def read_provenance(folder: Path) -> dict[str, Any]:
     """What chatsmith.toml says of how the model was made, without the checksums; empty where there is none."""
-    path = Path(folder) / PROVENANCE
-    provenance = load_toml(path) if path.exists() else {}
-    provenance.pop("files", None)
+    provenance = _read_toml(Path(folder))
+    del provenance["files"]
     return provenance
+
+
+def _read_toml(folder: Path) -> dict[str, Any]:
+    """chatsmith.toml with its table of files, which is empty where there is none."""
+    path = folder / PROVENANCE
+    hint = f"copy the folder again, or delete {PROVENANCE}: the model loads without it"
+    try:
+        content = load_toml(path) if path.exists() else {}
+    except RequestError as error:
+        raise RequestError(error.message, hint) from None
+    files = content.setdefault("files", {})
+    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
+        raise RequestError(f"{path}: [files] is not a table of files", hint)
+    for name in files:
+        if name != Path(name).name:
+            raise RequestError(f"{path}: {name!r} under [files] is not a file of this folder", hint)
+    return content
 
 
 def _read_generation(folder: Path) -> dict[str, Any]:
@@ -279,17 +295,12 @@ def _check_vocabulary(folder: Path, tokenizer: Tokenizer | None, spec: ModelSpec
 
 def _check_files(folder: Path, verify: Verify, nbytes: int) -> None:
     """Compare files with the sizes and checksums in chatsmith.toml, where it has any."""
-    path = folder / PROVENANCE
-    files = load_toml(path).get("files", {}) if path.exists() else {}
     hashed = verify == "always" or (verify == "auto" and nbytes <= AUTO_VERIFY_BYTES)
-    for name, entry in files.items():
+    for name, entry in _read_toml(folder)["files"].items() if verify != "never" else ():
         file = folder / name
-        if name != Path(name).name or not isinstance(entry, dict):
-            raise RequestError(f"{path}: {name!r} under [files] is not a file of this folder")
         if not file.is_file():
             raise RequestError(f"{name} is missing in {folder}, and {PROVENANCE} lists it", "copy the folder again")
-        changed = file.stat().st_size != entry.get("bytes") or (hashed and file_sha256(file) != entry.get("sha256"))
-        if verify != "never" and changed:
+        if file.stat().st_size != entry.get("bytes") or (hashed and file_sha256(file) != entry.get("sha256")):
             raise WorkError(
                 f"{file} is not the file that was saved: its checksum differs from the one in {PROVENANCE}",
                 f"copy the folder again; if you changed the file on purpose, delete its entry in {PROVENANCE}",

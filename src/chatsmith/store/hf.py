@@ -134,7 +134,7 @@ def config_to_spec(config: Mapping[str, Any], where: str = CONFIG) -> ModelSpec:
         "qwen3": lambda reader: _read_llama(reader, qk_norm=True),
         OWN_FAMILY: _read_own,
     }
-    if kind not in readers:
+    if not isinstance(kind, str) or kind not in readers:
         hint = did_you_mean(str(kind), readers) if kind is not None else "add model_type, one of " + ", ".join(readers)
         raise RequestError(f"{where}: chatsmith has no model of type {kind!r}", hint)
     reader = _Reader(config, where)
@@ -195,7 +195,7 @@ def _read_gpt2(reader: _Reader) -> ModelSpec:
     reader.refuse("scale_attn_by_inverse_layer_idx", False)
     reader.refuse("add_cross_attention", False)
     name = reader.config.get("activation_function", "gelu_new")
-    if name not in _GELU:
+    if not isinstance(name, str) or name not in _GELU:
         raise RequestError(f"activation_function {name!r} is not supported", did_you_mean(str(name), _GELU))
     width = reader.size("n_embd", 768)
     return ModelSpec(
@@ -215,8 +215,9 @@ def _read_gpt2(reader: _Reader) -> ModelSpec:
 def _read_llama(reader: _Reader, *, qk_norm: bool) -> ModelSpec:
     """Llama, and Qwen3, which adds norms on queries and keys. A missing key has the default of the family."""
     reader.refuse("hidden_act", "silu")
-    kinds = set(reader.config.get("layer_types") or ["full_attention"])
-    if reader.flag("use_sliding_window", False) or kinds != {"full_attention"}:
+    kinds = reader.config.get("layer_types") or []
+    dense = isinstance(kinds, list) and all(kind == "full_attention" for kind in kinds)
+    if reader.flag("use_sliding_window", False) or not dense:
         raise RequestError("sliding-window attention (use_sliding_window, layer_types) is not supported")
     context = reader.size("max_position_embeddings", 32768 if qk_norm else 2048)
     theta, scaling = _read_rotary(reader, context)
