@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 import tokenizers
 import torch
 import transformers
+from chatsmith.text.tokenizer import Tokenizer
 from safetensors.torch import load_file, save_file
 
 from chatsmith.errors import ChatsmithError, RequestError, WorkError
@@ -24,7 +25,6 @@ from chatsmith.specs import ModelSpec
 from chatsmith.store import folder as module
 from chatsmith.store.folder import load_decoder, load_model, read_provenance, save_model
 from chatsmith.store.weights import file_sha256, fingerprint
-from chatsmith.text.tokenizer import Tokenizer
 
 SPEC = ModelSpec(vocab_size=320, context=32, width=32, layers=2, heads=4)
 PROVENANCE = {"recipe": {"seed": 1}, "data": {"fingerprint": "abc", "documents": 3}}
@@ -126,8 +126,8 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def stop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Stop the process at its n-th change to the disk; undone when the test asks for no stop (a large n)."""
+def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """A call with n stops the process at its n-th change to the disk from there on."""
     left = 10**9
 
     def guard(name: str) -> None:
@@ -148,7 +148,7 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
 
     for name in ("mkdir", "rename", "replace", "fsync", "unlink", "rmdir", "chmod"):
         guard(name)
-    yield set_stop
+    return set_stop
 
 
 @pytest.mark.parametrize("shard_bytes", [30_000, 10**9], ids=["to shards", "to one file"])

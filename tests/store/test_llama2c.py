@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 from pathlib import Path
@@ -82,7 +83,7 @@ def encode_as_llama2c(vocabulary: Vocabulary, text: str) -> list[int]:
         fallback = [ids[f"<0x{byte:02X}>"] for byte in character.encode()]
         tokens += [ids[character]] if character in ids else fallback
     while True:
-        joined = [vocabulary.pieces[a] + vocabulary.pieces[b] for a, b in zip(tokens, tokens[1:], strict=False)]
+        joined = [vocabulary.pieces[a] + vocabulary.pieces[b] for a, b in itertools.pairwise(tokens)]
         known = [(-vocabulary.scores[ids[piece]], place) for place, piece in enumerate(joined) if piece in ids]
         if not known:
             return tokens

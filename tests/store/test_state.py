@@ -12,10 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -85,7 +87,7 @@ class Disk:
         self.left, self.full, self.dead = stop_at, full, False
         for name in self.STEPS:
             monkeypatch.setattr(os, name, self.guard(getattr(os, name)))
-        monkeypatch.setattr(weights, "save_file", self.guard(weights.save_file, self.half_a_file))
+        monkeypatch.setattr(weights, "save_file", self.guard(safetensors.torch.save_file, self.half_a_file))
 
     def guard(self, real: Callable[..., Any], partly: Callable[..., None] | None = None) -> Callable[..., Any]:
         def step(*args: Any, **options: Any) -> Any:
@@ -141,11 +143,9 @@ def test_a_disk_that_fills_at_any_step_loses_nothing(tmp_path: Path) -> None:
         save(folder, 1)
         with pytest.MonkeyPatch.context() as patch:
             Disk(patch, stop_at, full=True)
-            try:
+            # From the last sync on the checkpoint is there, and nothing needs room any more.
+            with suppress(WorkError) if stop_at > 8 else pytest.raises(WorkError, match="the disk is full"):
                 save(folder, 2)
-            except WorkError as error:
-                assert "the disk is full" in error.message
-                assert error.hint
         check(folder, {1, 2})
         save(folder, 3)
         check(folder, {3})

@@ -203,7 +203,7 @@ def test_shards_keep_the_order_and_the_limit() -> None:
     assert plan_shards({"a": 5, "b": 5}, 10) == {"model.safetensors": ["a", "b"]}
     shards = plan_shards({"a": 6, "b": 5, "c": 4, "big": 50, "d": 1}, 10)
     assert list(shards.values()) == [["a"], ["b", "c"], ["big"], ["d"]]
-    assert list(shards)[0] == "model-00001-of-00004.safetensors"
+    assert next(iter(shards)) == "model-00001-of-00004.safetensors"
 
 
 def test_a_fingerprint_follows_values_names_dtypes_and_shapes() -> None:

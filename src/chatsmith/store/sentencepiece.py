@@ -110,6 +110,7 @@ def _as_bytes(value: bytes | int) -> bytes:
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
     """The fields of a protocol buffer message: number and value, a varint as int and all else as bytes."""
+    place = 0
 
     def varint() -> int:
         nonlocal place
@@ -124,7 +125,6 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
             if shift > 63:
                 raise IndexError("a number is too long")
 
-    place = 0
     while place < len(data):
         number, wire = divmod(varint(), 8)
         if wire == 0:
