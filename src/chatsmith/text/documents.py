@@ -1,0 +1,241 @@
+"""Documents from files of every usual kind, one after another, in bounded memory.
+
+    report = ReadReport()
+    for document in read_documents(["notes", "talks.jsonl.gz"], report=report):
+        ...
+    print(report.summary())
+
+What cannot be read is passed over and listed in the report with its reason; only a path that does not exist, and a
+reading that finds nothing at all, are errors.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+from chatsmith.errors import MissingExtra, RequestError
+from chatsmith.text import tables
+from chatsmith.text.archives import TOO_LARGE, open_bounded
+from chatsmith.text.chat import Conversation, Message
+from chatsmith.text.clean import Deduplicator, normalise
+from chatsmith.text.formats import Kind, format_of, readable
+from chatsmith.text.pages import NO_TEXT, docx_text, pdf_text
+from chatsmith.text.plain import RECORD_BYTES, blocks, pieces
+from chatsmith.text.records import Content, contents
+from chatsmith.text.report import ReadReport, Skipped, Unreadable
+from chatsmith.text.walk import NO_PERMISSION, existing, walk
+from chatsmith.text.webpage import page_text
+
+__all__ = ["Document", "ReadReport", "Skipped", "read_documents"]
+
+UNKNOWN = "unknown kind of file"
+EMPTY = "empty"
+TOO_SHORT = "a single byte"
+NO_TEXT_RECORD = "record without text"
+MISSING = "needs a library that is not installed"
+DOCUMENT_BYTES = 1 << 20
+FILE_BYTES = 64 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text, or a conversation where `messages` are there, and where it came from.
+
+    `source` is the path of the file; behind a colon the line, item or row it was (`talks.jsonl:17`), and behind a
+    number sign the piece where a long text was cut (`book.txt#2`).
+    """
+
+    text: str = ""
+    source: str = ""
+    messages: Conversation = ()
+
+
+def read_documents(
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    report: ReadReport,
+    field: str | None = None,
+    duplicates: Literal["keep", "exact", "near"] = "near",
+    hidden: bool = False,
+    document_bytes: int = DOCUMENT_BYTES,
+    max_file_bytes: int = FILE_BYTES,
+) -> Iterator[Document]:
+    """Every document in the files and folders, in one order on every machine; the report runs along.
+
+    - `field`: the field of JSON, CSV and Parquet records that holds the text (`data.body`; for a table without a
+      heading the number of the column); otherwise found by the rules of `chatsmith.text.records`.
+    - `duplicates`: which documents that came before are dropped: none, the exact ones, or the near ones too.
+    - `hidden`: also read hidden files and folders, and those that programs fill.
+    - `document_bytes`: a longer text is cut into several, after a paragraph, a line or a word.
+    - `max_file_bytes`: a file that has, or decompresses to, more is read to there at most.
+
+    Texts are normalised (`clean.normalise`). Raises `RequestError` at once for a path that is not there, and in the
+    end if no document was found.
+    """
+    if document_bytes < 16:
+        raise RequestError(f"documents of {document_bytes} bytes are too small", "give at least 16, better 100,000")
+    reading = _Reading(report, field, document_bytes, max_file_bytes)
+    found = existing(paths)
+    deduplicator = None if duplicates == "keep" else Deduplicator(near=duplicates == "near")
+    return _counted(reading, found, hidden, deduplicator)
+
+
+def _counted(
+    reading: _Reading, paths: list[Path], hidden: bool, deduplicator: Deduplicator | None
+) -> Iterator[Document]:
+    report = reading.report
+    documents = (document for path in walk(paths, report, hidden) for document in reading.file(path))
+    found = False
+    for document in documents if deduplicator is None else deduplicator.unique(documents):
+        found = True
+        report.documents += 1
+        report.conversations += bool(document.messages)
+        for text in [message.content for message in document.messages] or [document.text]:
+            report.characters += len(text)
+            report.bytes += len(text) if text.isascii() else len(text.encode())
+        if deduplicator is not None:
+            _note(report, deduplicator)
+        yield document
+    if deduplicator is not None:
+        _note(report, deduplicator)
+    if not found:
+        where = ", ".join(map(str, paths[:3])) + (" …" if len(paths) > 3 else "")
+        why = f": skipped {report.skipped_because()}" if report.reasons else ": nothing is there"
+        example = next((f" ({one})" for one in report.skipped if one.detail), "")
+        raise RequestError(f"no document found in {where}{why}{example}", f"what is read: {readable()}")
+
+
+def _note(report: ReadReport, deduplicator: Deduplicator) -> None:
+    report.exact_duplicates = deduplicator.exact_duplicates
+    report.near_duplicates = deduplicator.near_duplicates
+    report.forgetful = deduplicator.forgetful
+
+
+@dataclass(slots=True)
+class _Reading:
+    """How files are read; the counts of files go to its report."""
+
+    report: ReadReport
+    field: str | None
+    document_bytes: int
+    max_file_bytes: int
+
+    def file(self, path: Path) -> Iterator[Document]:
+        """The documents of one file; the report says why there are none, or no more than came."""
+        source = str(path)
+        form = format_of(path.name)
+        if form is None:
+            self.report.skip(source, UNKNOWN, path.suffix)
+            return
+        try:
+            if (size := path.stat().st_size) < 2:
+                self.report.skip(source, TOO_SHORT if size else EMPTY)
+                return
+            with open_bounded(path, form.compression, self.max_file_bytes) as stream:
+                for number, document in enumerate(self._documents(stream, form.kind, source)):
+                    if number == 0:
+                        self.report.files += 1
+                        self.report.bytes_read += size
+                    yield document
+        except Unreadable as error:
+            self.report.skip(source, error.reason, error.detail)
+        except MissingExtra as error:
+            self.report.skip(source, MISSING, error.hint or error.message)
+        except PermissionError:
+            self.report.skip(source, NO_PERMISSION)
+        except OSError as error:
+            self.report.skip(source, "cannot be read", error.strerror or str(error))
+
+    def _documents(self, stream: IO[bytes], kind: Kind, source: str) -> Iterator[Document]:
+        size = self.document_bytes
+        match kind:
+            case Kind.TEXT | Kind.CODE:
+                return self._texts(source, self._blocks(stream, size))
+            case Kind.HTML:
+                return self._texts(source, _cut(page_text(self._page(stream)), size))
+            case Kind.PDF:
+                return self._texts(source, (cut for text in pdf_text(stream, size) for cut in _cut(text, size)))
+            case Kind.DOCX:
+                return self._texts(source, _cut(docx_text(stream), size))
+            case _:
+                return self._records(self._rows(stream, kind, source), source)
+
+    def _blocks(self, stream: IO[bytes], size: int = DOCUMENT_BYTES, declared: bool = False) -> Iterator[str]:
+        return blocks(stream, size, self._repaired, declared=declared)
+
+    def _repaired(self, characters: int) -> None:
+        self.report.repaired += characters
+
+    def _page(self, stream: IO[bytes]) -> str:
+        """A whole HTML page."""
+        parts: list[str] = []
+        for block in self._blocks(stream, declared=True):
+            parts.append(block)
+            if len(parts) * DOCUMENT_BYTES > RECORD_BYTES:
+                raise Unreadable(TOO_LARGE, f"a page of more than {RECORD_BYTES:,} bytes")
+        return "".join(parts)
+
+    def _texts(self, source: str, texts: Iterable[str]) -> Iterator[Document]:
+        """Documents from the pieces of one text; numbered where there are several, without blank ones."""
+        held = ""
+        number = 0
+        for text in texts:
+            text = normalise(text)
+            if not text or text.isspace():
+                continue
+            if number:
+                yield Document(held, f"{source}#{number}")
+            held = text
+            number += 1
+        if not held:
+            raise Unreadable(NO_TEXT)
+        yield Document(held, f"{source}#{number}" if number > 1 else source)
+
+    def _rows(self, stream: IO[bytes], kind: Kind, source: str) -> Iterator[tables.Record]:
+        match kind:
+            case Kind.JSON_LINES:
+                return tables.json_lines(
+                    self._blocks(stream),
+                    lambda number, reason, detail: self.report.skip(f"{source}:{number}", reason, detail),
+                )
+            case Kind.JSON:
+                return tables.json_values(self._blocks(stream))
+            case Kind.PARQUET:
+                return tables.parquet(stream, self.field)
+            case _:
+                return tables.table(self._blocks(stream), kind is Kind.TSV, self.field)
+
+    def _records(self, rows: Iterable[tables.Record], source: str) -> Iterator[Document]:
+        for number, record in rows:
+            place = f"{source}:{number}"
+            empty = True
+            for content in contents(record, self.field):
+                for document in self._content(content, place):
+                    empty = False
+                    yield document
+            if empty:
+                self.report.skip(place, *self._without(record))
+
+    def _content(self, content: Content, place: str) -> Iterator[Document]:
+        if isinstance(content, str):
+            text = normalise(content)
+            if text and not text.isspace():
+                yield from self._texts(place, pieces(text, self.document_bytes))
+        else:
+            yield Document("", place, tuple(Message(turn.role, normalise(turn.content)) for turn in content))
+
+    def _without(self, record: object) -> tuple[str, str]:
+        """Why a record gave nothing."""
+        if self.field is None:
+            return NO_TEXT_RECORD, ""
+        names = f"it has: {', '.join(list(record)[:10])}" if isinstance(record, dict) else ""
+        return f"no text in field {self.field!r}", names
+
+
+def _cut(text: str, size: int) -> Iterator[str]:
+    """Normalised before it is cut: what is cut must be sound UTF-8."""
+    return pieces(normalise(text), size)

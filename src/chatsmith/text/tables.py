@@ -1,0 +1,201 @@
+"""Records from files of records: JSON, JSON lines, CSV, TSV and Parquet, one at a time."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+from chatsmith.errors import MissingExtra
+from chatsmith.text.archives import DAMAGED, seekable
+from chatsmith.text.plain import RECORD_BYTES, TOO_LONG, lines
+from chatsmith.text.records import ANSWERED, ASKED, CONVERSATIONS, KNOWN, TEXTS
+from chatsmith.text.report import Unreadable
+
+NOT_JSON = "not valid JSON"
+NOT_TABLE = "not a valid table"
+
+Record = tuple[int, Any]
+"""The number of a line, item or row, counted from one, and what is there."""
+
+_ROWS = 256  # rows of Parquet that become Python objects at once
+_JSON = json.JSONDecoder(strict=False)
+_AFTER_VALUE = (" ", "\t", "\r", "\n", ",", "]")
+_BLANK = re.compile(r"[ \t\r\n]*")
+_NAME = re.compile(r"[^\W\d]\w*")
+
+
+def json_lines(blocks: Iterator[str], bad: Callable[[int, str, str], None]) -> Iterator[Record]:
+    """A value from each line; a line that holds none is told to `bad` (number, reason, detail) and passed over."""
+    for number, line in enumerate(lines(blocks), 1):
+        if line.isspace():
+            continue
+        try:
+            yield number, _JSON.decode(line)
+        except (ValueError, RecursionError) as error:
+            bad(number, NOT_JSON, getattr(error, "msg", "") or str(error))
+
+
+def json_values(blocks: Iterator[str]) -> Iterator[Record]:
+    """The items of a JSON array, or values that follow each other, without holding the whole file.
+
+    One item or value may have 64 MiB. `Unreadable` where the text is not JSON; what came before has been given.
+    """
+    text = _JsonText(blocks)
+    within = text.peek() == "["
+    if within:
+        text.at += 1
+    number = 0
+    while character := text.peek():
+        if within and character == "]":
+            text.at += 1
+            if text.peek():
+                raise Unreadable(NOT_JSON, "something follows the end of the array")
+            return
+        if within and number:
+            if character != ",":
+                raise Unreadable(NOT_JSON, f"no comma after item {number}")
+            text.at += 1
+            text.peek()
+        number += 1
+        yield number, text.value(number)
+    if within:
+        raise Unreadable(DAMAGED, "the array has no end")
+
+
+class _JsonText:
+    """A stream of JSON text, of which only the value that is being read is held."""
+
+    def __init__(self, blocks: Iterator[str]) -> None:
+        self.at = 0
+        self._blocks = blocks
+        self._held = ""
+        self._ended = False
+
+    def peek(self) -> str:
+        """The next character that is not blank, which `at` then points to; empty at the end."""
+        while True:
+            blank = _BLANK.match(self._held, self.at)
+            self.at = blank.end() if blank else self.at
+            if self.at < len(self._held) or self._ended:
+                return self._held[self.at : self.at + 1]
+            self._more()
+
+    def value(self, number: int) -> Any:
+        """The value that begins at `at`, which moves behind it."""
+        while True:
+            try:
+                value, end = _JSON.raw_decode(self._held, self.at)
+            except (ValueError, RecursionError) as error:
+                if self._ended:
+                    detail = getattr(error, "msg", "") or str(error)
+                    raise Unreadable(NOT_JSON, f"item {number}: {detail}") from None
+            else:
+                # A number at the end of what is held may go on in the next block.
+                if self._ended or self._held[end : end + 1] in _AFTER_VALUE:
+                    self.at = end
+                    return value
+            if len(self._held) - self.at > RECORD_BYTES:
+                raise Unreadable(TOO_LONG, f"item {number} has more than {RECORD_BYTES:,} characters")
+            self._more()
+
+    def _more(self) -> None:
+        """Take in as much again as is held, so that a long value is tried few times."""
+        parts = [self._held[self.at :]]
+        wanted, size = len(parts[0]), 0
+        while not self._ended and size <= wanted:
+            block = next(self._blocks, None)
+            self._ended = block is None
+            parts.append(block or "")
+            size += len(parts[-1])
+        self._held, self.at = "".join(parts), 0
+
+
+def table(blocks: Iterator[str], tabs: bool, field: str | None) -> Iterator[Record]:
+    """The rows of a CSV or TSV file: by column where the file has a heading, else the cells that have letters.
+
+    The separator of CSV is the most frequent of , ; tab and | in its first line. TSV has no quoting.
+    """
+    rows = _rows(lines(blocks), tabs)
+    opening = [row for _, row in zip(range(2), rows, strict=False)]
+    if not opening:
+        return
+    first = opening[0][1]
+    headed = _is_heading(first, opening[1][1] if len(opening) > 1 else [], field)
+    for number, row in opening[headed:]:
+        yield number, _record(row, first if headed else None, field)
+    for number, row in rows:
+        yield number, _record(row, first if headed else None, field)
+
+
+def _rows(lines: Iterator[str], tabs: bool) -> Iterator[tuple[int, list[str]]]:
+    first = next(lines, "")
+    separator = "\t" if tabs else max(",;\t|", key=first.count)
+
+    def all_lines() -> Iterator[str]:
+        yield first
+        yield from lines
+
+    csv.field_size_limit(RECORD_BYTES)
+    reader = csv.reader(all_lines(), delimiter=separator, quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL)
+    try:
+        for row in reader:
+            if any(cell and not cell.isspace() for cell in row):
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise Unreadable(NOT_TABLE, f"line {reader.line_num}: {error}") from error
+
+
+def _is_heading(first: list[str], second: list[str], field: str | None) -> bool:
+    """Names in the first row: a known one, or names only while the second row has more than names."""
+    names = [cell.strip() for cell in first]
+    if field in names or any(name.lower() in KNOWN for name in names):
+        return True
+    return len(names) > 1 and all(map(_NAME.fullmatch, names)) and not all(map(_NAME.fullmatch, second))
+
+
+def _record(row: list[str], names: list[str] | None, field: str | None) -> Any:
+    if names is not None:
+        return dict(zip((name.strip() for name in names), row, strict=False))
+    if field is not None:  # a table without a heading has numbered columns
+        return {str(number): cell for number, cell in enumerate(row, 1)}
+    return "\t".join(cell for cell in row if any(map(str.isalpha, cell)))
+
+
+def parquet(stream: IO[bytes], field: str | None) -> Iterator[Record]:
+    """The rows of a Parquet file, from the columns that can be or hold text; one row group in memory at a time."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtra("pyarrow", "data", "reading .parquet files") from None
+    number = 0
+    try:
+        file = pyarrow.parquet.ParquetFile(seekable(stream), memory_map=False, pre_buffer=False)
+        columns = _text_columns(file.schema_arrow, field)
+        for batch in file.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False):
+            for record in batch.to_pylist():
+                number += 1
+                yield number, record
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise Unreadable(DAMAGED, str(error).partition("\n")[0]) from error
+
+
+def _text_columns(schema: Any, field: str | None) -> list[str]:
+    """The columns to read: the one asked for, or those of usual names, or all that can hold text."""
+    import pyarrow.types as types
+
+    def textual(kind: Any) -> bool:
+        if types.is_list(kind) or types.is_large_list(kind):
+            return textual(kind.value_type)
+        if types.is_dictionary(kind):
+            return textual(kind.value_type)
+        return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_struct(kind))
+
+    if field is not None:
+        return [name for name in schema.names if name == field or field.startswith(f"{name}.")]
+    likely = [name for name, kind in zip(schema.names, schema.types, strict=True) if textual(kind)]
+    usual = {*TEXTS, *CONVERSATIONS, *ASKED, *ANSWERED, *(name for more, _ in ASKED.values() for name in more)}
+    return [name for name in likely if name.lower() in usual] or likely

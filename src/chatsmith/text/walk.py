@@ -1,0 +1,114 @@
+"""Finding files: every regular file under some paths, in one order on every machine."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from chatsmith.errors import RequestError, did_you_mean, nearest
+from chatsmith.text.report import ReadReport
+
+HIDDEN = "hidden"
+NO_PERMISSION = "no permission to read it"
+LINKED_FOLDER = "a link to a folder"
+BROKEN_LINK = "a link to nothing"
+NOT_FILE = "no regular file"
+MODEL = "a model made by chatsmith"
+_MACHINE_MADE = frozenset(("node_modules", "__pycache__", "site-packages"))
+_MODEL_MARK = "chatsmith.toml"
+
+
+def existing(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The paths without those that lie in another one; a `RequestError` names the nearest to one that is not there."""
+    found: list[Path] = []
+    for path in paths:
+        whole = Path(path).expanduser()
+        if not os.path.lexists(whole):
+            raise RequestError(f"{path} does not exist", _hint(whole))
+        found.append(whole)
+    if not found:
+        raise RequestError("no path to read documents from was given", "name files or folders with text in them")
+    real = {path: path.resolve() for path in found}
+    unique = [path for index, path in enumerate(found) if real[path] not in (real[other] for other in found[:index])]
+    return [path for path in unique if not any(real[other] in real[path].parents for other in unique)]
+
+
+def _hint(path: Path) -> str:
+    folder = path.parent
+    while not folder.is_dir():
+        path, folder = folder, folder.parent
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        names = []
+    if nearest(path.name, names):
+        return f"in {folder}: {did_you_mean(path.name, names)}"
+    return f"{folder} holds nothing named like {path.name!r}; check with: ls {folder}"
+
+
+def walk(paths: Sequence[Path], report: ReadReport, hidden: bool) -> Iterator[Path]:
+    """Regular files under the paths, by name within each folder; what is passed over is told to the report.
+
+    Links to files are followed, links to folders inside a given folder are not: a walk neither leaves the given
+    folders through them nor goes round in a circle. Names that begin with a dot and folders that programs fill
+    (node_modules, __pycache__, site-packages) are hidden; so are virtual environments. Folders with a model that
+    chatsmith wrote are passed over.
+    """
+    for path in paths:
+        if path.is_dir():
+            yield from _walk_folder(path, report, hidden)
+        else:
+            yield from _regular(path, report)
+
+
+def _walk_folder(top: Path, report: ReadReport, hidden: bool) -> Iterator[Path]:
+    pending = [top]  # a stack, so that depth is bounded by memory and not by recursion
+    while pending:
+        path = pending.pop()
+        try:
+            if not path.is_dir() or (path.is_symlink() and path != top):
+                yield from _regular(path, report)
+                continue
+            with os.scandir(path) as entries:
+                names = sorted((entry.name for entry in entries), reverse=True)
+        except PermissionError:
+            report.skip(str(path), NO_PERMISSION)
+            continue
+        except OSError as error:
+            report.skip(str(path), "cannot be read", error.strerror or str(error))
+            continue
+        if _MODEL_MARK in names and path != top:
+            report.skip(str(path), MODEL)
+            continue
+        for name in names:
+            below = path / name
+            if not hidden and _is_hidden(below):
+                report.skip(str(below), HIDDEN)
+            else:
+                pending.append(below)
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.name in _MACHINE_MADE or (path / "pyvenv.cfg").is_file()
+
+
+def _regular(path: Path, report: ReadReport) -> Iterator[Path]:
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        report.skip(str(path), BROKEN_LINK)
+        return
+    except PermissionError:
+        report.skip(str(path), NO_PERMISSION)
+        return
+    except OSError as error:  # a link to itself, for one
+        report.skip(str(path), BROKEN_LINK, error.strerror or str(error))
+        return
+    if stat.S_ISREG(mode):
+        yield path
+    elif stat.S_ISDIR(mode):
+        report.skip(str(path), LINKED_FOLDER, "name its target to read it")
+    else:
+        report.skip(str(path), NOT_FILE)
