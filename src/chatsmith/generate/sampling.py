@@ -1,0 +1,240 @@
+"""From logits to a choice, stage by stage: penalties → temperature → top-k → top-p → min-p → choice.
+
+The stages run in the order the field has settled on, over whole batches, in numpy alone: one row gives the same numbers
+to the last bit alone or in any batch. `Stages` keeps what every stage left, so that whoever wants to look at a choice
+sees the very numbers that made it. Shapes: B rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatsmith.errors import RequestError, WorkError, did_you_mean
+from chatsmith.generate.noise import choose
+
+Floats = NDArray[np.float32]
+Ids = NDArray[np.int64]
+Stage = Literal["logits", "penalties", "temperature", "top_k", "top_p", "min_p"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+_MAX_SEED = 2**63 - 1
+_MAX_STOPS, _MAX_STOP_LENGTH = 16, 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen, and when to stop.
+
+    Attributes:
+        temperature: Sharpens (below 1) or flattens (above 1) the distribution; 0 always takes the likeliest token.
+        top_k: Keep only the k likeliest tokens; 0 keeps all (Fan et al. 2018).
+        top_p: Keep the fewest tokens whose probabilities reach this sum; 1 keeps all (Holtzman et al. 2020).
+        min_p: Keep tokens at least this fraction as likely as the likeliest; 0 keeps all (Nguyen et al. 2024).
+        repetition_penalty: Divides positive logits of tokens already in the text, and multiplies negative ones; 1 does
+            nothing (CTRL, Keskar et al. 2019).
+        seed: Makes the choice repeatable; without one a fresh seed is drawn, and reported with the result.
+        stop: Texts that end the answer; they are not part of it.
+        max_tokens: The most tokens to generate.
+    """
+
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    max_tokens: int = 200
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
+        elif not isinstance(self.stop, tuple):
+            object.__setattr__(self, "stop", tuple(self.stop or ()))
+        self._check("temperature", 0.0, 100.0, "0 always takes the likeliest token, 1 leaves the probabilities alone")
+        self._check("top_k", 0, 2**24, "0 keeps all tokens")
+        self._check("top_p", 0.0, 1.0, "1 keeps all tokens", above_low=True)
+        self._check("min_p", 0.0, 1.0, "0 keeps all tokens")
+        self._check("repetition_penalty", 0.0, 100.0, "1 does nothing, 1.2 is usual", above_low=True)
+        self._check("max_tokens", 1, 2**24, "it counts the tokens of the answer")
+        if self.seed is not None:
+            self._check("seed", 0, _MAX_SEED, "leave it out for a fresh one")
+        if len(self.stop) > _MAX_STOPS:
+            raise RequestError(f"{len(self.stop)} stop texts are too many", f"give at most {_MAX_STOPS}")
+        for text in self.stop:
+            if not isinstance(text, str) or not 1 <= len(text) <= _MAX_STOP_LENGTH:
+                raise RequestError(f"a stop text must have 1 to {_MAX_STOP_LENGTH} characters, not {text!r:.60}")
+
+    def _check(self, name: str, low: float, high: float, hint: str, *, above_low: bool = False) -> None:
+        value = getattr(self, name)
+        whole = isinstance(low, int)
+        fits = isinstance(value, (int, np.integer) if whole else (int, float, np.floating, np.integer))
+        if not fits or isinstance(value, bool) or not math.isfinite(value):
+            raise RequestError(f"{name} must be a {'whole ' if whole else ''}number, not {value!r}", hint)
+        if not low <= value <= high or (above_low and value == low):
+            span = f"above {low:g} and at most {high:g}" if above_low else f"from {low} to {high:g}"
+            raise RequestError(f"{name} must be {span}, not {value!r}", hint)
+
+    @classmethod
+    def of(cls, defaults: Sampling | None = None, **settings: Any) -> Sampling:
+        """`defaults` with the given settings changed; None leaves one as it is, an unknown name is an error."""
+        base = defaults or cls()
+        names = [field.name for field in fields(cls)]
+        for name in settings:
+            if name not in names:
+                raise RequestError(f"no sampling setting called {name!r}", did_you_mean(name, names))
+        given = {name: value for name, value in settings.items() if value is not None}
+        return cls(**({name: getattr(base, name) for name in names} | given))
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always taken."""
+        return self.temperature == 0
+
+    @property
+    def shape(self) -> tuple[float, int, float, float, float]:
+        """The settings that shape the distribution; rows that agree in them go through the stages together."""
+        return (self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty)
+
+
+class Stages:
+    """Logits [B, V] on their way to a choice; all rows share `sampling.shape`, each has its own text so far.
+
+    `histories` holds, per row, the distinct ids already in the text; only the repetition penalty reads them. After
+    temperature the stages work on weights: probabilities up to a factor, the largest of a row exactly 1.
+    """
+
+    def __init__(self, logits: Floats, sampling: Sampling, histories: Sequence[Ids] = ()) -> None:
+        self.sampling = sampling
+        self.logits = logits
+        self.peak = logits.max(axis=1)
+        if not np.isfinite(self.peak).all():
+            raise WorkError(
+                "the model's logits are not finite: its weights are damaged or its training diverged",
+                "take an earlier checkpoint, or train with a lower learning rate",
+            )
+        self.penalised = penalise(logits, histories, sampling.repetition_penalty)
+        self._lift = self.peak if self.penalised is logits else self.penalised.max(axis=1)
+        self._weights: dict[Stage, Floats] | None = None
+
+    @property
+    def weights(self) -> dict[Stage, Floats]:
+        """Weights [B, V] after temperature, top-k, top-p and min-p; a stage that is off shares the array before it."""
+        if self._weights is None:
+            self._weights = self._weigh()
+        return self._weights
+
+    def _weigh(self) -> dict[Stage, Floats]:
+        s, z = self.sampling, self.penalised
+        if s.greedy:
+            likeliest = np.zeros_like(z)
+            likeliest[np.arange(len(z)), z.argmax(axis=1)] = 1.0
+            return dict.fromkeys(STAGES[2:], likeliest)
+        warm = heat(z, self._lift, s.temperature)
+        top_k = keep_top_k(z, warm, s.top_k) if 0 < s.top_k < z.shape[1] else warm
+        top_p = keep_top_p(top_k, s.top_p) if s.top_p < 1 else top_k
+        min_p = keep_min_p(top_p, s.min_p) if s.min_p > 0 else top_p
+        return {"temperature": warm, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+
+    def choose(self, keys: NDArray[np.uint64]) -> Ids:
+        """One id per row; `keys` [B] (see `noise.key`) carry all the chance there is. Ties go to the lowest id."""
+        if self.sampling.greedy:
+            return self.penalised.argmax(axis=1)
+        return choose(self.weights["min_p"], keys)
+
+    def logprobs(self, ids: Ids) -> NDArray[np.float64]:
+        """Natural log of the model's own probability (before any stage) of one id per row, [B]."""
+        total = heat(self.logits, self.peak, 1.0).sum(axis=1)
+        above = self.logits[np.arange(len(ids)), ids] - self.peak
+        return above.astype(np.float64) - np.log(total.astype(np.float64))
+
+
+def penalise(logits: Floats, histories: Sequence[Ids], penalty: float) -> Floats:
+    """Logits [B, V] with those of ids already seen pushed down: z/p where positive, z·p where negative."""
+    if penalty == 1.0 or not len(histories):
+        return logits
+    changed = logits.copy()
+    for row, seen in zip(changed, histories, strict=True):
+        z = row[seen]
+        row[seen] = np.where(z < 0, z * np.float32(penalty), z / np.float32(penalty))
+    return changed
+
+
+def heat(logits: Floats, peak: Floats, temperature: float) -> Floats:
+    """Weights exp((z − peak) / temperature), [B, V]; `peak` [B] is the largest logit of each row."""
+    weights = logits - peak[:, None]
+    with np.errstate(over="ignore", under="ignore"):
+        if temperature != 1.0:
+            weights /= np.float32(max(temperature, 1e-30))  # a smaller one would be 0 in float32
+        return np.exp(weights, out=weights)
+
+
+def keep_top_k(logits: Floats, weights: Floats, k: int) -> Floats:
+    """Weights with all but the k largest logits of each row at zero; ties with the k-th stay, as in transformers."""
+    return np.where(logits >= kth_largest(logits, k), weights, np.float32(0))
+
+
+def kth_largest(values: Floats, k: int) -> Floats:
+    """The k-th largest value of each row, [B, 1].
+
+    Rows are folded 16 deep first. The k-th largest of the column maxima bounds the answer from below, and only the few
+    values above the bound are searched: at V = 50,257 a quarter of the time of a selection over the whole row.
+    """
+    B, V = values.shape
+    columns = V // 16
+    if columns < 2 * k:
+        return np.partition(values, V - k, axis=1)[:, V - k, None]
+    maxima = values[:, : 16 * columns].reshape(B, 16, columns).max(axis=1)
+    bounds = np.partition(maxima, columns - k, axis=1)[:, columns - k]
+    found = np.empty((B, 1), np.float32)
+    for row in range(B):
+        few = values[row][values[row] >= bounds[row]]
+        found[row] = np.partition(few, len(few) - k)[len(few) - k]
+    return found
+
+
+def keep_top_p(weights: Floats, top_p: float) -> Floats:
+    """Weights with all but the nucleus at zero: a token stays if those likelier than it sum to less than `top_p`.
+
+    Among equals the lowest ids stay.
+    """
+    edges = np.empty((len(weights), 1), np.float32)
+    surplus: dict[int, int] = {}
+    for index, row in enumerate(weights):
+        edges[index], surplus[index] = _nucleus_edge(row, top_p)
+    kept = np.where(weights >= edges, weights, np.float32(0))
+    for index, count in surplus.items():
+        if count:
+            kept[index, np.flatnonzero(weights[index] == edges[index])[-count:]] = 0
+    return kept
+
+
+def _nucleus_edge(row: Floats, top_p: float) -> tuple[np.float32, int]:
+    """The smallest weight in the nucleus, and how many tokens of exactly this weight are too many.
+
+    Tokens below (1 − p) · total / V sum to at most (1 − p) · total, so none of them can be in the nucleus; a peaked
+    distribution is decided by far fewer. Only what may be in it is sorted.
+    """
+    total = float(row.sum())
+    wanted = top_p * total
+    floor = min((1.0 - top_p) * total / len(row), 1.0)
+    for threshold in (0.03, 0.0003, 0.0):
+        rising = row[row >= np.float32(max(threshold, floor))]
+        if threshold <= floor or float(rising.sum()) > wanted:
+            break
+    rising.sort()
+    cumulative = rising[::-1].cumsum(dtype=np.float64)
+    size = min(int(cumulative.searchsorted(wanted)) + 1, len(rising))
+    edge = rising[len(rising) - size]
+    return edge, len(rising) - size - int(rising.searchsorted(edge))
+
+
+def keep_min_p(weights: Floats, min_p: float) -> Floats:
+    """Weights below `min_p` times the largest of the row at zero (the largest is 1, see `Stages`)."""
+    return np.where(weights >= np.float32(min_p), weights, np.float32(0))
