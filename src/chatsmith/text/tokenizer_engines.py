@@ -1,0 +1,251 @@
+"""Two ways to encode with one vocabulary: tiktoken with a cache of words, and the tokenizers library.
+
+tiktoken encodes byte-level vocabularies several times faster than the tokenizers library, and faster still when each
+distinct word is encoded once: a `Lane` numbers the words of a text with numpy and puts their ids in place. Anything
+that tiktoken cannot be trusted to encode alike (see `tokenizer_merges`) goes through the tokenizers library.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from chatsmith.errors import RequestError
+from chatsmith.text.tokenizer_files import Document
+from chatsmith.text.tokenizer_merges import Ranks
+from chatsmith.text.tokenizer_words import BREAK, Lexicon, Words, words_of
+
+if TYPE_CHECKING:
+    import tokenizers
+
+Ids = npt.NDArray[np.uint32]
+
+SHORT = 1 << 14
+"""Characters up to which tiktoken is asked directly: the cache pays only beyond."""
+
+SECTION = 1 << 20
+"""Characters that one thread takes at a time."""
+
+# Where a word starts whatever stands further left: at a visible character after a line feed, and at a single space
+# between two letters.
+_SURE_CUT = re.compile(r"(?<=\n)(?=\S)|(?<=[A-Za-z])(?= [A-Za-z])")
+
+
+class Engine(Protocol):
+    """Encodes ordinary text: nothing in it is ever special."""
+
+    name: str
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def encode_batch(self, texts: Sequence[str], threads: int) -> list[Ids]: ...
+
+
+def without_surrogates(text: str) -> str:
+    """`text` with halves of UTF-16 pairs joined, and lone ones replaced by U+FFFD, as tiktoken does."""
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def sections(text: str, size: int) -> Iterator[str]:
+    """Cut a long text where a word surely starts, so that the parts encode to the parts of its encoding."""
+    begin = 0
+    while len(text) - begin > size:
+        cut = _SURE_CUT.search(text, begin + size)
+        if cut is None:
+            break
+        yield text[begin : cut.start()]
+        begin = cut.start()
+    yield text[begin:]
+
+
+class Lane:
+    """What one thread needs to encode: a lexicon and the ids of each of its words.
+
+    Threads share the encoder below, which keeps no state, but no lane.
+    """
+
+    _MOST_WORDS = 1 << 19
+
+    def __init__(self, encode_word: Callable[[str], list[int]]) -> None:
+        self._encode_word = encode_word
+        self._clear()
+
+    def _clear(self) -> None:
+        self._lexicon = Lexicon()
+        self._counts = np.zeros(0, np.int64)
+        self._ends = np.zeros(0, np.int64)
+        self._pool: Ids = np.zeros(0, np.uint32)
+
+    def encode(self, words: Words, joined: bool) -> tuple[Ids, npt.NDArray[np.int64]]:
+        """The ids of the words in order; and, of `joined` texts, where among them the `BREAK`s stood."""
+        # Text of ever new words gains nothing here; asking tiktoken for the whole block is cheaper.
+        numbers = self._lexicon.numbers(words, novel=1.0 if joined else 0.4)
+        if numbers is None:
+            text = words.text[: int(words.bounds[-1])]
+            return np.array(self._encode_word(text), np.uint32), np.zeros(0, np.int64)
+        if len(self._lexicon.words) > len(self._counts):
+            self._learn()
+        counts = self._counts[numbers]
+        is_break = numbers == self._lexicon.number(BREAK) if joined else np.zeros(0, bool)
+        if joined:
+            counts[is_break] = 0
+        ends = np.cumsum(counts)
+        # Token j of a word whose tokens end at e in the pool and at f in the result is pool[e - f + its place].
+        shift = np.repeat(self._ends[numbers] - ends, counts)
+        ids = self._pool[shift + np.arange(len(shift))]
+        breaks = ends[is_break] if joined else np.zeros(0, np.int64)
+        if len(self._lexicon.words) > self._MOST_WORDS:
+            self._clear()
+        return ids, breaks
+
+    def _learn(self) -> None:
+        encode, known = self._encode_word, len(self._counts)
+        fresh = [encode(word) for word in self._lexicon.words[known:]]
+        counts = np.fromiter(map(len, fresh), np.int64, len(fresh))
+        ids = np.fromiter((number for word in fresh for number in word), np.uint32, int(counts.sum()))
+        self._ends = np.concatenate([self._ends, len(self._pool) + np.cumsum(counts)])
+        self._counts = np.concatenate([self._counts, counts])
+        self._pool = np.concatenate([self._pool, ids])
+
+
+class TiktokenEngine:
+    """Byte-level BPE through tiktoken; the ids are those of the tokenizers library for the same file."""
+
+    name = "tiktoken"
+
+    def __init__(self, ranks: Ranks) -> None:
+        import tiktoken
+
+        self._pattern = ranks.pattern
+        self._ids = ranks.ids
+        self._core = tiktoken.Encoding(
+            "chatsmith", pat_str=ranks.pattern.fast_regex, mergeable_ranks=ranks.of, special_tokens={}
+        )
+        self._compose: Callable[[str], str] | None = None
+        if ranks.compose:
+            from tokenizers import normalizers
+
+            # Python's own tables may be of another Unicode version.
+            self._compose = normalizers.NFC().normalize_str
+        self._lanes: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+
+    def _prepare(self, text: str) -> str:
+        text = without_surrogates(text)
+        return text if self._compose is None or text.isascii() else self._compose(text)
+
+    def _direct(self, text: str) -> list[int]:
+        ranks = self._core.encode_ordinary(text)
+        return ranks if self._ids is None else self._ids[np.array(ranks, np.int64)].tolist()
+
+    def encode(self, text: str) -> list[int]:
+        if len(text) <= SHORT:
+            return self._direct(self._prepare(text))
+        return self.encode_batch([text], threads=1)[0].tolist()
+
+    def encode_batch(self, texts: Sequence[str], threads: int) -> list[Ids]:
+        jobs = list(_jobs([self._prepare(text) for text in texts]))
+        if threads > 1 and len(jobs) > 1:
+            with ThreadPoolExecutor(min(threads, len(jobs))) as pool:
+                done = list(pool.map(self._run, jobs))
+        else:
+            done = [self._run(job) for job in jobs]
+        parts: list[list[Ids]] = []
+        for job, ids in zip(jobs, done, strict=True):
+            if job.continues:
+                parts[-1].extend(ids)
+            else:
+                parts.extend([each] for each in ids)
+        return [part[0] if len(part) == 1 else np.concatenate(part) for part in parts]
+
+    def _run(self, job: _Job) -> list[Ids]:
+        """The ids of each text in a job."""
+        try:
+            lane = self._lanes.get_nowait()
+        except queue.Empty:
+            lane = Lane(self._core.encode_ordinary)
+        ids: list[Ids] = [np.zeros(0, np.uint32)]
+        breaks = [np.zeros(0, np.int64)]
+        length = 0
+        for words in words_of(job.text, self._pattern, breaks=job.joined):
+            block, at = lane.encode(words, job.joined)
+            ids.append(block)
+            breaks.append(at + length)
+            length += len(block)
+        self._lanes.put(lane)
+        whole = np.concatenate(ids)
+        return np.split(whole if self._ids is None else self._ids[whole], np.concatenate(breaks))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A portion of work: one or more short texts with breaks between them, or a section of a long one."""
+
+    text: str
+    joined: bool
+    continues: bool = False
+    """The text began in the job before."""
+
+
+def _jobs(texts: Sequence[str]) -> Iterator[_Job]:
+    waiting: list[str] = []
+    size = 0
+    for text in texts:
+        short = len(text) <= SECTION and BREAK not in text
+        if waiting and (not short or size + len(text) > SECTION):
+            yield _Job(BREAK.join(waiting), joined=True)
+            waiting, size = [], 0
+        if short:
+            waiting.append(text)
+            size += len(text)
+        else:
+            for place, section in enumerate(sections(text, SECTION)):
+                yield _Job(section, joined=False, continues=place > 0)
+    if waiting:
+        yield _Job(BREAK.join(waiting), joined=True)
+
+
+class LibraryEngine:
+    """Any vocabulary the tokenizers library reads, without its added tokens: their text is ordinary text here."""
+
+    name = "tokenizers"
+
+    _BATCH = 1_000
+
+    def __init__(self, document: Document) -> None:
+        self._library = library_tokenizer(document | {"added_tokens": []})
+
+    def encode(self, text: str) -> list[int]:
+        return self._library.encode(without_surrogates(text), add_special_tokens=False).ids
+
+    def encode_batch(self, texts: Sequence[str], threads: int) -> list[Ids]:
+        """`threads` is the library's own affair: it takes all cores."""
+        results: list[Ids] = []
+        for begin in range(0, len(texts), self._BATCH):
+            batch = [without_surrogates(text) for text in texts[begin : begin + self._BATCH]]
+            encodings = self._library.encode_batch_fast(batch, add_special_tokens=False)
+            results.extend(np.array(encoding.ids, np.uint32) for encoding in encodings)
+        return results
+
+
+def library_tokenizer(document: Document) -> tokenizers.Tokenizer:
+    """The tokenizers library's object for a document; it neither cuts texts off nor pads them."""
+    import tokenizers
+
+    try:
+        return tokenizers.Tokenizer.from_str(json.dumps(document | {"truncation": None, "padding": None}))
+    except Exception as error:  # the library raises nothing narrower
+        raise RequestError(f"the tokenizers library cannot read this tokenizer.json: {error}") from error
