@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatsmith.errors import RequestError
+from chatsmith.models.decoder import Decoder
 from chatsmith.specs import PRESETS, ModelSpec, RopeScaling
-from chatsmith.store.hf import config_to_spec, read_config, spec_to_config
+from chatsmith.store.hf import config_to_spec, family, read_config, spec_to_config
+from chatsmith.store.layouts import layout
 
 GPT2_PUBLISHED = {
     "activation_function": "gelu_new",
@@ -105,14 +107,19 @@ def test_every_preset_survives_its_config(spec: ModelSpec) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt2-124m", "gpt3-175b", "llama3-8b", "qwen3-0.6b"])
-def test_transformers_counts_the_same_parameters(name: str) -> None:
-    config = spec_to_config(PRESETS[name])
+def test_transformers_builds_the_same_tensors_at_full_size(name: str) -> None:
+    """On the meta device: names, shapes and counts of what would be stored, 175 billion parameters included."""
+    spec = PRESETS[name]
+    config = spec_to_config(spec)
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(
             transformers.AutoConfig.for_model(**config), attn_implementation="eager"
         )
     assert type(model).__name__ == config["architectures"][0]
-    assert model.num_parameters() == PRESETS[name].parameters
+    assert model.num_parameters() == spec.parameters
+    shapes = {key: tuple(p.shape) for key, p in Decoder(spec, device="meta").state_dict().items()}
+    stored = {entry.name: entry.shape(shapes) for entry in layout(family(spec), shapes)}
+    assert stored == {key: tuple(p.shape) for key, p in model.named_parameters()}
 
 
 @pytest.mark.parametrize("old", [LLAMA31_PUBLISHED, QWEN3_IN_THE_NEW_SPELLING, GPT2_PUBLISHED])

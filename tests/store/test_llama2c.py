@@ -46,6 +46,7 @@ def test_stories260k_says_its_published_words(shared: Path, tmp_path: Path) -> N
     expected = (source / "expected_greedy.txt").read_text(encoding="utf-8").rstrip("\n")
     text = greedy(loaded.model, 256)
     assert loaded.tokenizer.decode(text[1:]).strip() == expected
+    assert (loaded.generation["bos_token_id"], loaded.generation["eos_token_id"]) == (1, 2)
     # The same folder, the same words in Transformers.
     other = transformers.AutoModelForCausalLM.from_pretrained(folder)
     words = transformers.AutoTokenizer.from_pretrained(folder)

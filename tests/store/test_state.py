@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,17 @@ def test_a_disk_that_fills_at_any_step_loses_nothing(tmp_path: Path) -> None:
         check(folder, {1, 2})
         save(folder, 3)
         check(folder, {3})
+
+
+@pytest.mark.parametrize("nbytes", [10, 200, 5000])
+def test_files_that_may_not_grow_leave_the_old_checkpoint(
+    nbytes: int, tmp_path: Path, file_size_limit: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    save(tmp_path, 1)
+    with pytest.raises(WorkError, match=r"could not write .*untouched"), file_size_limit(nbytes):
+        save(tmp_path, 2)
+    check(tmp_path, {1})
+    assert names(tmp_path) == ["step-00000001"]
 
 
 WRITER = """

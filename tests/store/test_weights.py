@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
-import resource
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -126,17 +125,9 @@ def test_tensors_that_share_memory_are_written_apart(tmp_path: Path) -> None:
     assert torch.equal(held["turned"], whole.t())
 
 
-@contextmanager
-def file_size_limit(nbytes: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def test_a_write_that_hits_a_limit_leaves_nothing(tmp_path: Path) -> None:
+def test_a_write_that_hits_a_limit_leaves_nothing(
+    tmp_path: Path, file_size_limit: Callable[[int], AbstractContextManager[None]]
+) -> None:
     with pytest.raises(WorkError, match="could not write"), file_size_limit(10_000):
         write_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(100_000)})
     assert list(tmp_path.iterdir()) == []

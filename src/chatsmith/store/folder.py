@@ -178,7 +178,8 @@ def _write_texts(
     ids: dict[str, Any] = {}
     if tokenizer is not None:
         stops = sorted(tokenizer.stop_ids)
-        ids = {"bos_token_id": tokenizer.end_of_text, "eos_token_id": stops[0] if len(stops) == 1 else stops}
+        begin = tokenizer.end_of_text if tokenizer.begin_of_text is None else tokenizer.begin_of_text
+        ids = {"bos_token_id": begin, "eos_token_id": stops[0] if len(stops) == 1 else stops}
     settings = ids | dict(generation)
     config = spec_to_config(model.spec) | {"dtype": _DTYPE_NAMES[dtype or model.embed.weight.dtype]}
     config |= {key: settings[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in settings}
@@ -213,11 +214,6 @@ def load_model(
     """
     folder = Path(folder)
     model = load_decoder(folder, dtype=dtype, device=device, verify=verify)
-    if not (folder / "tokenizer.json").exists():
-        raise RequestError(
-            f"no tokenizer.json in {folder}",
-            "copy it there; with Transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
-        )
     tokenizer = Tokenizer.load(folder)
     _check_vocabulary(folder, tokenizer, model.spec)
     return LoadedModel(model, tokenizer, model.spec, _read_generation(folder), read_provenance(folder), folder)
