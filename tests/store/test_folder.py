@@ -16,7 +16,6 @@ import pytest
 import tokenizers
 import torch
 import transformers
-from chatsmith.text.tokenizer import Tokenizer
 from safetensors.torch import load_file, save_file
 
 from chatsmith.errors import ChatsmithError, RequestError, WorkError
@@ -25,6 +24,7 @@ from chatsmith.specs import ModelSpec
 from chatsmith.store import folder as module
 from chatsmith.store.folder import load_decoder, load_model, read_provenance, save_model
 from chatsmith.store.weights import file_sha256, fingerprint
+from chatsmith.text.tokenizer import Tokenizer
 
 SPEC = ModelSpec(vocab_size=320, context=32, width=32, layers=2, heads=4)
 PROVENANCE = {"recipe": {"seed": 1}, "data": {"fingerprint": "abc", "documents": 3}}
