@@ -82,7 +82,7 @@ def test_a_changed_preset_keeps_what_follows_in_step() -> None:
         ({"data__sources": []}, "data.sources must name 1", ""),
         ({"data__sources": [{"path": "a", "weight": 0}]}, "weights of all sources are 0", ""),
         ({"data__sources": [{"path": "a", "weight": -1}]}, "must not be negative", ""),
-        ({"data__sources": [{"path": "a", "part": "chat"}]}, "part = 'chat' is for the built-in corpus", "world"),
+        ({"data__sources": [{"path": "a", "part": "chat"}]}, "part is for the built-in corpus", "world"),
         ({"data__stages": [{"until": 0.5, "weights": [1]}]}, "must end at until = 1", ""),
         ({"data__stages": [{"until": 1, "weights": [1, 2]}]}, "2 weights for 1 sources", ""),
         ({"data__held_out": 0}, "nothing to measure on", "evaluation.times = 0"),

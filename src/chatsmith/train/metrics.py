@@ -1,4 +1,4 @@
-"""What a run reports: one line per step in `log.jsonl`, and the same in TensorBoard where it is installed.
+"""What a run reports: one line per step in `log.jsonl`.
 
 A line is a JSON object. Lines are collected and written whole, a few times a second, in one system call at the end
 of the file, so that logging costs next to nothing and a kill can at most cut the last line, which the reader drops.
@@ -11,12 +11,12 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chatsmith.errors import MissingExtra, RequestError, WorkError
+from chatsmith.errors import RequestError, WorkError
 from chatsmith.paths import atomic_write
 
 LOG = "log.jsonl"
@@ -109,16 +109,18 @@ class LogWriter:
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
-    def flush(self) -> None:
-        """Write what is waiting."""
+    def flush(self, *, sync: bool = False) -> None:
+        """Write what is waiting; with `sync`, down to the disk."""
         self._flushed = time.monotonic()
-        if not self._lines or self._handle is None:
+        if self._handle is None:
             return
         data = "".join(self._lines).encode()
         self._lines.clear()
         try:
             while data:
                 data = data[os.write(self._handle, data) :]
+            if sync:
+                os.fsync(self._handle)
         except OSError as error:
             raise WorkError(f"could not write {self.path}: {error.strerror}", "free some space and resume") from error
 
@@ -165,34 +167,3 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             except (ValueError, KeyError, TypeError) as error:
                 raise WorkError(f"{path}: line {number} is damaged ({error})", "delete that line") from None
             yield line.rstrip("\n"), values
-
-
-class TensorBoard:
-    """Writes the same figures for TensorBoard into `folder`; needs the extra "track"."""
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise MissingExtra("tensorboard", "track", "writing TensorBoard logs") from None
-        self._writer = SummaryWriter(str(folder))
-
-    def write(self, record: StepRecord) -> None:
-        """Add the figures of one step."""
-        figures: Mapping[str, float | None] = {
-            "loss/training": record.loss,
-            "loss/held_out": record.held_out_loss,
-            "loss/bits_per_byte": record.bits_per_byte,
-            "optimizer/learning_rate": record.learning_rate,
-            "optimizer/gradient_norm": record.gradient_norm,
-            "speed/tokens_per_second": record.tokens_per_second,
-            "speed/share_of_peak": record.share_of_peak,
-            "speed/memory": record.memory,
-        }
-        for name, value in figures.items():
-            if value is not None:
-                self._writer.add_scalar(name, value, record.step)
-
-    def close(self) -> None:
-        """Flush to disk."""
-        self._writer.close()

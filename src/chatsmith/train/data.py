@@ -1,0 +1,194 @@
+"""From a recipe's sources to a vocabulary and folders of tokens.
+
+out/tokens/tokenizer.json, tokenizer_config.json     the vocabulary, learned or taken over
+out/tokens/0, out/tokens/1, …                        one folder of tokens per source that was read
+out/tokens/prepared.json                             written last: what all this was made from
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+
+from chatsmith.errors import RequestError
+from chatsmith.paths import atomic_write
+from chatsmith.settings import to_mapping
+from chatsmith.text import world
+from chatsmith.text.documents import Document, ReadReport, read_documents
+from chatsmith.text.shard_manifest import MANIFEST
+from chatsmith.text.shards import TokenFolder, write_shards
+from chatsmith.text.tokenizer import Tokenizer
+from chatsmith.train.recipe import Recipe, Source
+
+TOKENS = "tokens"
+_PREPARED = "prepared.json"
+# How much of the built-in corpus a vocabulary is learned from, in documents: more changes nothing that matters.
+_WORLD_SAMPLE = 20_000
+_WORLD_TOKENS_A_MINUTE = 60 * 30_000
+_WORLD_LEAST, _WORLD_MOST = 500_000, 50_000_000
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """What a run reads: a vocabulary, a folder of tokens per source, and reports on the documents that were read."""
+
+    tokenizer: Tokenizer
+    folders: tuple[TokenFolder, ...]
+    reports: tuple[ReadReport, ...] = field(default=())
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """One SHA-256 per source: equal for equal text, vocabulary and settings."""
+        return tuple(folder.manifest.fingerprint for folder in self.folders)
+
+
+def prepare(recipe: Recipe, out: Path, *, reuse: bool = False, note: Note = lambda text: None) -> Corpus:
+    """Read the recipe's sources into `out`/tokens; with `reuse`, take what is there if it was made from the same.
+
+    Raises `RequestError` for paths that are not there, sources without text, vocabularies that do not fit, and where
+    the recipe records fingerprints that the text no longer has.
+    """
+    place = Path(out) / TOKENS
+    made_from = json.dumps({"data": to_mapping(recipe.data), "seed": recipe.seed, "model": recipe.starts_from})
+    prepared = place / _PREPARED
+    if reuse and prepared.is_file() and prepared.read_text(encoding="utf-8") == made_from:
+        folders = tuple(_open(source, place / str(index)) for index, source in enumerate(recipe.data.sources))
+        return Corpus(Tokenizer.load(place), folders)
+    if place.exists():
+        shutil.rmtree(place)
+    place.mkdir(parents=True)
+    tokenizer = _tokenizer(recipe, note)
+    tokenizer.save(place)
+    reports: list[ReadReport] = []
+    folders = tuple(_write(recipe, index, tokenizer, place, reports, note) for index in range(len(recipe.data.sources)))
+    with atomic_write(prepared, "w") as file:
+        file.write(made_from)
+    corpus = Corpus(tokenizer, folders, tuple(reports))
+    _check_record(recipe, corpus)
+    return corpus
+
+
+def _tokenizer(recipe: Recipe, note: Note) -> Tokenizer:
+    """The vocabulary of the run: the model's, the one named, that of the tokens, or a new one."""
+    data = recipe.data
+    chosen = recipe.starts_from or data.tokenizer
+    if chosen is not None:
+        return Tokenizer.load(Path(chosen))
+    if data.vocab_size is not None:
+        from chatsmith.text.bpe import train_tokenizer
+
+        note(f"learning a vocabulary of {data.vocab_size:,}")
+        texts = chain.from_iterable(_texts(recipe, source) for source in data.sources)
+        return train_tokenizer(texts, data.vocab_size, threads=recipe.threads or None)
+    for source in data.sources:
+        for place in (Path(source.path), Path(source.path).parent):
+            if _is_tokens(source) and (place / "tokenizer.json").is_file():
+                return Tokenizer.load(place)
+    raise RequestError(
+        "the recipe names no vocabulary", "add data.vocab_size = 4096 to learn one, or data.tokenizer = a folder"
+    )
+
+
+def _texts(recipe: Recipe, source: Source) -> Iterator[str]:
+    if _is_tokens(source):
+        raise RequestError(
+            f"{source.path} is a folder of tokens, whose vocabulary exists already",
+            "leave out data.vocab_size, and name its tokenizer in data.tokenizer",
+        )
+    documents = _documents(recipe, source, ReadReport())
+    for document in islice(documents, _WORLD_SAMPLE) if source.is_world else documents:
+        if document.messages:
+            yield from (message.content for message in document.messages)
+        else:
+            yield document.text
+
+
+def _documents(recipe: Recipe, source: Source, report: ReadReport) -> Iterator[Document]:
+    if source.is_world:
+        return world.documents(recipe.seed, mixture=source.mixture or None, stage=source.part)
+    return read_documents([source.path], report=report, field=source.field or None, duplicates=source.duplicates)
+
+
+def _is_tokens(source: Source) -> bool:
+    return not source.is_world and (Path(source.path) / MANIFEST).is_file()
+
+
+def _open(source: Source, written: Path) -> TokenFolder:
+    return TokenFolder.open(Path(source.path) if _is_tokens(source) else written)
+
+
+def _write(
+    recipe: Recipe, index: int, tokenizer: Tokenizer, place: Path, reports: list[ReadReport], note: Note
+) -> TokenFolder:
+    """The tokens of one source, written unless they exist."""
+    source = recipe.data.sources[index]
+    if _is_tokens(source):
+        folder = _open(source, place)
+        if folder.manifest.tokenizer != tokenizer.fingerprint:
+            raise RequestError(
+                f"{source.path} was written with another vocabulary than the one this run uses",
+                "write the tokens again, or name their tokenizer in data.tokenizer",
+            )
+        return folder
+    note(f"reading {'the built-in corpus' if source.is_world else source.path}")
+    report = ReadReport()
+    documents = _documents(recipe, source, report)
+    if source.is_world:
+        documents = _enough(documents, tokenizer, world_tokens(recipe, index))
+    else:
+        reports.append(report)
+    written = place / str(index)
+    write_shards(documents, tokenizer, written, held_out=recipe.data.held_out, seed=recipe.seed)
+    return TokenFolder.open(written)
+
+
+def world_tokens(recipe: Recipe, index: int) -> int:
+    """How many tokens of the built-in corpus a source gives: as many as the run will read of it, within bounds."""
+    source, data, schedule = recipe.data.sources[index], recipe.data, recipe.schedule
+    if source.tokens:
+        return source.tokens
+    shares = [stage.weights for stage in data.stages] or [tuple(part.weight for part in data.sources)]
+    share = max(weights[index] / sum(weights) for weights in shares)
+    if schedule.minutes is not None:
+        wanted = schedule.minutes * _WORLD_TOKENS_A_MINUTE
+    else:
+        wanted = schedule.tokens or (schedule.steps or 0) * recipe.batch.rows * (recipe.batch.context or 1024)
+    return int(min(max(share * wanted, _WORLD_LEAST), _WORLD_MOST))
+
+
+def _enough(documents: Iterator[Document], tokenizer: Tokenizer, tokens: int) -> Iterator[Document]:
+    """Documents until they hold about so many tokens."""
+    head = list(islice(documents, 500))
+    ids = sum(len(ids) for ids in tokenizer.encode_batch([_text(document) for document in head]))
+    characters = sum(len(_text(document)) for document in head)
+    left = tokens * characters / max(1, ids)
+    for document in chain(head, documents):
+        if left <= 0:
+            return
+        left -= len(_text(document))
+        yield document
+
+
+def _text(document: Document) -> str:
+    return document.text or "\n".join(message.content for message in document.messages)
+
+
+def _check_record(recipe: Recipe, corpus: Corpus) -> None:
+    """A recipe that records what it was run on is repeated on the same, or not at all."""
+    record = recipe.record
+    pairs = [("the vocabulary", record.tokenizer, corpus.tokenizer.fingerprint)]
+    if record.corpora:
+        names = [source.path for source in recipe.data.sources]
+        pairs += list(zip(names, record.corpora, corpus.fingerprints, strict=False))
+    for name, recorded, found in pairs:
+        if recorded and recorded != found:
+            raise RequestError(
+                f"{name} is not what this recipe was run with (its fingerprint is {found[:12]}, not {recorded[:12]})",
+                "to train on what is there now, delete the [record] table from the recipe",
+            )

@@ -1,0 +1,390 @@
+"""The one training loop: draw, forward, backward, clip, update; and between steps measure, sample, log, save.
+
+Everything a step does is a function of the recipe, the step's number and the state that checkpoints hold, so a run
+that was killed and resumed ends with the same bits as one that was not (on the CPU, with the same number of threads).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from chatsmith.errors import WorkError
+from chatsmith.models.decoder import Decoder
+from chatsmith.store.state import TrainingState, save_state
+from chatsmith.text.batches import Batch
+from chatsmith.train.callbacks import Callback, Moment, Outcome
+from chatsmith.train.interrupts import StopSignals
+from chatsmith.train.metrics import LogWriter, StepRecord, peak_memory
+from chatsmith.train.objectives import HeldOutLoss, Objective, held_out_loss, micro_batches, predicted
+from chatsmith.train.optimizers import TrainingOptimizer
+from chatsmith.train.pace import Pacer
+from chatsmith.train.recipe import Recipe
+from chatsmith.train.schedules import Milestones, Timeline, learning_rate_factor, rows_at, stage_at
+
+_RANDOM = "random/torch"
+MAX_SKIPPED = 8
+"""Steps in a row whose loss or gradient is not finite before the run gives up."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """Where a run stands. `position` is what its timeline counts: steps, or tokens where the schedule says tokens."""
+
+    step: int = 0
+    tokens: int = 0
+    position: int = 0
+    seconds: float = 0.0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+    loss: float = math.nan
+    held_out_loss: float | None = None
+    bits_per_byte: float | None = None
+    best_held_out_loss: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Held-out text of one source: its name, and a function that gives the same batches each time."""
+
+    name: str
+    batches: Callable[[], Iterable[Batch]]
+
+
+class Trainer:
+    """A run in progress: build it, `restore` a checkpoint if there is one, and `run`.
+
+    `save_folder` writes the model folder; it is called with every checkpoint where `save_often`, and at the end.
+    `sample` gives the samples' texts. `clock` counts seconds, and is read only to report, to checkpoint and (in a run of minutes
+    without plans written down) to plan.
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        optimizer: TrainingOptimizer,
+        objective: Objective,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        meta: dict[str, Any],
+        save_folder: Callable[[Trainer], None],
+        save_often: bool = True,
+        held_out: Sequence[HeldOut] = (),
+        sample: Callable[[], Sequence[tuple[str, str]]] | None = None,
+        callbacks: Sequence[Callback] = (),
+        peak_flops: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.model, self.optimizer, self.objective, self.recipe, self.folder = (
+            model,
+            optimizer,
+            objective,
+            recipe,
+            folder,
+        )
+        self.counters = Counters()
+        self.context = recipe.context(model.spec)
+        self.timeline: Timeline | None = None
+        self._meta, self._save_folder, self._save_often = meta, save_folder, save_often
+        self._held_out, self._sample, self._callbacks = held_out, sample, callbacks
+        self._peak, self._clock = peak_flops, clock
+        self._flops = model.spec.training_flops_per_token(self.context)
+        self._evaluations = Milestones(recipe.evaluation.times if held_out else 0)
+        self._samplings = Milestones(recipe.samples.times if sample and recipe.samples.prompts else 0)
+        self._stage: int | None = None
+        # A run whose plans are written down repeats them without looking at the clock.
+        minutes = None if recipe.schedule.replans else recipe.schedule.minutes
+        self._pace = Pacer(minutes * 60 if minutes else None, recipe.batch, clock)
+        self._began = 0.0
+        self._checkpointed = (0, 0.0)
+        plans = recipe.schedule.replans or _known_length(recipe)
+        if plans:
+            self.timeline = Timeline(plans)
+
+    # ---- the state that checkpoints hold -------------------------------------------------------------------------
+
+    def save_checkpoint(self) -> None:
+        """Make the run's state durable."""
+        self._log.flush(sync=True)
+        assert self.timeline is not None
+        # The optimizer holds the float32 weights; the model's own are rounded from them.
+        tensors = {f"optimizer/{name}": tensor for name, tensor in self.optimizer.state_tensors().items()}
+        tensors[_RANDOM] = torch.get_rng_state()
+        meta = {
+            **self._meta,
+            "counters": dataclasses.asdict(self.counters) | {"loss": _finite(self.counters.loss)},
+            "plans": self.timeline.plans,
+            "pace": self._pace.state(),
+            "data": self.objective.state(),
+            "stage": self._stage,
+        }
+        path = save_state(self.folder, self.counters.step, tensors, meta, self.recipe.checkpoint.keep)
+        if self._save_often:
+            self._save_folder(self)
+        self._checkpointed = (self.counters.step, self._seconds())
+        self._tell(lambda callback: callback.on_checkpoint(path))
+
+    def restore(self, state: TrainingState) -> None:
+        """Go on from a checkpoint of the same run; a longer schedule is planned from where it stands."""
+        tensors = dict(state.tensors)
+        torch.set_rng_state(tensors.pop(_RANDOM))
+        self.optimizer.load_state_tensors({name.removeprefix("optimizer/"): tensor for name, tensor in tensors.items()})
+        counters = state.meta["counters"]
+        self.counters = Counters(**counters | {"loss": math.nan if counters["loss"] is None else counters["loss"]})
+        self.objective.restore(state.meta["data"])
+        self._stage = state.meta["stage"]
+        self._pace.restore(state.meta["pace"])
+        self._checkpointed = (self.counters.step, self.counters.seconds)
+        asked = _known_length(self.recipe)
+        self.timeline = Timeline([(at, total) for at, total in state.meta["plans"]])
+        if asked and asked[0][1] > self.timeline.total:
+            self.timeline.replan(self.counters.position, asked[0][1])
+
+    # ---- the loop --------------------------------------------------------------------------------------------------
+
+    @property
+    def total_steps(self) -> int:
+        """Steps in all, as planned now (with a schedule in tokens: at the full batch from here on)."""
+        assert self.timeline is not None
+        left = self.timeline.total - self.counters.position
+        return self.counters.step + -(-left // self._unit(self.recipe.batch.rows))
+
+    @property
+    def progress(self) -> float:
+        """How far the run is, from 0 to 1."""
+        return self.timeline.progress(self.counters.position) if self.timeline else 0.0
+
+    def run(self, on_ready: Callable[[], None] | None = None) -> str | None:
+        """Train to the end, or until a signal asks to stop; returns the signal's name, or None.
+
+        Either way the checkpoint and the model folder are whole when this returns. Raises `WorkError` when the loss
+        stops being a number, or the disk is full.
+        """
+        self._began = self._clock() - self.counters.seconds
+        self._log = LogWriter(self.folder, keep_steps=self.counters.step)
+        self.model.train()
+        try:
+            with StopSignals() as stop:
+                if self.timeline is None:
+                    self._first_plan()
+                if on_ready is not None:
+                    on_ready()
+                while self.timeline is not None and self.counters.position < self.timeline.total:
+                    if stop.asked:
+                        break
+                    self._one_step()
+                self.counters.seconds = self._seconds()
+                if self._checkpointed[0] != self.counters.step or not self._save_often:
+                    self.save_checkpoint()
+                if not self._save_often:
+                    self._save_folder(self)
+        finally:
+            self._log.close()
+        finished = self.timeline is not None and self.counters.position >= self.timeline.total
+        return None if finished else stop.asked
+
+    def _one_step(self) -> None:
+        assert self.timeline is not None
+        began = self._clock()
+        before = self.progress
+        rows = rows_at(before, self.recipe.batch)
+        self._follow_stage(before)
+        size = self._unit(rows)
+        factor = learning_rate_factor(self.timeline.progress(self.counters.position + size / 2), self.recipe.schedule)
+        loss, norm, sound = self._update(rows, factor)
+        ended = self._clock()
+        self._pace.observe(ended - began, rows)
+
+        counters = self.counters
+        counters.step += 1
+        counters.tokens += rows * self.context
+        counters.position += size
+        counters.loss = loss
+        counters.seconds = ended - self._began
+        self._count_skipped(sound)
+        rate = rows * self.context / max(ended - began, 1e-9)
+        record = StepRecord(
+            step=counters.step,
+            loss=loss,
+            learning_rate=factor * self.recipe.optimizer.learning_rate,
+            gradient_norm=norm,
+            tokens=counters.tokens,
+            tokens_per_second=rate,
+            memory=peak_memory(),
+            seconds=counters.seconds,
+            progress=self.progress,
+            rows=rows,
+            share_of_peak=rate * self._flops / self._peak if self._peak else None,
+            skipped=not sound,
+        )
+        self._between_steps(before, record)
+
+    def _update(self, rows: int, factor: float) -> tuple[float, float, bool]:
+        """One step of the weights; returns loss per token, gradient norm, and whether both were finite."""
+        batch = self.objective.draw(rows)
+        count = max(1, predicted(batch))
+        losses = []
+        for part in micro_batches(batch, self.recipe.batch.micro_batch):
+            # Divided by the whole step's tokens, not the part's: so any split of a step gives the same gradient.
+            loss = self.objective.loss(self.model, part) / count
+            loss.backward()
+            losses.append(loss.detach())
+        total = float(torch.stack(losses).sum())
+        if not math.isfinite(total):
+            self.optimizer.zero_grad()
+            return total, math.nan, False
+        norm = self.optimizer.step(factor)
+        return total, norm, math.isfinite(norm)
+
+    def _between_steps(self, before: float, record: StepRecord) -> None:
+        after = self.progress
+        evaluated = self._evaluations.passed(before, after)
+        if evaluated:
+            self._pace.timed("evaluation", lambda: self._evaluate(record))
+        if self._samplings.passed(before, after):
+            self._pace.timed("sample", self._show_samples)
+        self._log.write(record)
+        self._replan()
+        moment = Moment(record, self.total_steps, self.seconds_left())
+        if evaluated:
+            self._tell(lambda callback: callback.on_evaluation(moment))
+        self._tell(lambda callback: callback.on_step(moment))
+        if self._checkpoint_due():
+            self.counters.seconds = self._seconds()
+            self._pace.timed("checkpoint", self.save_checkpoint)
+
+    def _count_skipped(self, sound: bool) -> None:
+        counters = self.counters
+        counters.skipped += not sound
+        counters.skipped_in_a_row = 0 if sound else counters.skipped_in_a_row + 1
+        if counters.skipped_in_a_row >= MAX_SKIPPED:
+            raise WorkError(
+                f"the loss or its gradient was not finite for {MAX_SKIPPED} steps in a row, up to step {counters.step}",
+                "train again with half the optimizer.learning_rate, a longer schedule.warmup, "
+                'or precision.compute = "float32"',
+            )
+
+    def _follow_stage(self, progress: float) -> None:
+        stage = stage_at(progress, self.recipe.data.stages)
+        if stage is not None and stage != self._stage:
+            self.objective.reweight(self.recipe.data.stages[stage].weights)
+            self._stage = stage
+
+    def _unit(self, rows: int) -> int:
+        """How far a step of so many rows moves along the timeline."""
+        return rows * self.context if self.recipe.schedule.tokens is not None else 1
+
+    # ---- time ------------------------------------------------------------------------------------------------------
+
+    def _seconds(self) -> float:
+        return self._clock() - self._began
+
+    def seconds_left(self) -> float:
+        """What is left of the budget, or of the run at the speed so far."""
+        if self._pace.budget is not None:
+            return max(0.0, self._pace.budget - self._seconds())
+        steps = self.total_steps - self.counters.step
+        return self._pace.seconds_left(self.progress, steps, self._reserve())
+
+    def _reserve(self) -> float:
+        """Seconds that evaluations, samples and saving will still take."""
+        progress = self.progress
+        moments = {
+            "evaluation": self._evaluations.left(progress) if self._evaluations.times else 0,
+            "sample": self._samplings.left(progress) if self._samplings.times else 0,
+            "checkpoint": 1,
+        }
+        return sum(count * self._pace.cost(name) for name, count in moments.items())
+
+    def _first_plan(self) -> None:
+        """Time the gradient of a batch, without a step, to know how many steps the budget holds."""
+        rows = rows_at(0.0, self.recipe.batch)
+        state = self.objective.state()
+        with torch.random.fork_rng(devices=[]):
+            for _ in range(2):  # the first one loads kernels, and compiles where it should
+                batch = self.objective.draw(rows)
+                began = self._clock()
+                for part in micro_batches(batch, self.recipe.batch.micro_batch):
+                    self.objective.loss(self.model, part).backward()
+                took = self._clock() - began
+                self.optimizer.zero_grad()
+        self.objective.restore(state)
+        self._pace.observe(took, rows)
+        self.timeline = Timeline([(0, self._pace.plan(0, 0.0, self._seconds(), 0.0))])
+
+    def _replan(self) -> None:
+        assert self.timeline is not None
+        step = self.counters.step
+        if self.counters.position >= self.timeline.total or not self._pace.due(self._seconds()):
+            return
+        self.timeline.replan(step, self._pace.plan(step, self.progress, self._seconds(), self._reserve()))
+
+    def _checkpoint_due(self) -> bool:
+        settings, (step, seconds) = self.recipe.checkpoint, self._checkpointed
+        if settings.steps is not None:
+            return self.counters.step - step >= settings.steps
+        return self._seconds() - seconds >= settings.minutes * 60
+
+    # ---- looking at the model ------------------------------------------------------------------------------------
+
+    def _evaluate(self, record: StepRecord) -> None:
+        found: dict[str, HeldOutLoss] = {}
+        for part in self._held_out:
+            measured = held_out_loss(self.model, part.batches(), self.objective.loss)
+            if measured.tokens:
+                found[part.name] = measured
+        if not found:
+            return
+        total = sum(found.values(), HeldOutLoss(0.0, 0, 0))
+        record.held_out_loss, counters = total.loss, self.counters
+        record.bits_per_byte = total.bits_per_byte if total.bytes else None
+        record.held_out = {name: part.loss for name, part in found.items()} if len(found) > 1 else {}
+        counters.held_out_loss, counters.bits_per_byte = record.held_out_loss, record.bits_per_byte
+        counters.best_held_out_loss = min(record.held_out_loss, counters.best_held_out_loss or math.inf)
+
+    def _show_samples(self) -> None:
+        assert self._sample is not None
+        # A sampler may draw from the global generator; training must not notice.
+        with torch.random.fork_rng(devices=[]):
+            self.model.eval()
+            samples = self._sample()
+            self.model.train()
+        self._tell(lambda callback: callback.on_sample(self.counters.step, samples))
+
+    def _tell(self, call: Callable[[Callback], None]) -> None:
+        for callback in self._callbacks:
+            call(callback)
+
+    def outcome(self, recipe: Recipe, stopped: str | None) -> Outcome:
+        """The end of the run in figures; `recipe` is the one that repeats it."""
+        counters = self.counters
+        return Outcome(
+            folder=self.folder,
+            recipe=recipe,
+            steps=counters.step,
+            tokens=counters.tokens,
+            seconds=counters.seconds,
+            loss=counters.loss,
+            held_out_loss=counters.held_out_loss,
+            bits_per_byte=counters.bits_per_byte,
+            skipped_steps=counters.skipped,
+            stopped=stopped,
+        )
+
+
+def _known_length(recipe: Recipe) -> list[tuple[int, int]]:
+    """The plan of a run whose end is known from the start."""
+    total = recipe.schedule.steps or recipe.schedule.tokens
+    return [(0, total)] if total else []
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

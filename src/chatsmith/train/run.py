@@ -1,0 +1,336 @@
+"""A whole run: from a recipe to a model folder, begun or gone on with.
+
+out/recipe.toml          the recipe as it was asked for, before the first step
+out/tokens/              the vocabulary and the tokens
+out/state/  log.jsonl    what a resumed run needs
+out/config.json …        the model folder, from the first checkpoint on
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from chatsmith import machine
+from chatsmith.errors import RequestError
+from chatsmith.models.decoder import Decoder
+from chatsmith.paths import atomic_write
+from chatsmith.settings import from_mapping, to_mapping
+from chatsmith.store.card import Measured, model_card
+from chatsmith.store.folder import holds_model, load_decoder, save_model
+from chatsmith.store.state import STATE, TrainingState, checkpoints, load_state
+from chatsmith.text.batches import Batch, evaluation_batches
+from chatsmith.text.shards import TokenSplit
+from chatsmith.train.callbacks import Callback, Outcome, RunStart, Sampler
+from chatsmith.train.data import TOKENS, Corpus, prepare
+from chatsmith.train.loop import HeldOut, Trainer
+from chatsmith.train.metrics import LOG
+from chatsmith.train.mixture import StagedBatches
+from chatsmith.train.objectives import NextToken
+from chatsmith.train.optimizers import TrainingOptimizer
+from chatsmith.train.precision import compute_dtype, keep_memory
+from chatsmith.train.recipe import Recipe, Record, check_resumable, load_recipe
+
+RECIPE = "recipe.toml"
+# A model folder is written with every checkpoint while that takes a moment; larger models are saved at the end.
+_SAVE_OFTEN_PARAMETERS = 20_000_000
+
+
+def train(
+    recipe: Recipe | None,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    corpus: Corpus | None = None,
+    sampler: Sampler | None = None,
+    callbacks: Sequence[Callback] = (),
+    peak_flops: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Outcome:
+    """Train by `recipe` into the folder `out`, and return how it ended; the model folder is then whole.
+
+    With `resume` the run in `out` goes on from its newest intact checkpoint (`recipe` may be None, or the same one);
+    on the CPU with the same threads the weights end bit for bit as without the interruption. `corpus` takes tokens
+    that exist already instead of reading the recipe's sources. `sampler` continues the recipe's prompts as training
+    goes on. `peak_flops` is the measured FLOP/s that `share_of_peak` is a share of.
+
+    SIGINT or SIGTERM ends the run after its step, with checkpoint and model folder. Raises `RequestError` where `out`
+    holds another run or model (unless `overwrite`) or the recipe cannot be met, and `WorkError` where the disk is full
+    or the loss stops being a number.
+    """
+    out = Path(out)
+
+    def note(text: str) -> None:
+        for callback in callbacks:
+            callback.on_note(text)
+
+    asked, state = _resumed(recipe, out, note) if resume else (_begun(recipe, out, overwrite), None)
+    settled = _settled(asked, state, note)
+    torch.set_num_threads(settled.threads)
+    keep_memory()
+    if corpus is None:
+        corpus = prepare(asked, out, reuse=resume, note=note)
+    torch.manual_seed(settled.seed)
+    model = _model(asked, corpus)
+    asked.check_spec(model.spec)
+    settled = replace(settled, record=_record(corpus))
+    if state is not None and state.meta["tokenizer"] != corpus.tokenizer.fingerprint:
+        raise RequestError(
+            "cannot resume: the vocabulary is another one than the run so far had", "start a new run in another folder"
+        )
+    run = _Run(asked, settled, out, corpus, model)
+    trainer = run.trainer(sampler=sampler, callbacks=callbacks, peak_flops=peak_flops, clock=clock)
+    if state is not None:
+        trainer.restore(state)
+    first_step = trainer.counters.step
+
+    def ready() -> None:
+        start = RunStart(
+            recipe=settled,
+            spec=model.spec,
+            folder=out,
+            first_step=first_step,
+            total_steps=trainer.total_steps,
+            total_estimated=settled.schedule.minutes is not None and not settled.schedule.replans,
+            peak_flops=peak_flops,
+        )
+        for callback in callbacks:
+            callback.on_start(start)
+
+    stopped = trainer.run(on_ready=ready)
+    outcome = trainer.outcome(run.repeatable(trainer), stopped)
+    for callback in callbacks:
+        callback.on_end(outcome)
+    return outcome
+
+
+def _begun(recipe: Recipe | None, out: Path, overwrite: bool) -> Recipe:
+    """Make `out` ready for a new run."""
+    if recipe is None:
+        raise RequestError("no recipe to train by", "name one, or resume the run in a folder")
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"{out} is a file, not a folder", "choose another folder")
+    held = out.is_dir() and (holds_model(out) or any((out / name).exists() for name in (STATE, LOG, RECIPE)))
+    if held and not overwrite:
+        raise RequestError(
+            f"{out} already holds a model or a training run",
+            f"go on with it: chatsmith train --resume {out}; or choose another folder",
+        )
+    for name in (STATE, TOKENS):
+        shutil.rmtree(out / name, ignore_errors=True)
+    (out / LOG).unlink(missing_ok=True)
+    with atomic_write(out / RECIPE, "w") as file:
+        file.write(recipe.to_toml())
+    return recipe
+
+
+def _resumed(recipe: Recipe | None, out: Path, note: Callable[[str], None]) -> tuple[Recipe, TrainingState | None]:
+    """The recipe and the newest intact checkpoint of the run in `out`; no checkpoint where it was killed before one."""
+    if not checkpoints(out) and (out / RECIPE).is_file():
+        saved = load_recipe(out / RECIPE)
+        if recipe is not None:
+            check_resumable(saved, recipe)
+        note(f"{out} holds no checkpoint yet: training begins at the first step")
+        return recipe or saved, None
+    state = load_state(out)
+    for damaged in state.skipped:
+        note(f"passed over a damaged checkpoint: {damaged}; going on from step {state.step}")
+    saved = from_mapping(Recipe, state.meta["recipe"], str(state.path))
+    if recipe is None:
+        return saved, state
+    check_resumable(saved, recipe)
+    return recipe, state
+
+
+def _settled(asked: Recipe, state: TrainingState | None, note: Callable[[str], None]) -> Recipe:
+    """The recipe with threads, precision and compilation decided, as a resumed run had them."""
+    if state is not None:
+        before = from_mapping(Recipe, state.meta["settled"], str(state.path))
+        if before.threads > machine.usable_cores():
+            note(f"the run so far had {before.threads} threads; this machine has {machine.usable_cores()} cores")
+        if before.record.versions != machine.versions():
+            note("versions differ from those the run began with: the weights may differ in their last bits")
+        return replace(asked, threads=before.threads, precision=before.precision)
+    threads = asked.threads or machine.usable_cores()
+    dtype = compute_dtype(asked.precision.compute, _device())
+    precision = replace(
+        asked.precision,
+        compute="bfloat16" if dtype == torch.bfloat16 else "float32",
+        compile="on" if _compile_pays(asked) else "off",
+    )
+    return replace(asked, threads=threads, precision=precision)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _compile_pays(recipe: Recipe) -> bool:
+    return recipe.precision.compile == "on"
+
+
+def _model(recipe: Recipe, corpus: Corpus) -> Decoder:
+    """The model with its first weights, float32."""
+    if recipe.starts_from is not None:
+        return load_decoder(Path(recipe.starts_from), dtype=torch.float32, device=_device())
+    model = Decoder(recipe.spec(corpus.tokenizer.vocab_size), device=_device(), dtype=torch.float32)
+    model.init_weights(recipe.seed)
+    return model
+
+
+def _record(corpus: Corpus) -> Record:
+    return Record(machine.versions(), corpus.tokenizer.fingerprint, corpus.fingerprints)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What belongs together in one run: recipes as asked and as settled, where it goes, what it reads and trains."""
+
+    asked: Recipe
+    settled: Recipe
+    out: Path
+    corpus: Corpus
+    model: Decoder
+
+    def trainer(self, *, sampler: Sampler | None, callbacks: Sequence[Callback], **options: Any) -> Trainer:
+        """The loop over this run's model and data, at its beginning."""
+        recipe, model = self.settled, self.model
+        model.activation_checkpointing = recipe.precision.activation_checkpointing
+        optimizer = TrainingOptimizer(model, recipe.optimizer)
+        _lower_precision(model, recipe)
+        if recipe.precision.compile == "on":
+            for block in model.blocks:
+                block.compile()
+        data = recipe.data
+        batches = StagedBatches(
+            [folder.split("train") for folder in self.corpus.folders],
+            [source.weight for source in data.sources],
+            context=recipe.context(model.spec),
+            seed=recipe.seed,
+            mask_documents=data.mask_documents,
+            pack=data.pack,
+        )
+        meta = {
+            "recipe": to_mapping(self.asked),
+            "settled": to_mapping(self.settled),
+            "tokenizer": self.corpus.tokenizer.fingerprint,
+        }
+        return Trainer(
+            model,
+            optimizer,
+            NextToken(batches, _device()),
+            recipe,
+            self.out,
+            meta=meta,
+            save_folder=self.save,
+            save_often=model.spec.parameters <= _SAVE_OFTEN_PARAMETERS,
+            held_out=self._held_out(),
+            sample=partial(_samples, recipe, model, self.corpus, sampler) if sampler else None,
+            callbacks=callbacks,
+            **options,
+        )
+
+    def repeatable(self, trainer: Trainer) -> Recipe:
+        """The recipe that repeats this run: settled, with the plans that a budget of minutes led to."""
+        recipe = self.settled
+        if recipe.schedule.minutes is None or trainer.timeline is None:
+            return recipe
+        return replace(recipe, schedule=replace(recipe.schedule, replans=trainer.timeline.plans))
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the model folder as it stands, in float32, with where it came from."""
+        recipe = self.repeatable(trainer)
+        outcome = trainer.outcome(recipe, None)
+        figures = {
+            field.name: getattr(outcome, field.name)
+            for field in dataclasses.fields(outcome)
+            if field.name not in ("folder", "recipe", "stopped")
+        }
+        run = {**figures, "loss": None if outcome.loss != outcome.loss else outcome.loss}
+        run |= {"finished": trainer.progress >= 1.0, "machine": _machine(), "hours": round(outcome.seconds / 3600, 4)}
+        weights = Decoder(self.model.spec, device="meta")
+        weights.load_state_dict(trainer.optimizer.masters(), assign=True)
+        save_model(
+            self.out,
+            weights,
+            self.corpus.tokenizer,
+            provenance={"recipe": to_mapping(recipe), "run": run},
+            card=model_card(self.out.resolve().name, self.model.spec, self._measured(outcome)),
+            overwrite=True,
+        )
+
+    def _measured(self, outcome: Outcome) -> Measured:
+        """What the card says."""
+        manifests = [folder.manifest for folder in self.corpus.folders]
+        return Measured(
+            steps=outcome.steps,
+            tokens=outcome.tokens,
+            minutes=outcome.seconds / 60,
+            tokens_per_second=outcome.tokens / outcome.seconds if outcome.seconds else None,
+            machine=_machine(),
+            seed=self.settled.seed,
+            version=self.settled.record.versions.get("chatsmith"),
+            documents=sum(manifest.documents for manifest in manifests),
+            data_tokens=sum(manifest.tokens for manifest in manifests),
+            data_bytes=sum(manifest.bytes for manifest in manifests),
+            data_fingerprint=", ".join(manifest.fingerprint[:16] for manifest in manifests),
+            sources=tuple(source.path for source in self.settled.data.sources),
+            train_loss=None if outcome.loss != outcome.loss else outcome.loss,
+            held_out_loss=outcome.held_out_loss,
+            held_out_bits_per_byte=outcome.bits_per_byte,
+            chat=any(folder.split("train").has_loss for folder in self.corpus.folders),
+        )
+
+    def _held_out(self) -> list[HeldOut]:
+        """Held-out batches of each source that keeps some, read once and kept."""
+        found = []
+        for source, folder in zip(self.settled.data.sources, self.corpus.folders, strict=True):
+            if "held_out" not in folder.splits:
+                continue
+            name = f"{source.path}/{source.part}" if source.is_world else source.path
+            found.append(HeldOut(name, cache(partial(self._batches, folder.split("held_out")))))
+        return found
+
+    def _batches(self, split: TokenSplit) -> Sequence[Batch]:
+        recipe = self.settled
+        return list(
+            evaluation_batches(
+                split,
+                recipe.context(self.model.spec),
+                recipe.batch.micro_batch,
+                recipe.evaluation.tokens,
+                mask_documents=recipe.data.mask_documents,
+                pack=recipe.data.pack,
+            )
+        )
+
+
+def _lower_precision(model: Decoder, recipe: Recipe) -> None:
+    """Let the model's own weights be bfloat16 where it computes so; the optimizer keeps what they are rounded from."""
+    if recipe.precision.compute != "bfloat16":
+        return
+    model.to(torch.bfloat16)
+    if recipe.batch.accumulation > 1:
+        # Sums of many gradients would lose their small terms in bfloat16.
+        for parameter in model.parameters():
+            parameter.grad_dtype = torch.float32
+
+
+def _samples(recipe: Recipe, model: Decoder, corpus: Corpus, sampler: Sampler) -> list[tuple[str, str]]:
+    prompts = recipe.samples.prompts
+    return list(zip(prompts, sampler(model, corpus.tokenizer, prompts, recipe.samples.tokens), strict=True))
+
+
+@cache
+def _machine() -> str:
+    found = machine.describe()
+    return f"{found.cpu}, {found.cores} cores"
