@@ -111,6 +111,16 @@ def pair_is_held_out(word: str, label: str) -> bool:
 
 
 @lru_cache(maxsize=1)
+def _known_pairs() -> frozenset[tuple[str, str]]:
+    return frozenset(pair for rule in rules().values() for pair in rule.pairs)
+
+
+def may_stand(word: str, label: str) -> bool:
+    """Whether a mapping in a training text may give this word this label: the pair is new, and not held out."""
+    return word != label and not pair_is_held_out(word, label) and (word, label) not in _known_pairs()
+
+
+@lru_cache(maxsize=1)
 def vocabulary() -> tuple[str, ...]:
     """The words that mappings and echoes are made of."""
     words = lexicon()
@@ -141,9 +151,8 @@ def random_pairs(dice: Dice, count: int) -> list[tuple[str, str]]:
     pairs: dict[str, str] = {}
     while len(pairs) < count:
         word, label = dice.pick(vocabulary()), dice.pick(labels())
-        if word == label or word in pairs or label in pairs.values() or pair_is_held_out(word, label):
-            continue
-        pairs[word] = label
+        if word not in pairs and label not in pairs.values() and may_stand(word, label):
+            pairs[word] = label
     return list(pairs.items())
 
 
@@ -172,7 +181,7 @@ def classes(dice: Dice) -> str:
     for _ in range(dice.between(4, 16)):
         kind = dice.pick(kinds)
         word = dice.pick(members()[kind])
-        if word != chosen[kind] and not pair_is_held_out(word, chosen[kind]):
+        if may_stand(word, chosen[kind]):
             lines.append(style.line(word, chosen[kind]))
     return style.gap.join(lines)
 
@@ -199,7 +208,9 @@ def in_context_talk(dice: Dice) -> tuple[Message, Message]:
         chosen = class_labels(dice, 2)
         pairs = []
         for kind_of in (*chosen, *chosen, dice.pick(tuple(chosen))):
-            word = dice.pick([w for w in members()[kind_of] if not pair_is_held_out(w, chosen[kind_of])])
+            word = dice.pick(members()[kind_of])
+            while not may_stand(word, chosen[kind_of]):
+                word = dice.pick(members()[kind_of])
             pairs.append((word, chosen[kind_of]))
         pairs = [*dice.shuffled(pairs[:-1]), pairs[-1]]
     *shown, (word, answer) = pairs

@@ -181,14 +181,14 @@ def _classes(dice: Dice, shots: int, unseen: bool) -> SkillItem:
         kinds = list(chosen)
         asked = dice.pick(kinds)
         word = dice.pick(members[asked])
-        if incontext.pair_is_held_out(word, chosen[asked]) == unseen and word not in chosen.values():
+        if word not in chosen.values() and incontext.pair_is_held_out(word, chosen[asked]) == unseen:
             break
     shown: list[tuple[str, str]] = []
     order = dice.shuffled(kinds)
     for i in range(shots):
         kind = order[i % 2]
         used = {word, *(one for one, _ in shown)}
-        free = [w for w in members[kind] if w not in used and not incontext.pair_is_held_out(w, chosen[kind])]
+        free = [w for w in members[kind] if w not in used and incontext.may_stand(w, chosen[kind])]
         shown.append((dice.pick(free), chosen[kind]))
     prompt = "".join(f"{one} => {other}\n" for one, other in dice.shuffled(shown)) + f"{word} =>"
     return _item(prompt=prompt, answers=(chosen[asked],), capitals=True)

@@ -17,7 +17,7 @@ Part: TypeAlias = "str | tuple[str, str | None] | list[Parts]"
 Parts: TypeAlias = "list[Part]"
 
 _MARKS = re.compile(r"[\[\]|{}]")
-_SENTENCE = re.compile(r'(^"?|[.!?] "?|, "|\n"?)([a-zéàçêâô])')
+_SENTENCE = re.compile(r'(^"?|[.!?] "?|: "|\n"?)([a-zéàçêâô])')
 _VOWELS = frozenset("aeiouAEIOU")
 _SOUNDS = {"hour": "an", "honest": "an", "unicorn": "a", "one": "a", "useful": "a", "uncle": "an"}
 
@@ -84,7 +84,8 @@ def phrase(template: str, dice: Dice, cast: Mapping[str, object] | None = None) 
     """The template with its choices made and its fields filled in."""
     out: list[str] = []
     _write(_parse(template), dice, cast or {}, out)
-    return "".join(out)
+    text = "".join(out)
+    return text.replace("  ", " ") if "  " in text else text  # a choice that fell on nothing leaves two spaces
 
 
 def variants(template: str, cast: Mapping[str, object] | None = None) -> list[str]:

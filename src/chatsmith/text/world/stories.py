@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from chatsmith.text.world import plots_out
+from chatsmith.text.world import plots_friends, plots_home, plots_out, plots_wonder
 from chatsmith.text.world.dice import Dice
 from chatsmith.text.world.tale import Plot, Tale
 
@@ -12,7 +12,7 @@ from chatsmith.text.world.tale import Plot, Tale
 @lru_cache(maxsize=1)
 def plots() -> dict[str, Plot]:
     """Every plot by name."""
-    return {**plots_out.PLOTS}
+    return {**plots_out.PLOTS, **plots_home.PLOTS, **plots_friends.PLOTS, **plots_wonder.PLOTS}
 
 
 def tell(dice: Dice, *, plot: str | None = None, brief: bool = False, unseen: bool = False) -> Tale:

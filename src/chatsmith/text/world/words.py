@@ -73,10 +73,14 @@ def colour_subject(word: str) -> str:
 
 def _opposite(dice: Dice) -> str:
     one, other = dice.pick(opposites())
-    return phrase(
-        f"[The opposite of {one} is {other}.|The opposite of {one} is {other}."
-        f"|{capital(one)} is the opposite of {other}.|{capital(one)} and {other} are opposites.|Not {one}, but {other}.]",
-        dice,
+    return dice.pick(
+        (
+            f"The opposite of {one} is {other}.",
+            f"The opposite of {one} is {other}.",
+            f"{capital(one)} is the opposite of {other}.",
+            f"{capital(one)} and {other} are opposites.",
+            f"Not {one}, but {other}.",
+        )
     )
 
 
