@@ -36,7 +36,7 @@ def open_bounded(path: Path, compression: str | None, limit: int) -> IO[bytes]:
     """Open a file for reading, decompressed. `OSError` as from `open`; `MissingExtra` where .zst needs a library.
 
     Reading raises `Unreadable` when more than `limit` bytes come out, or more than 300 times those that went in, or
-    when the compressed data is damaged or ends early.
+    when the compressed data is damaged or ends early; what came before has been given. A read may give less than asked.
     """
     start = _zst_decoder() if compression == ".zst" else None
     raw = open(path, "rb", buffering=0 if compression else CHUNK)  # noqa: SIM115 - the caller closes what is returned
@@ -51,8 +51,8 @@ def open_bounded(path: Path, compression: str | None, limit: int) -> IO[bytes]:
         elif compression == ".bz2":
             inner = bz2.BZ2File(raw)
         else:
-            inner = _Frames(raw, start or _xz_decoder)
-        return io.BufferedReader(_Bounded(raw, inner, limit), CHUNK)
+            inner = io.BufferedReader(_Frames(raw, start or _xz_decoder))
+        return _Bounded(raw, inner, limit)  # type: ignore[return-value]
     except BaseException:
         raw.close()
         raise
@@ -123,7 +123,10 @@ class _Frames(io.RawIOBase):
 
 
 class _Bounded(io.RawIOBase):
-    """A decompressing stream that stops at a flood, and says "damaged" in one way for every kind of damage."""
+    """A decompressing stream that stops at a flood, and says "damaged" in one way for every kind of damage.
+
+    It has no buffer: a buffer loses what it holds already when the next bytes turn out to be damaged.
+    """
 
     def __init__(self, raw: BinaryIO, inner: Any, limit: int) -> None:
         self._raw = raw
@@ -136,19 +139,20 @@ class _Bounded(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            count: int = self._inner.readinto(buffer)
+            data = self._inner.read1(len(buffer))
         except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             raise Unreadable(DAMAGED, str(error)) from error
         except Exception as error:
             if type(error).__name__ != "ZstdError":  # its class is only there where the library is
                 raise
             raise Unreadable(DAMAGED, str(error)) from error
-        self._out += count
+        buffer[: len(data)] = data
+        self._out += len(data)
         if self._out > self._limit:
             raise Unreadable(TOO_LARGE, f"more than {self._limit:,} bytes")
         if self._out > _FREE and self._out > _RATIO * self._raw.tell():
             raise Unreadable(BOMB, f"{self._out:,} bytes from {self._raw.tell():,}")
-        return count
+        return len(data)
 
     def close(self) -> None:
         if not self.closed:

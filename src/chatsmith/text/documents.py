@@ -183,17 +183,24 @@ class _Reading:
         """Documents from the pieces of one text; numbered where there are several, without blank ones."""
         held = ""
         number = 0
-        for text in texts:
-            text = normalise(text)
-            if not text or text.isspace():
-                continue
-            if number:
-                yield Document(held, f"{source}#{number}")
-            held = text
-            number += 1
-        if not held:
-            raise Unreadable(NO_TEXT)
-        yield Document(held, f"{source}#{number}" if number > 1 else source)
+        damage: Unreadable | None = None
+        try:
+            for text in texts:
+                text = normalise(text)
+                if not text or text.isspace():
+                    continue
+                if number:
+                    yield Document(held, f"{source}#{number}")
+                held = text
+                number += 1
+        except Unreadable as error:  # what came before counts
+            damage = error
+        if held:
+            yield Document(held, f"{source}#{number}" if number > 1 else source)
+        elif damage is None:
+            damage = Unreadable(NO_TEXT)
+        if damage is not None:
+            raise damage
 
     def _rows(self, stream: IO[bytes], kind: Kind, source: str) -> Iterator[tables.Record]:
         match kind:

@@ -35,8 +35,8 @@ _PROBES = _random.integers(0, BINS, (64, BINS))  # where an empty bin looks for 
 def sketch(texts: Sequence[bytes], shortest: int = 1) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
     """Which of N texts (UTF-8) have about `shortest` distinct 5-grams or more: their numbers [M], min-hashes [M, 128].
 
-    How many 5-grams there are is estimated from the bins that get one (linear counting, Whang et al. 1990): `shortest` should
-    be well under 500.
+    How many 5-grams there are is estimated from the bins that get one (linear counting, Whang et al. 1990):
+    `shortest` should be well under 500.
     """
     bins = np.full(len(texts) * BINS, _EMPTY, np.uint32)
     batch: list[bytes] = []

@@ -39,14 +39,20 @@ def blocks(stream: IO[bytes], size: int, repaired: Repaired, *, declared: bool =
     head = stream.read(_HEAD)
     encoding = _encoding(head, declared)
     buffer = b""
-    for chunk in _utf8_chunks(head, stream, encoding):
-        buffer = buffer + chunk if buffer else chunk
-        while len(buffer) > size:
-            end = _pause(buffer, size)
-            yield _decode(buffer[:end], repaired)
-            buffer = buffer[end:]
+    damage: Unreadable | None = None
+    try:
+        for chunk in _utf8_chunks(head, stream, encoding):
+            buffer = buffer + chunk if buffer else chunk
+            while len(buffer) > size:
+                end = _pause(buffer, size)
+                yield _decode(buffer[:end], repaired)
+                buffer = buffer[end:]
+    except Unreadable as error:  # of the stream: what came before counts
+        damage = error
     if buffer:
         yield _decode(buffer, repaired)
+    if damage is not None:
+        raise damage
 
 
 def pieces(text: str, size: int) -> Iterator[str]:
