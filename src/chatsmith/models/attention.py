@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from chatsmith.kernels import ops
 from chatsmith.models import causal
 from chatsmith.models.cache import KVCache
-from chatsmith.models.layers import Linear, RMSNorm, Rotary
+from chatsmith.models.layers import Linear, RMSNorm, rotate
 from chatsmith.specs import ModelSpec
 
 
@@ -28,21 +29,16 @@ class Attention(nn.Module):
             self.query_norm = RMSNorm(spec.head_dim, spec.norm_epsilon, **where)
             self.key_norm = RMSNorm(spec.head_dim, spec.norm_epsilon, **where)
         self.qk_norm = spec.qk_norm
-        self.rotary = Rotary(spec) if spec.positions == "rotary" else None
+        self.epsilon = spec.norm_epsilon
 
     def forward(
         self, x: Tensor, angles: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: KVCache | None
     ) -> Tensor:
         """x [B, T, E] → [B, T, E]. `mask` [B or 1, 1, T, S] is True where a query may look; None means plain causal."""
         B, T, _ = x.shape
-        query = self.query(x).view(B, T, self.heads, self.head_dim)
-        key = self.key(x).view(B, T, self.kv_heads, self.head_dim)
-        value = self.value(x).view(B, T, self.kv_heads, self.head_dim).transpose(1, 2)
-        if self.qk_norm:
-            query, key = self.query_norm(query), self.key_norm(key)
-        if self.rotary is not None and angles is not None:
-            query, key = self.rotary(query, *angles), self.rotary(key, *angles)
-        query, key = query.transpose(1, 2), key.transpose(1, 2)
+        query = self._heads(self.query(x), self.query_norm if self.qk_norm else None, angles)
+        key = self._heads(self.key(x), self.key_norm if self.qk_norm else None, angles)
+        value = self._heads(self.value(x), None, None)
         if cache is not None:
             key, value = cache.append(self.layer, key, value)
         dropout = self.dropout if self.training else 0.0
@@ -62,6 +58,18 @@ class Attention(nn.Module):
                 enable_gqa=self.heads != self.kv_heads,
             )
         return self.output(mixed.transpose(1, 2).reshape(B, T, self.heads * self.head_dim))
+
+    def _heads(self, x: Tensor, norm: RMSNorm | None, angles: tuple[Tensor, Tensor] | None) -> Tensor:
+        """x [B, T, n·D] → [B, n, T, D], each head normed and turned where asked for."""
+        if ops.ready(x) and ops.heads_fit(self.head_dim) and (angles is None or angles[0].ndim == 2):
+            gain = None if norm is None else norm.weight.to(x.dtype)
+            return ops.split_heads(x, self.head_dim, gain=gain, angles=angles, epsilon=self.epsilon)
+        split = x.view(*x.shape[:2], -1, self.head_dim)
+        if norm is not None:
+            split = norm(split)
+        if angles is not None:
+            split = rotate(split, angles)
+        return split.transpose(1, 2)
 
 
 def attention_mask(

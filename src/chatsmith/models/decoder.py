@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from chatsmith.errors import RequestError
 from chatsmith.models.attention import Attention, attention_mask, places
 from chatsmith.models.cache import KVCache
-from chatsmith.models.layers import FeedForward, Linear, make_norm
+from chatsmith.models.layers import FeedForward, Linear, Rotary, make_norm
 from chatsmith.specs import ModelSpec
 
 
@@ -71,6 +71,7 @@ class Decoder(nn.Module):
         if spec.positions == "learned":
             self.positions = Embedding(spec.context, spec.width, **where)
         self.blocks = nn.ModuleList(Block(spec, layer, **where) for layer in range(spec.layers))
+        self.rotary = Rotary(spec)
         self.norm = make_norm(spec, spec.width, **where)
         if not spec.tied:
             self.head = Linear(spec.width, spec.vocab_size, bias=False, **where)
@@ -153,12 +154,9 @@ class Decoder(nn.Module):
             # A padded row may point past the table; what stands there is never looked at.
             x = x + self.positions(positions.clamp(max=self.spec.context - 1), self.dtype)
         else:
-            longest = T if cache is None and positions is queries else int(positions.max()) + 1
-            cosine, sine = self.blocks[0].attention.rotary.tables(longest, x)  # type: ignore[union-attr]
-            if cache is None and positions is queries:
-                angles = (cosine[:T, None], sine[:T, None])
-            else:
-                angles = (cosine[positions][:, :, None], sine[positions][:, :, None])
+            running = cache is None and positions is queries
+            cosine, sine = self.rotary.tables(T if running else int(positions.max()) + 1, x.device)
+            angles = (cosine[:T], sine[:T]) if running else (cosine[positions], sine[positions])
         masks = self._masks(T, queries, keys, segments, cache)
         for layer, block in enumerate(self.blocks):
             mask = masks[self.spec.layer_band(layer) is not None]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from chatsmith.kernels import ops
 from chatsmith.specs import ModelSpec, RopeScaling
 
 
@@ -50,6 +51,8 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
+        if ops.ready(x):
+            return ops.rms_norm(x, self.weight.to(x.dtype), self.epsilon)
         wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
         return (wide * scale).to(x.dtype) * self.weight.to(x.dtype)
@@ -74,30 +77,32 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.activation == "swiglu":
-            return self.down(F.silu(self.gate(x)) * self.up(x))
-        return self.down(F.gelu(self.up(x), approximate="tanh" if self.activation == "gelu_tanh" else "none"))
+            gate, up = self.gate(x), self.up(x)
+            return self.down(ops.swiglu(gate, up) if ops.ready(x) else F.silu(gate) * up)
+        up = self.up(x)
+        if self.activation == "gelu_tanh":
+            return self.down(ops.gelu_tanh(up) if ops.ready(x) else F.gelu(up, approximate="tanh"))
+        return self.down(F.gelu(up))
 
 
-class Rotary(nn.Module):
-    """Rotary positions (Su et al. 2021) in the rotate-half layout of Llama: pairs are (i, i + D/2).
+class Rotary:
+    """The angles of rotary positions (Su et al. 2021), as float32 tables [C, D/2] that grow with what is asked for.
 
-    Angles are kept as float32 tables [C, D/2] that grow when a longer position is asked for.
+    One object serves all layers. It is no module: it has nothing to learn and nothing to save.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
         self.head_dim, self.theta, self.scaling = spec.head_dim, spec.rope_theta, spec.rope_scaling
-        self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
-    def tables(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine [≥ length, D/2] on the device and in the dtype of `like`."""
-        key = (like.device, like.dtype)
-        known = self._tables.get(key)
+    def tables(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Cosine and sine [≥ length, D/2] in float32."""
+        known = self._tables.get(device)
         if known is None or known[0].shape[0] < length:
             size = max(256, 1 << (length - 1).bit_length())
             angle = torch.outer(torch.arange(size, dtype=torch.float64), self._frequencies())
-            known = (angle.cos().to(like), angle.sin().to(like))
-            self._tables[key] = known
+            known = (angle.cos().float().to(device), angle.sin().float().to(device))
+            self._tables[device] = known
         return known
 
     def _frequencies(self) -> Tensor:
@@ -112,10 +117,6 @@ class Rotary(nn.Module):
             return frequency / scaling.factor
         return _llama3_frequencies(frequency, scaling)
 
-    def forward(self, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        """Rotate x [B, T, H, D] by the angles cosine, sine [T or B×T, 1, D/2] (already gathered and shaped)."""
-        return _Rotate.apply(x, cosine, sine)  # type: ignore[no-any-return]
-
 
 def _llama3_frequencies(frequency: Tensor, scaling: RopeScaling) -> Tensor:
     """Llama 3.1's stretch: slow pairs are divided by the factor, fast ones kept, and a smooth passage between."""
@@ -126,7 +127,7 @@ def _llama3_frequencies(frequency: Tensor, scaling: RopeScaling) -> Tensor:
 
 
 class _Rotate(torch.autograd.Function):
-    """A rotation, whose gradient is the rotation back: four passes each way, and nothing kept but the angles."""
+    """A rotation, whose gradient is the rotation back: nothing is kept but the angles."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -142,3 +143,10 @@ class _Rotate(torch.autograd.Function):
 def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+
+
+def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn x [B, T, H, D] by the cosine and sine of `angles`, [T, D/2] or [B, T, D/2], in the layout of Llama: number i
+    of a head and number i + D/2 make a pair."""
+    cosine, sine = (table.to(x.dtype)[..., None, :] for table in angles)
+    return _Rotate.apply(x, cosine, sine)  # type: ignore[no-any-return]

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from chatsmith.kernels import ops
+
 IGNORE = -100  # a target that is not to be learned, as in PyTorch and Transformers
 _CHUNK_BYTES = 2**26  # float32 logits alive at once
 
@@ -50,6 +52,16 @@ def _rows_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor,
     return losses.sum(), probabilities, counted
 
 
+def _loss_and_slope(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Summed loss and d loss / d logits [n, V]: probabilities − one-hot, and nothing for rows that do not count."""
+    if ops.ready(hidden):
+        logits = F.linear(hidden, weight)
+        return ops.cross_entropy_(logits, targets).sum(), logits
+    loss, slope, counted = _rows_loss(hidden, weight, targets)
+    slope.scatter_add_(1, targets.clamp(min=0)[:, None], slope.new_full((len(targets), 1), -1.0))
+    return loss, slope.mul_(counted[:, None]).to(hidden.dtype)
+
+
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -58,12 +70,8 @@ class _HeadLoss(torch.autograd.Function):
         d_weight: Tensor | None = None
         start = 0
         for rows, wanted in _chunks(hidden, weight, targets):
-            loss, slope, counted = _rows_loss(rows, weight, wanted)
+            loss, slope = _loss_and_slope(rows, weight, wanted)
             total += loss
-            # d loss / d logits = probabilities − one-hot, and nothing for rows that do not count
-            slope.scatter_add_(1, wanted.clamp(min=0)[:, None], slope.new_full((len(wanted), 1), -1.0))
-            slope.mul_(counted[:, None])
-            slope = slope.to(hidden.dtype)
             torch.mm(slope, weight, out=d_hidden[start : start + len(rows)])
             if d_weight is None:
                 d_weight = torch.mm(slope.t(), rows)
