@@ -24,7 +24,12 @@ _MARKS = (  # the longer ones first: the mark of UTF-32 begins with that of UTF-
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_DECLARED = re.compile(rb"""charset\s*=\s*["']?([A-Za-z0-9_.:-]{1,40})""")
+_DECLARED = re.compile(  # the encodings of the web, by the names that Python knows them by too
+    rb"""charset\s*=\s*["']?\s*(iso-8859-\d+|windows-\d+|latin1|us-ascii|koi8-[ru]|macintosh|tis-620"""
+    rb"""|gb2312|gbk|gb18030|big5|shift_jis|euc-jp|euc-kr|iso-2022-jp)["'\s/>;]""",
+    re.IGNORECASE,
+)
+_MEANT = dict.fromkeys(("iso-8859-1", "latin1", "us-ascii"), "windows-1252")  # as browsers take them
 
 Repaired = Callable[[int], None]
 
@@ -96,17 +101,16 @@ def _encoding(head: bytes, declared: bool) -> str:
     if len(head) - len(head.translate(None, _CONTROLS)) > len(head) // 50:
         raise Unreadable(BINARY, "it holds control bytes")
     if declared and (named := _DECLARED.search(head[:4096])):
-        encoding = named[1].decode("ascii")
+        encoding = named[1].decode("ascii").lower()
         try:
-            b"".decode(encoding)  # refuses what is unknown and what is no encoding of text
-        except LookupError:
+            return codecs.lookup(_MEANT.get(encoding, encoding)).name
+        except LookupError:  # such as windows-9999
             return "utf-8"
-        return encoding
     return "utf-8"
 
 
 def _utf8_chunks(head: bytes, stream: IO[bytes], encoding: str) -> Iterator[bytes]:
-    if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
+    if encoding == "utf-8":
         yield head.removeprefix(codecs.BOM_UTF8)
         while chunk := stream.read(CHUNK):
             yield chunk
