@@ -1,0 +1,159 @@
+"""Which documents are kept from training: decided by the document itself, so that order and company do not matter."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from chatsmith.text.shard_manifest import HeldOutBy
+
+if TYPE_CHECKING:
+    from chatsmith.text.documents import Document
+
+LARGEST_SHARE = 0.1
+"""A corpus of so few documents that none fell to the held-out side gives up a whole one only up to this share of its
+text, or to three times the share asked for."""
+
+Sided = tuple["Document", str]
+
+
+def text_bytes(document: Document) -> int:
+    """UTF-8 bytes of a document's text, or of all that is said in a conversation."""
+    if document.messages:
+        return sum(len(message.content.encode("utf-8", "surrogatepass")) for message in document.messages)
+    return len(document.text.encode("utf-8", "surrogatepass"))
+
+
+def fraction_of(document: Document, seed: int) -> float:
+    """A number in [0, 1) that depends on the seed and the document's words alone, evenly spread over documents."""
+    digest = hashlib.blake2b(digest_size=8, key=seed.to_bytes(8, "little", signed=True))
+    for message in document.messages:
+        # Lengths keep two conversations apart that say the same letters in different turns.
+        digest.update(f"{message.role} {len(message.content)}\n".encode())
+        digest.update(message.content.encode("utf-8", "surrogatepass"))
+    if not document.messages:
+        digest.update(document.text.encode("utf-8", "surrogatepass"))
+    return (int.from_bytes(digest.digest(), "little") >> 11) * 2.0**-53
+
+
+@dataclass(slots=True)
+class _Reserve:
+    """The document that would change sides if its side turned out to be the only one, and how many copies of it."""
+
+    document: Document
+    fraction: float
+    key: float
+    copies: int = 1
+
+
+class HeldOutSplit:
+    """Sends each document to "train" or "held_out" as it passes; see `sides`.
+
+    A document is held out when its `fraction_of` is below `held_out`. As long as all documents have gone to one side,
+    one of them is kept back, drawn with a chance in proportion to its length; if the corpus ends like that, the
+    other side gets this one: whole, or only its tail where giving up all of it would cost training too much.
+    """
+
+    def __init__(self, held_out: float, seed: int) -> None:
+        self.held_out = held_out
+        self.seed = seed
+        self.method: HeldOutBy = "hash of each document" if held_out else "nothing"
+        self._reserve: _Reserve | None = None
+        self._bytes = 0
+        self._others = 0  # documents with words other than the reserve's
+
+    def sides(self, documents: Iterable[Document]) -> Iterator[Sided]:
+        """Each document with its side. Memory: at most one document more than the caller holds."""
+        if not self.held_out:
+            yield from ((document, "train") for document in documents)
+            return
+        settled = False
+        only: str | None = None
+        for document in documents:
+            fraction = fraction_of(document, self.seed)
+            side = "held_out" if fraction < self.held_out else "train"
+            if not settled and only not in (None, side):
+                settled = True
+                yield from self._release(only or side)
+            only = side
+            if settled:
+                yield document, side
+            else:
+                yield from self._consider(document, fraction, side)
+        if not settled and only is not None:
+            yield from self._settle(only)
+
+    def _consider(self, document: Document, fraction: float, side: str) -> Iterator[Sided]:
+        size = text_bytes(document)
+        self._bytes += size
+        # The smallest of exponentials with rate `size` belongs to each with a chance in proportion to its size
+        # (Efraimidis and Spirakis 2006), and does not depend on the order in which they come.
+        key = -math.log1p(-fraction) / max(size, 1)
+        reserve = self._reserve
+        if reserve is None:
+            self._reserve = _Reserve(document, fraction, key)
+        elif fraction == reserve.fraction:
+            reserve.copies += 1
+        elif key < reserve.key:
+            self._others += 1
+            yield from self._release(side)
+            self._reserve = _Reserve(document, fraction, key)
+        else:
+            self._others += 1
+            yield document, side
+
+    def _release(self, side: str) -> Iterator[Sided]:
+        if self._reserve is not None:
+            for _ in range(self._reserve.copies):
+                yield self._reserve.document, side
+        self._reserve = None
+
+    def _settle(self, only: str) -> Iterator[Sided]:
+        """The corpus has ended with every document on one side."""
+        reserve = self._reserve
+        if reserve is None:
+            return
+        share = text_bytes(reserve.document) * reserve.copies / max(self._bytes, 1)
+        dear = only == "train" and share > max(LARGEST_SHARE, 3 * self.held_out)
+        parts = cut_tail(reserve.document, self.held_out) if dear or not self._others else None
+        if parts:
+            self.method = "tail of one document"
+            for _ in range(reserve.copies):
+                yield parts[0], "train"
+                yield parts[1], "held_out"
+        elif self._others:
+            self.method = "one document drawn by length"
+            yield from self._release("train" if only == "held_out" else "held_out")
+        else:
+            self.method = "nothing"
+            yield from self._release("train")
+
+
+def cut_tail(document: Document, share: float) -> tuple[Document, Document] | None:
+    """A document's beginning and its last `share`, cut at the paragraph, line or word nearest to it.
+
+    A conversation is cut before a user's turn, writing without spaces anywhere. None where no cut leaves words on both
+    sides.
+    """
+    if document.messages:
+        turns = [index for index, message in enumerate(document.messages) if index and message.role == "user"]
+        if not turns:
+            return None
+        at = min(turns, key=lambda index: abs(index - len(document.messages) * (1 - share)))
+        return replace(document, messages=document.messages[:at]), replace(document, messages=document.messages[at:])
+    text = document.text
+    aim = len(text) * (1 - share)
+    near = (max(aim - len(text) * share, 0), min(aim + len(text) * share / 2, len(text)))
+    for boundary, (low, high) in (("\n\n", near), ("\n", near), (" ", near), (" ", (0, aim))):
+        before = text.rfind(boundary, int(low), int(aim)) + len(boundary)
+        after = text.find(boundary, int(aim), int(high)) + len(boundary)
+        for at in sorted((before, after), key=lambda place: abs(place - aim)):
+            if at >= len(boundary) and text[:at].strip() and text[at:].strip():
+                return replace(document, text=text[:at]), replace(document, text=text[at:])
+    at = min(max(int(aim), 1), len(text) - 1)  # writing without spaces
+    if text[:at].strip() and text[at:].strip():
+        return replace(document, text=text[:at]), replace(document, text=text[at:])
+    return None

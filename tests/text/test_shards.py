@@ -1,0 +1,507 @@
+"""Tokens on disk: what is written is read back, faults are named, and half a folder never passes for a whole one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from chatsmith.errors import RequestError, WorkError
+from chatsmith.text import chat, new_folder, shard_writer
+from chatsmith.text.chat import Message
+from chatsmith.text.documents import Document
+from chatsmith.text.held_out import HeldOutSplit, cut_tail, fraction_of, text_bytes
+from chatsmith.text.shards import TokenFolder, write_shards
+from chatsmith.text.tokenizer import Tokenizer
+
+OF_TMP_PATH = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+TEXTS = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), min_size=1, max_size=40)
+
+
+def texts(count: int) -> list[Document]:
+    return [
+        Document(f"Story {number}: " + "the sea otter sleeps. " * (number % 7), f"s{number}") for number in range(count)
+    ]
+
+
+def talk(number: int, said: str = "I am well.") -> Document:
+    turns = (Message("user", f"How are you, {number}?"), Message("assistant", said))
+    return Document(source="talk", messages=turns)
+
+
+@pytest.fixture(autouse=True)
+def plain_conversations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form of our own template, spelled out here so that these tests do not depend on how it is rendered."""
+
+    def encode(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> tuple[list[int], list[bool]]:
+        ids: list[int] = []
+        loss: list[bool] = []
+        for message in messages:
+            said = [*tokenizer.encode(message.content), 4]
+            ids += [tokenizer.specials[f"<|{message.role}|>"], *said]
+            loss += [False] + [message.role == "assistant"] * len(said)
+        return ids, loss
+
+    monkeypatch.setattr(chat, "encode_conversation", encode, raising=False)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@OF_TMP_PATH
+@given(words=TEXTS, held_out=st.sampled_from([0.0, 0.1, 0.5, 0.9]), shard_tokens=st.integers(1, 50), wide=st.booleans())
+def test_every_text_comes_back_once(
+    tmp_path: Path,
+    words: list[str],
+    held_out: float,
+    shard_tokens: int,
+    wide: bool,
+    byte_tokenizer: Tokenizer,
+    wide_tokenizer: Tokenizer,
+) -> None:
+    documents = [Document(text, f"file {number}") for number, text in enumerate(words)]
+    tokenizer = wide_tokenizer if wide else byte_tokenizer
+    out = tmp_path / "tokens"
+    if not any(words):
+        with pytest.raises(RequestError, match="no text"):
+            write_shards(documents, tokenizer, out, held_out=held_out, overwrite=True)
+        return
+    manifest = write_shards(documents, tokenizer, out, held_out=held_out, overwrite=True, shard_tokens=shard_tokens)
+    folder = TokenFolder.open(out)
+    folder.verify()
+    assert folder.manifest == manifest
+    back: list[str] = []
+    for name in folder.splits:
+        split = folder.split(name)
+        parts = list(split.iter_text(tokenizer))
+        assert len(parts) == split.documents
+        assert sum(len(part.encode()) for part in parts) == split.bytes
+        assert len(split) == split.bytes + split.documents
+        assert split.shard(0).dtype == (np.uint32 if wide else np.uint16)
+        back += parts
+    assert manifest.bytes == sum(len(text.encode()) for text in words)
+    if manifest.held_out_by == "tail of one document":
+        assert sorted("".join(back)) == sorted("".join(words))
+    else:
+        assert sorted(back) == sorted(text for text in words if text)
+    assert "train" in folder.splits
+
+
+def test_a_position_leads_back_to_its_document_and_source(byte_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    documents = texts(50)
+    write_shards(documents, byte_tokenizer, tmp_path / "t", held_out=0.2, seed=3, shard_tokens=100)
+    folder = TokenFolder.open(tmp_path / "t")
+    words = {document.source: document.text for document in documents}
+    for name in folder.splits:
+        split = folder.split(name)
+        for position in range(0, len(split), 13):
+            found = split.document_at(position)
+            assert found.start <= position < found.end
+            assert split.text(byte_tokenizer, found.start, found.end) == words[found.source]
+            assert found.bytes == len(words[found.source])
+            assert split.document(found.index) == found
+        with pytest.raises(RequestError, match="no position"):
+            split.document_at(len(split))
+        with pytest.raises(RequestError, match="no document"):
+            split.document(split.documents)
+
+
+def test_sources_are_kept_once_while_memory_is_bounded(
+    byte_tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_writer, "_REMEMBERED_SOURCES", 2)
+    sources = ["a", "a", "b", "a", "c", "d", "a", "ü\udcff"]
+    documents = [Document(f"text {number}", source) for number, source in enumerate(sources)]
+    manifest = write_shards(documents, byte_tokenizer, tmp_path / "t", held_out=0)
+    split = TokenFolder.open(tmp_path / "t").split("train")
+    assert [split.document(number).source for number in range(len(sources))] == sources
+    assert len(set(sources)) <= manifest.sources < len(sources)
+
+
+def test_the_side_of_a_document_depends_on_its_words_only(tmp_path: Path) -> None:
+    documents = texts(400)
+    held: list[set[str]] = []
+    for order in (documents, documents[::-1], documents[100:] + texts(30)):
+        splitter = HeldOutSplit(0.1, seed=5)
+        held.append({document.text for document, side in splitter.sides(order) if side == "held_out"})
+        assert splitter.method == "hash of each document"
+    assert held[0] == held[1]
+    assert held[2] <= held[0]
+    assert 20 <= len(held[0]) <= 60
+    assert {d.text for d, side in HeldOutSplit(0.1, seed=6).sides(documents) if side == "held_out"} != held[0]
+
+
+def test_fractions_are_evenly_spread_and_tell_conversations_apart() -> None:
+    fractions = np.array([fraction_of(Document(f"number {number}"), 0) for number in range(20_000)])
+    assert np.abs(np.histogram(fractions, 20, (0, 1))[0] / 1000 - 1).max() < 0.12
+    first = Document(messages=(Message("user", "ab"), Message("assistant", "c")))
+    assert fraction_of(first, 0) != fraction_of(
+        Document(messages=(Message("user", "a"), Message("assistant", "bc"))), 0
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.integers(1, 60), min_size=2, max_size=25), st.integers(0, 1000), st.sampled_from([0.01, 0.1, 0.5, 0.95])
+)
+def test_a_small_corpus_still_gets_both_sides(sizes: list[int], seed: int, share: float) -> None:
+    documents = [Document(f"{number} " + "word " * size) for number, size in enumerate(sizes)]
+    splitter = HeldOutSplit(share, seed)
+    sides = list(splitter.sides(documents))
+    assert {side for _, side in sides} == {"train", "held_out"}
+    assert sum(text_bytes(document) for document, _ in sides) == sum(map(text_bytes, documents))
+    if splitter.method == "tail of one document":
+        held = [document for document, side in sides if side == "held_out"]
+        assert len(held) == 1
+        assert len(sides) == len(documents) + 1
+    else:
+        assert sorted(document.text for document, _ in sides) == sorted(document.text for document in documents)
+    again = {(d.text, side) for d, side in HeldOutSplit(share, seed).sides(documents[::-1])}
+    assert again == {(d.text, side) for d, side in sides}
+
+
+def test_one_document_loses_its_tail_at_a_paragraph(byte_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    text = "".join(f"Paragraph {number} has some words.\n\n" for number in range(100))
+    manifest = write_shards([Document(text, "book")], byte_tokenizer, tmp_path / "t", held_out=0.1)
+    assert manifest.held_out_by == "tail of one document"
+    folder = TokenFolder.open(tmp_path / "t")
+    head, tail = (next(iter(folder.split(name).iter_text(byte_tokenizer))) for name in ("train", "held_out"))
+    assert head + tail == text
+    assert head.endswith("\n\n")
+    assert tail.startswith("Paragraph 90 ")
+    assert folder.split("held_out").document_at(0).source == "book"
+
+
+def test_copies_of_one_document_do_not_leak_into_the_held_out_part() -> None:
+    documents = [Document("one line of text\n" * 50, f"copy {number}") for number in range(4)]
+    sides = list(HeldOutSplit(0.1, 0).sides(documents))
+    assert {side for _, side in sides} == {"train", "held_out"}
+    heads = {document.text for document, side in sides if side == "train"}
+    assert len(heads) == 1
+    assert len(heads.pop()) < len(documents[0].text)
+
+
+def test_what_cannot_be_cut_is_all_trained_on(byte_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    assert cut_tail(Document("a"), 0.1) is None
+    assert cut_tail(Document(" a "), 0.1) is None
+    assert cut_tail(talk(0), 0.1) is None
+    manifest = write_shards([Document("a", "x")], byte_tokenizer, tmp_path / "t", held_out=0.1)
+    assert manifest.held_out_by == "nothing"
+    with pytest.raises(RequestError, match="holds nothing back"):
+        TokenFolder.open(tmp_path / "t").split("held_out")
+    long = replace(talk(0), messages=talk(0).messages * 5)
+    head, tail = cut_tail(long, 0.2) or pytest.fail("not cut")
+    assert (len(head.messages), len(tail.messages)) == (8, 2)
+
+
+@pytest.mark.parametrize("shard_tokens", [7, 10_000])
+def test_only_what_the_assistant_says_is_learned_of_a_conversation(
+    byte_tokenizer: Tokenizer, tmp_path: Path, shard_tokens: int
+) -> None:
+    documents = [texts(9)[8], talk(1), texts(5)[4], talk(2, "")]
+    write_shards(documents, byte_tokenizer, tmp_path / "t", held_out=0, shard_tokens=shard_tokens)
+    folder = TokenFolder.open(tmp_path / "t")
+    folder.verify()
+    split = folder.split("train")
+    learned = split.gather_loss(np.arange(len(split)))
+    tokens = split.read(0, len(split))
+    parts = [split.document(number) for number in range(4)]
+    assert learned[parts[0].start : parts[0].end].all()
+    conversation = slice(parts[1].start, parts[1].end)
+    assert byte_tokenizer.decode(tokens[conversation][learned[conversation]]) == "I am well.<|end|>"
+    assert not learned[parts[1].end - 1]
+    assert learned[parts[3].start : parts[3].end].sum() == 1
+    assert split.learned_tokens == learned.sum() < len(split)
+    assert split.has_loss
+    assert sum(parts[n].bytes for n in (1, 3)) == sum(text_bytes(documents[n]) for n in (1, 3))
+
+
+def test_plain_text_has_no_file_of_marks(byte_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    manifest = write_shards(texts(3), byte_tokenizer, tmp_path / "t")
+    assert not [name for name in manifest.files if name.endswith(".loss")]
+    assert not TokenFolder.open(tmp_path / "t").split("train").has_loss
+
+
+def test_equal_documents_give_equal_folders_and_fingerprints(byte_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    first, again, other = (
+        write_shards(documents, byte_tokenizer, tmp_path / name, seed=1)
+        for name, documents in (("a", texts(40)), ("b", texts(40)), ("c", texts(41)))
+    )
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+
+
+def test_another_vocabulary_is_refused(byte_tokenizer: Tokenizer, wide_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    write_shards(texts(3), byte_tokenizer, tmp_path / "t")
+    with pytest.raises(RequestError, match="another vocabulary"):
+        TokenFolder.open(tmp_path / "t").split("train").text(wide_tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"held_out": 1.0}, "share"), ({"held_out": -0.1}, "share"), ({"shard_tokens": 0}, "at least one")],
+)
+def test_bad_requests_are_refused_before_work_begins(
+    byte_tokenizer: Tokenizer, tmp_path: Path, options: dict[str, float], words: str
+) -> None:
+    with pytest.raises(RequestError, match=words):
+        write_shards(iter(()), byte_tokenizer, tmp_path / "t", **options)  # type: ignore[arg-type]
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_stands_in_the_way_is_not_touched(byte_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    target = tmp_path / "t"
+    write_shards(texts(3), byte_tokenizer, target)
+    before = contents(target)
+    with pytest.raises(RequestError, match="already holds tokens"):
+        write_shards(texts(9), byte_tokenizer, target)
+    assert contents(target) == before
+    write_shards(texts(9), byte_tokenizer, target, overwrite=True, held_out=0)
+    assert TokenFolder.open(target).manifest.documents == 9
+
+    precious = tmp_path / "home"
+    precious.mkdir()
+    (precious / "letter").write_text("dear")
+    with pytest.raises(RequestError, match="no folder of tokens"):
+        write_shards(texts(3), byte_tokenizer, precious, overwrite=True)
+    with pytest.raises(RequestError, match="is a file"):
+        write_shards(texts(3), byte_tokenizer, precious / "letter", overwrite=True)
+    assert (precious / "letter").read_text() == "dear"
+
+
+def test_a_failing_reader_leaves_nothing(byte_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    def documents() -> object:
+        yield from texts(5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(documents(), byte_tokenizer, tmp_path / "t")  # type: ignore[arg-type]
+    assert not any(tmp_path.iterdir())
+
+
+CHILD = """
+import sys, resource
+sys.path.insert(0, {path!r})
+from pathlib import Path
+from chatsmith.errors import WorkError
+from chatsmith.text.documents import Document
+from chatsmith.text import shard_writer
+from chatsmith.text.tokenizer import Tokenizer
+shard_writer._BATCH_CHARACTERS = 100_000
+limit = int(sys.argv[2])
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+def documents():
+    for number in range(10**9 if not limit else 50):
+        yield Document(f"{{number}} " + "word " * 10_000, "s")
+        if number == 20:
+            print("going", flush=True)
+try:
+    shard_writer.write_shards(documents(), Tokenizer.load(Path(sys.argv[3])), Path(sys.argv[1]), overwrite=True)
+except WorkError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.fixture
+def child(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer: Tokenizer) -> Callable[..., subprocess.Popen[str]]:
+    """Starts a writer in another process."""
+    saved = tmp_path_factory.mktemp("tokenizer")
+    byte_tokenizer.save(saved)
+    code = CHILD.format(path=str(Path(chat.__file__).parents[2]))
+
+    def start(target: Path, limit: int) -> subprocess.Popen[str]:
+        arguments = [sys.executable, "-c", code, str(target), str(limit), str(saved)]
+        return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    return start
+
+
+def test_a_full_disk_is_said_in_one_line_and_leaves_what_was_there(
+    child: Callable[..., subprocess.Popen[str]], byte_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    write_shards(texts(3), byte_tokenizer, tmp_path / "t")
+    before = contents(tmp_path / "t")
+    process = child(tmp_path / "t", 1_000_000)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 1, said
+    assert "the disk is full" in said
+    assert "free some space" in said
+    assert contents(tmp_path / "t") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_a_killed_writer_leaves_nothing_that_opens_and_the_next_one_clears_up(
+    child: Callable[..., subprocess.Popen[str]], byte_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    process = child(tmp_path / "t", 0)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "going\n"
+    time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=60)
+    process.stdout.close()
+    (left,) = tmp_path.iterdir()
+    for folder in (tmp_path / "t", left):
+        with pytest.raises(RequestError):
+            TokenFolder.open(folder)
+    write_shards(texts(3), byte_tokenizer, tmp_path / "t")
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_a_living_writer_is_not_taken_for_a_dead_one(byte_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    with new_folder.write_folder(tmp_path / "t", overwrite=False) as first:
+        first.close(first.create("file"))
+        with new_folder.write_folder(tmp_path / "t", overwrite=False) as second:
+            second.close(second.create("manifest.json"))
+        assert (first.path / "file").exists()
+        with pytest.raises(RequestError, match="already holds tokens"):
+            write_shards(texts(3), byte_tokenizer, tmp_path / "t")
+        (tmp_path / "t" / "manifest.json").unlink()
+    assert (tmp_path / "t" / "file").exists()
+
+
+def test_an_exchange_that_fails_puts_the_old_folder_back(
+    byte_tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shards(texts(3), byte_tokenizer, tmp_path / "t")
+    before = contents(tmp_path / "t")
+    rename = os.rename
+
+    def fail_on_the_new_one(source: Path, target: Path) -> None:
+        if str(source).endswith(".tmp"):
+            raise OSError(28, "No space left on device")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail_on_the_new_one)
+    with pytest.raises(WorkError, match="disk is full"):
+        write_shards(texts(9), byte_tokenizer, tmp_path / "t", overwrite=True)
+    assert contents(tmp_path / "t") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+@pytest.fixture
+def folder(byte_tokenizer: Tokenizer, tmp_path: Path) -> Path:
+    write_shards([*texts(30), talk(1)], byte_tokenizer, tmp_path / "t", held_out=0.2, shard_tokens=500)
+    return tmp_path / "t"
+
+
+def test_what_is_not_there_is_said(folder: Path) -> None:
+    with pytest.raises(RequestError, match="does not exist"):
+        TokenFolder.open(folder / "nowhere")
+    (folder.parent / "empty").mkdir()
+    with pytest.raises(RequestError, match=r"no manifest\.json"):
+        TokenFolder.open(folder.parent / "empty")
+    with pytest.raises(RequestError, match="did you mean held_out"):
+        TokenFolder.open(folder).split("heldout")
+
+
+@pytest.mark.parametrize("fault", ["missing", "shorter", "longer"])
+def test_every_file_of_another_size_is_named(folder: Path, fault: str) -> None:
+    for name in sorted(contents(folder)):
+        if name == "manifest.json":
+            continue
+        path = folder / name
+        before = path.read_bytes()
+        if fault == "missing":
+            path.unlink()
+        else:
+            path.write_bytes(before[:-1] if fault == "shorter" else before + b"x")
+        with pytest.raises(WorkError, match=name):
+            TokenFolder.open(folder)
+        path.write_bytes(before)
+    TokenFolder.open(folder).verify()
+
+
+def test_every_changed_byte_is_found_by_its_checksum(folder: Path) -> None:
+    for name in sorted(contents(folder)):
+        if name == "manifest.json":
+            continue
+        path = folder / name
+        before = path.read_bytes()
+        path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        with pytest.raises(WorkError, match=name):
+            TokenFolder.open(folder).verify()
+        path.write_bytes(before)
+
+
+LIES = {
+    "version": ({"version": 2}, "version 2"),
+    "format": ({"format": "other"}, "does not describe"),
+    "dtype": ({"dtype": "uint32"}, "dtype"),
+    "an unknown dtype": ({"dtype": "object"}, "dtype"),
+    "vocabulary": ({"vocab_size": 10**12}, "vocab_size"),
+    "a small vocabulary": ({"vocab_size": 0}, "vocab_size"),
+    "end of text": ({"end_of_text": 300}, "end_of_text"),
+    "tokens": ({"tokens": 10**9}, "add up"),
+    "sources": ({"sources": 10**9}, "sources"),
+    "a text for a number": ({"documents": "31"}, "whole number"),
+    "an unknown key": ({"colour": "red"}, "unknown key"),
+    "no splits": ({"splits": {}}, "splits are none"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_manifest_that_lies_is_refused(folder: Path, lie: str) -> None:
+    change, words = LIES[lie]
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises((RequestError, WorkError), match=words):
+        TokenFolder.open(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, "\xff", '{"version": 1' + "0" * 5000 + "}"])
+def test_a_manifest_that_is_none_is_refused(folder: Path, text: str) -> None:
+    (folder / "manifest.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises((RequestError, WorkError), match=r"manifest\.json"):
+        TokenFolder.open(folder)
+
+
+def test_no_name_in_a_manifest_leads_out_of_the_folder(folder: Path) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"]["../secret"] = {"size": 1, "sha256": "0" * 64}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(WorkError, match="does not belong"):
+        TokenFolder.open(folder)
+
+
+def test_split_counts_that_contradict_the_files_are_refused(byte_tokenizer: Tokenizer, folder: Path) -> None:
+    path = folder / "manifest.json"
+    for change in ({"shards": [10**15]}, {"tokens": 0}, {"documents": 1}, {"learned_tokens": 10**9}, {"bytes": -1}):
+        manifest = json.loads(path.read_text())
+        manifest["splits"]["train"] |= change
+        (folder.parent / "t" / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(WorkError, match="damaged"):
+            TokenFolder.open(folder)
+        manifest = None
+        write_shards([*texts(30), talk(1)], byte_tokenizer, folder, held_out=0.2, shard_tokens=500, overwrite=True)
+
+
+def test_ids_outside_the_vocabulary_do_not_reach_a_model(folder: Path) -> None:
+    path = folder / "train-00000.tokens"
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    with pytest.raises(WorkError, match="outside the vocabulary"):
+        TokenFolder.open(folder).split("train").read(0, 10)
+
+
+def test_progress_is_told(byte_tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_writer, "_BATCH_DOCUMENTS", 10)
+    told: list[tuple[int, int, int]] = []
+    manifest = write_shards(texts(35), byte_tokenizer, tmp_path / "t", progress=lambda *counts: told.append(counts))
+    assert len(told) == 4
+    assert told == sorted(told)
+    assert told[-1] == (manifest.documents, manifest.bytes, manifest.tokens)
