@@ -121,7 +121,7 @@ def dragon(tale: Tale) -> None:
     )
     tale.say(
         f'"I am not a real dragon," said {{d}}. It was true: {why}.',
-        f"then {{d}} told {{h.him}} {{d.his}} secret: {why}.",
+        f"then {{d}} told {{h}} {{d.his}} secret: {why}.",
     )
     tale.ask("What came out instead of fire?", "Only {what} came out.", "{key}")
     tale.say('"But that is wonderful!" said {h}.', "{h} did not laugh. {h.He} thought.")
