@@ -62,8 +62,8 @@ class Trainer:
     """A run in progress: build it, `restore` a checkpoint if there is one, and `run`.
 
     `save_folder` writes the model folder; it is called with every checkpoint where `save_often`, and at the end.
-    `sample` gives the samples' texts. `clock` counts seconds, and is read only to report, to checkpoint and (in a run of minutes
-    without plans written down) to plan.
+    `sample` gives the samples' texts. `clock` counts seconds; it is read to report, to know when to checkpoint, and, in
+    a run of minutes without plans written down, to plan.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Trainer:
         self._pace = Pacer(minutes * 60 if minutes else None, recipe.batch, clock)
         self._began = 0.0
         self._checkpointed = (0, 0.0)
-        plans = recipe.schedule.replans or _known_length(recipe)
+        plans = [(step, total) for step, total in recipe.schedule.replans] or _known_length(recipe)
         if plans:
             self.timeline = Timeline(plans)
 

@@ -66,18 +66,19 @@ class NextToken:
 
 def batch_loss(model: nn.Module, batch: Batch, device: torch.device | None = None) -> Tensor:
     """The summed next-token loss of a batch in nats."""
+    loss, _ = next_token_loss(
+        model,
+        _tensor(batch.inputs, device),
+        _tensor(batch.targets, device),
+        segments=None if batch.segments is None else _tensor(batch.segments, device),
+        positions=None if batch.positions is None else _tensor(batch.positions, device),
+    )
+    return loss
 
-    def tensor(array: np.ndarray | None) -> Tensor | None:
-        if array is None:
-            return None
-        made = torch.from_numpy(array)
-        return made if device is None or device.type == "cpu" else made.to(device, non_blocking=True)
 
-    inputs, targets = tensor(batch.inputs), tensor(batch.targets)
-    assert inputs is not None and targets is not None
-    return next_token_loss(model, inputs, targets, segments=tensor(batch.segments), positions=tensor(batch.positions))[
-        0
-    ]
+def _tensor(array: np.ndarray, device: torch.device | None) -> Tensor:
+    made = torch.from_numpy(array)
+    return made if device is None or device.type == "cpu" else made.to(device, non_blocking=True)
 
 
 def predicted(batch: Batch) -> int:

@@ -1,0 +1,194 @@
+"""Killed at any moment and resumed, a run ends with the same bits; and a resumed run is the same run or none."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatsmith.errors import RequestError
+from chatsmith.store.state import checkpoints
+from chatsmith.text.shards import TokenFolder
+from chatsmith.train.callbacks import Callback, Moment
+from chatsmith.train.metrics import read_log
+from chatsmith.train.recipe import Recipe, load_recipe
+from chatsmith.train.run import train
+
+from .conftest import TinyRecipe
+
+SCRIPT = Path(__file__).with_name("killed.py")
+STEPS = 60
+
+
+@pytest.fixture
+def recipe(tiny: TinyRecipe, chain: TokenFolder) -> Recipe:
+    """Everything that has state: stages, a ramp, accumulation, dropout, evaluations, both optimizers."""
+    source = {"path": str(chain.folder)}
+    return tiny(
+        data={
+            "sources": [source, source],
+            "stages": [{"until": 0.5, "weights": [1, 0]}, {"until": 1.0, "weights": [1, 2]}],
+        },
+        model={"dropout": 0.1},
+        batch={"micro_batch": 4, "accumulation": 3, "ramp_start": 0.4, "ramp_until": 0.6},
+        schedule={"steps": STEPS},
+        checkpoint={"steps": 7},
+        evaluation={"times": 5, "tokens": 512},
+    )
+
+
+def bits(folder: Path) -> bytes:
+    """The weights of a model folder as they lie on disk."""
+    return (folder / "model.safetensors").read_bytes()
+
+
+def losses(folder: Path) -> list[tuple[int, float, float | None]]:
+    """Each step of the log with its loss and its held-out loss."""
+    return [(record["step"], record["loss"], record.get("held_out_loss")) for record in read_log(folder)]
+
+
+def start(recipe: Path, out: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(SCRIPT), str(recipe), str(out), *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen[bytes]) -> int:
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode in (0, -signal.SIGKILL), errors.decode()
+    return process.returncode
+
+
+def test_killed_at_any_moment_the_bits_are_the_same(recipe: Recipe, tmp_path: Path) -> None:
+    """In the middle of checkpoints and of the model folder, and at moments no one chose."""
+    train(recipe, tmp_path / "whole")
+    path, out = tmp_path / "recipe.toml", tmp_path / "out"
+    path.write_text(recipe.to_toml(), encoding="utf-8")
+    assert finish(start(path, out, "kill", "1", "tensors")) == -signal.SIGKILL
+    assert not checkpoints(out)  # killed before there was one: the run begins again
+    for number, place in ((2, "rename"), (2, "model"), (3, "tensors")):
+        assert finish(start(path, out, "resume", "kill", str(number), place)) == -signal.SIGKILL
+        assert checkpoints(out)
+    chance = random.Random()
+    for _ in range(3):
+        process = start(path, out, "resume")
+        reached = _steps(out)
+        deadline = time.monotonic() + 60
+        while _steps(out) <= reached and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0.0, 0.1))
+        process.kill()
+        finish(process)
+    assert finish(start(path, out, "resume")) == 0
+    assert bits(out) == bits(tmp_path / "whole")
+    assert losses(out) == losses(tmp_path / "whole")
+
+
+def _steps(out: Path) -> int:
+    """The newest step that a checkpoint holds."""
+    found = checkpoints(out)
+    return int(found[0].name.removeprefix("step-")) if found else 0
+
+
+class StopAt(Callback):
+    """Ends a run after a step, as Ctrl-C would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.notes: list[str] = []
+
+    def on_step(self, moment: Moment) -> None:
+        if moment.record.step == self.step:
+            signal.raise_signal(signal.SIGINT)
+
+    def on_note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_interrupted_at_any_step_the_bits_are_the_same(
+    recipe: Recipe, tmp_path: Path, optimizer: Any, compute: Any
+) -> None:
+    recipe = replace(recipe, optimizer=replace(recipe.optimizer, name=optimizer))
+    recipe = replace(
+        recipe, precision=replace(recipe.precision, compute=compute), schedule=replace(recipe.schedule, steps=20)
+    )
+    train(recipe, tmp_path / "whole")
+    stop = random.Random(optimizer + compute).randrange(1, 20)
+    outcome = train(recipe, tmp_path / "out", callbacks=[StopAt(stop)])
+    assert (outcome.steps, outcome.stopped) == (stop, "SIGINT")
+    train(recipe, tmp_path / "out", resume=True)
+    assert bits(tmp_path / "out") == bits(tmp_path / "whole")
+    assert losses(tmp_path / "out") == losses(tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(recipe: Recipe, tmp_path: Path) -> None:
+    train(recipe, tmp_path / "whole")
+    train(recipe, tmp_path / "out", callbacks=[StopAt(23)])
+    newest = checkpoints(tmp_path / "out")[0] / "tensors.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[-5] ^= 1
+    newest.write_bytes(data)
+    watch = StopAt(0)
+    train(None, tmp_path / "out", resume=True, callbacks=[watch])
+    assert any("step-00000023" in note and "going on from step 21" in note for note in watch.notes)
+    assert bits(tmp_path / "out") == bits(tmp_path / "whole")
+
+
+def test_resume_refuses_another_run(recipe: Recipe, tmp_path: Path, chain: TokenFolder) -> None:
+    train(recipe, tmp_path / "out", callbacks=[StopAt(10)])
+    other = replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=0.1))
+    with pytest.raises(RequestError, match=r"cannot resume: optimizer\.learning_rate is 0\.1"):
+        train(other, tmp_path / "out", resume=True)
+    with pytest.raises(RequestError, match="no checkpoint"):
+        train(recipe, tmp_path / "empty", resume=True)
+    state = next(iter(checkpoints(tmp_path / "out"))) / "meta.json"
+    assert json.loads(state.read_text())["meta"]["counters"]["step"] == 10
+
+
+def test_a_longer_schedule_goes_on_from_where_it_stands(tiny: TinyRecipe, tmp_path: Path) -> None:
+    """Asked for in so many words; progress is continuous, and the learning rate does not jump."""
+    short = tiny(schedule={"steps": 20}, checkpoint={"steps": 5})
+    train(short, tmp_path / "out", callbacks=[StopAt(10)])
+    outcome = train(replace(short, schedule=replace(short.schedule, steps=40)), tmp_path / "out", resume=True)
+    assert outcome.steps == 40
+    progress = [record["progress"] for record in read_log(tmp_path / "out")]
+    assert progress[9] == pytest.approx(0.5)
+    assert progress[10] == pytest.approx(0.5 + 0.5 / 30)
+    assert progress[-1] == 1.0
+
+
+class Clock:
+    """A machine with a speed: each look at the clock while a step runs costs what the step costs."""
+
+    def __init__(self, speeds: list[float], budget: float) -> None:
+        self.now, self.speeds, self.budget = 0.0, speeds, budget
+
+    def __call__(self) -> float:
+        # Two looks bracket a step, so a look costs half a step of 20 ms at speed 1.
+        speed = self.speeds[min(len(self.speeds) - 1, int(self.now / self.budget * len(self.speeds)))]
+        self.now += 0.005 / speed
+        return self.now
+
+
+@pytest.mark.parametrize("speeds", [[1.0, 2.0, 1.0], [2.0, 2.0, 2.0, 1.0]])
+def test_a_budget_is_kept_and_its_plans_repeat_the_run(tiny: TinyRecipe, tmp_path: Path, speeds: list[float]) -> None:
+    recipe = tiny(schedule={"minutes": 0.1, "warmup": 0.1}, evaluation={"times": 3, "tokens": 256})
+    clock = Clock(speeds, 6.0)
+    outcome = train(recipe, tmp_path / "out", clock=clock)
+    assert outcome.seconds == pytest.approx(6.0, rel=0.1)
+    recorded = load_recipe(tmp_path / "out" / "chatsmith.toml")
+    assert recorded == outcome.recipe
+    assert 10 <= len(recorded.schedule.replans) <= 60
+    again = train(recorded, tmp_path / "again", clock=lambda: 0.0)
+    assert again.steps == outcome.steps
+    assert bits(tmp_path / "again") == bits(tmp_path / "out")
+    assert losses(tmp_path / "again") == losses(tmp_path / "out")
