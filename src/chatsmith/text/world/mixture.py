@@ -32,6 +32,16 @@ class Kind:
     write: Callable[[Dice], str | list[Message]]
 
 
+SYSTEM = (
+    "You are a small and friendly model.",
+    "You are a helpful assistant.",
+    "You are a very small language model made by chatsmith.",
+    "Answer in a few words.",
+    "Be kind.",
+)
+"""What programs put before a conversation; some conversations begin with one, so that the model is used to them."""
+
+
 def _turns(one: Callable[[Dice], tuple[Message, ...]], most: int = 4) -> Callable[[Dice], list[Message]]:
     """A conversation of one to `most` questions of a sort."""
     return lambda dice: [message for _ in range(dice.between(1, most)) for message in one(dice)]
@@ -104,4 +114,5 @@ def _endless(seed: int, shares: Mapping[str, float]) -> Iterator[Document]:
         if isinstance(made, str):
             yield Document(text=made, source=source)
         else:
-            yield Document(source=source, messages=tuple(made))
+            system = [Message("system", dice.pick(SYSTEM))] if dice.chance(0.05) else []
+            yield Document(source=source, messages=(*system, *made))

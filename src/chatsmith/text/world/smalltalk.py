@@ -9,7 +9,7 @@ from importlib.resources import files
 from chatsmith.text.world.phrasing import split
 
 LANDS = split("France Spain Italy Japan India China Peru Kenya Canada Brazil Egypt Norway Greece Mexico Poland")
-TOPICS = split("greetings goodbyes self feelings courtesy likes jokes unknown")
+TOPICS = split("greetings goodbyes self moods feelings courtesy likes jokes unknown")
 
 
 @lru_cache(maxsize=1)

@@ -87,8 +87,13 @@ class Tale:
         """Everything that was noted, in the order of the story, and how the hero felt at the end."""
         asked = list(self._asked)
         hero = self.cast.get("h")
-        if isinstance(hero, Actor) and hero.feeling:
-            asked.append(("How did {h} feel at the end?", "{h.He} felt {h.feeling}.", "{h.feeling}"))
+        if isinstance(hero, Actor):
+            if hero.feeling:
+                asked.append(("How did {h} feel at the end?", "{h} felt {h.feeling}.", "{h.feeling}"))
+            others = [role for role in self.cast.values() if isinstance(role, Actor) and role is not hero]
+            if all(role.he != hero.he for role in others):
+                asked = [self._with_pronouns(*question) for question in asked]
+            asked += self._yes_or_no(asked)
         return [
             Question(
                 sentences(phrase(question, self.dice, self.cast)),
@@ -97,6 +102,25 @@ class Tale:
             )
             for question, answer, key in asked
         ]
+
+    def _with_pronouns(self, question: str, answer: str, key: str) -> tuple[str, str, str]:
+        """Now and then 'he' for the hero's name, where nobody else could be meant."""
+        if answer.startswith("{h} ") and key != "{h}" and self.dice.chance(0.4):
+            answer = "{h.He} " + answer.removeprefix("{h} ")
+            if self.dice.chance(0.5):
+                question = question.replace("did {h} ", "did {h.he} ").replace("was {h}?", "was {h.he}?")
+        return question, answer, key
+
+    def _yes_or_no(self, asked: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+        """'Did Anna go to the park?', where the story says where she went."""
+        for question, answer, _ in asked:
+            if question in ("Where did {h} go?", "Where did {h.he} go?") and "{p.to}" in answer:
+                rest = answer.replace("{h.He}", "{h.he}")
+                if self.dice.chance(0.5):
+                    return [("Did {h} go {p.to}?", f"Yes, {rest}", "yes")]
+                self.cast["elsewhere"] = self.casting.place()
+                return [("Did {h} go {elsewhere.to}?", f"No, {rest}", "no")]
+        return []
 
 
 Plot: TypeAlias = Callable[[Tale], None]

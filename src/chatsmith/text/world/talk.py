@@ -71,7 +71,8 @@ def _say(topic: str, dice: Dice) -> Turns:
 _SMALL_TALK = Weighted(
     {
         "self": 30,
-        "feelings": 20,
+        "moods": 10,
+        "feelings": 10,
         "courtesy": 14,
         "likes": 18,
         "jokes": 8,
@@ -145,6 +146,22 @@ def about_me(dice: Dice, topic: str, *, unseen: bool = False) -> tuple[Turns, Tu
     return told, asked, word
 
 
+def _reply(asked: str, dice: Dice) -> Turns:
+    """The turn in which somebody answers what the assistant has just asked, or nothing where it did not ask."""
+    if asked.endswith(("How are you?", "And you?")):
+        return _say("moods", dice)
+    if asked.endswith(("Ask me a sum.", "Try me.", "do some sums.")):
+        return list(number_talk(dice))
+    if asked.endswith(("Ask me one.", "Hello is bonjour.")):
+        return list(french_talk(dice))
+    if asked.endswith(("tell you one?", "tell you a story?", "like a story?", "hear a story?", "story about one?")):
+        if dice.chance(0.4):
+            return turn(typed("no, thank you.", dice), dice.pick(("All right.", "Maybe another time.", "As you like.")))
+        yes = phrase("[yes|yes, please|please|yes, I would like that][.|!]", dice)
+        return turn(typed(yes, dice), dice.pick(INTRODUCTIONS) + tell(dice, brief=True).text)
+    return []
+
+
 def small_talk(dice: Dice) -> Turns:
     """Greeting, a few turns about this and that, and sometimes a goodbye."""
     turns: Turns = []
@@ -155,8 +172,10 @@ def small_talk(dice: Dice) -> Turns:
         told, later, _ = about_me(dice, dice.pick(("name", "name", "colour", "food", "animal", "pet")))
         turns += told
     for _ in range(dice.between(0 if later else 1, 4)):
-        chance = dice.random()
-        if chance < 0.8:
+        answered = _reply(turns[-1].content, dice) if turns and dice.chance(0.8) else []
+        if answered:
+            turns += answered
+        elif dice.chance(0.8):
             turns += _say(_SMALL_TALK.draw(dice), dice)
         else:
             turns += dice.pick((number_talk, word_talk, french_talk))(dice)
