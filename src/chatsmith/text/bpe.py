@@ -16,6 +16,7 @@ import heapq
 import itertools
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +38,7 @@ MAX_WORD_LENGTH = 256
 _PERIOD = 1 << 25
 """Characters counted between two looks at the number of distinct words."""
 
-_MOST_WORDS = 1 << 21
+_MOST_WORDS = 1 << 20
 """Distinct words kept; beyond, the rarest are forgotten at the end of a period."""
 
 _SINGLES = [CHAR_TO_BYTE[character] for character in sorted(CHAR_TO_BYTE)]
@@ -179,41 +180,73 @@ def learn_merges(words: dict[str, int], count: int, min_frequency: int) -> list[
     """Up to `count` merges, in order, as pairs of token numbers: 0 to 255 are `_SINGLES`, 256 the first merge's result.
 
     Each pair of neighbours keeps its frequency and the places where it stands. Places are not updated when a neighbour
-    changes; they are checked when the pair is merged. A heap gives the most frequent pair; as frequencies only fall
+    changes; they are checked when the pair is merged. A queue gives the most frequent pair; as frequencies only fall
     once both tokens exist, an entry that is out of date is put back with what is true now.
     """
     chain = _Chain(words)
-    frequency, places = chain.pairs()
-    heap = [(-total, pair) for pair, total in frequency.items()]
-    heapq.heapify(heap)
+    frequency: dict[int, int] = {}
+    places: dict[int, Places] = {}
+    for pair, amount, where in chain.pairs():
+        frequency[pair], places[pair] = amount, where
+    queue = _Queue(frequency, min_frequency)
     tokens = [bytes([value]) for value in _SINGLES]
     existing = set(tokens)
     merges: list[tuple[int, int]] = []
-    while heap and len(merges) < count:
-        total, pair = heapq.heappop(heap)
-        now = frequency[pair]
-        if now != -total:
-            if now >= min_frequency:
-                heapq.heappush(heap, (-now, pair))
-            continue
-        if now < min_frequency:
-            break
-        left, right = pair >> 32, pair & 0xFFFFFFFF
+    while len(merges) < count and (best := queue.pop()) is not None:
+        left, right = best >> 32, best & _LOW
         spelled = tokens[left] + tokens[right]
         if spelled in existing:
             continue
-        lost, found = chain.merge(left, right, len(tokens), places.pop(pair))
+        made = len(tokens)
+        for pair, amount, where in chain.merge(left, right, made, places.pop(best)):
+            # Each new pair stands where an old one stood, with the merged token's half for the token.
+            before, after = pair >> 32, pair & _LOW
+            frequency[(right if before == made else before) << 32 | (left if after == made else after)] -= amount
+            frequency[pair], places[pair] = amount, where
+            queue.push(pair, amount)
+        del frequency[best]
         existing.add(spelled)
         tokens.append(spelled)
         merges.append((left, right))
-        for other, amount in lost:
-            frequency[other] -= amount
-        for other, amount, where in found:
-            frequency[other] = amount
-            if amount >= min_frequency:
-                places[other] = where
-                heapq.heappush(heap, (-amount, other))
     return merges
+
+
+_LOW = 0xFFFFFFFF
+
+Places: TypeAlias = "npt.NDArray[np.int64] | list[int]"
+
+
+class _Queue:
+    """Gives the most frequent pair, of equals the lowest; `frequency` may fall meanwhile.
+
+    Most pairs are rare and never come up, so only those above a floor are in the heap; when it runs empty the floor is
+    lowered and the heap made anew.
+    """
+
+    def __init__(self, frequency: dict[int, int], least: int) -> None:
+        self._frequency, self._least = frequency, least
+        self._floor = max(frequency.values(), default=0) + 1
+        self._heap: list[tuple[int, int]] = []
+
+    def push(self, pair: int, amount: int) -> None:
+        if amount >= self._floor:
+            heapq.heappush(self._heap, (-amount, pair))
+
+    def pop(self) -> int | None:
+        """The next pair; None when no pair is as frequent as the least allowed."""
+        frequency = self._frequency
+        while True:
+            while self._heap:
+                amount, pair = heapq.heappop(self._heap)
+                now = frequency.get(pair, 0)
+                if now == -amount:
+                    return pair
+                self.push(pair, now)
+            if self._floor <= self._least:
+                return None
+            self._floor = max(self._floor // 4, self._least)
+            self._heap = [(-amount, pair) for pair, amount in frequency.items() if amount >= self._floor]
+            heapq.heapify(self._heap)
 
 
 class _Chain:
@@ -231,50 +264,37 @@ class _Chain:
         edges = np.flatnonzero(data == 0xFF)
         self.weights = np.zeros(len(data), np.int64)
         self.weights[:-1] = np.repeat(np.fromiter(words.values(), np.int64, len(words)), np.diff(edges))
-        self.next = np.arange(1, len(data) + 1, dtype=np.int64)
-        self.previous = np.arange(-1, len(data) - 1, dtype=np.int64)
+        self.next = np.arange(1, len(data) + 1)
+        self.previous = np.arange(-1, len(data) - 1)
 
-    def pairs(self) -> tuple[dict[int, int], dict[int, npt.NDArray[np.int64]]]:
-        """The frequency of each pair (left << 32 | right), and the places of its left tokens, ascending."""
+    def pairs(self) -> list[tuple[int, int, Places]]:
+        """Each pair (left << 32 | right), its frequency, and the places of its left tokens, ascending."""
         where = np.flatnonzero((self.tokens[:-1] >= 0) & (self.tokens[1:] >= 0))
-        if not len(where):
-            return {}, {}
-        groups = _grouped(self.tokens[where] << 32 | self.tokens[where + 1], self.weights[where], where)
-        return {pair: amount for pair, amount, _ in groups}, {pair: places for pair, _, places in groups}
+        return _grouped(self.tokens[where] << 32 | self.tokens[where + 1], self.weights[where], where)
 
-    def merge(
-        self, left: int, right: int, made: int, where: npt.NDArray[np.int64]
-    ) -> tuple[list[tuple[int, int]], list[tuple[int, int, npt.NDArray[np.int64]]]]:
+    def merge(self, left: int, right: int, made: int, places: Places) -> list[tuple[int, int, Places]]:
         """Make `left`, `right` into `made` at those of the places where they still stand, leftmost first.
 
-        Returns the pairs that became rarer, and by how much; and the new pairs, how frequent and where they are.
+        Returns the new pairs, how frequent they are and where.
         """
         tokens, following, preceding = self.tokens, self.next, self.previous
+        where = np.asarray(places)
         where = where[(tokens[where] == left) & (tokens[following[where]] == right)]
         if left == right and len(where) > 1:
             where = where[_alternate(following[where[:-1]] == where[1:])]
         second = following[where]
-        before, after = preceding[where], following[second]
-        before_was, after_was = tokens[before], tokens[after]
+        after = following[second]
         tokens[where], tokens[second] = made, self._GONE
         following[where], preceding[after] = after, where
-        # Where two merged pairs stood side by side, the one on the right tells of both.
         before = preceding[where]
-        before_is = tokens[before]
+        token_before, token_after = tokens[before], tokens[after]
         weights = self.weights[where]
-        has_left = before_was >= 0
-        has_right = (after_was >= 0) & (tokens[after] != made)
-        left_weights, right_weights = weights[has_left], weights[has_right]
-        lost_pairs = np.concatenate([before_was[has_left] << 32 | left, right << 32 | after_was[has_right]])
-        found_pairs = np.concatenate([before_is[has_left] << 32 | made, made << 32 | after_was[has_right]])
-        if not len(lost_pairs):
-            return [], []
-        amounts = np.concatenate([left_weights, right_weights])
-        places = np.concatenate([before[has_left], where[has_right]])
-        lost = list(zip(lost_pairs.tolist(), amounts.tolist(), strict=True))
-        if len(lost) > 64:
-            lost = [(pair, amount) for pair, amount, _ in _grouped(lost_pairs, amounts, places)]
-        return lost, _grouped(found_pairs, amounts, places)
+        has_left = token_before >= 0
+        # Where two merged pairs stand side by side, the one on the right has told of both.
+        has_right = (token_after >= 0) & (token_after != made)
+        pairs = np.concatenate([token_before[has_left] << 32 | made, made << 32 | token_after[has_right]])
+        amounts = np.concatenate([weights[has_left], weights[has_right]])
+        return _grouped(pairs, amounts, np.concatenate([before[has_left], where[has_right]]))
 
 
 def _alternate(touches: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -286,12 +306,22 @@ def _alternate(touches: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 def _grouped(
     pairs: npt.NDArray[np.int64], amounts: npt.NDArray[np.int64], places: npt.NDArray[np.int64]
-) -> list[tuple[int, int, npt.NDArray[np.int64]]]:
+) -> list[tuple[int, int, Places]]:
     """Each distinct pair, its total, and its places in the order given."""
+    if len(pairs) < 48:  # numpy's fixed cost is higher than Python's here
+        totals: dict[int, int] = {}
+        where: dict[int, list[int]] = {}
+        for pair, amount, place in zip(pairs.tolist(), amounts.tolist(), places.tolist(), strict=True):
+            if pair in totals:
+                totals[pair] += amount
+                where[pair].append(place)
+            else:
+                totals[pair], where[pair] = amount, [place]
+        return [(pair, total, where[pair]) for pair, total in totals.items()]
     order = np.argsort(pairs, kind="stable")
     pairs, places = pairs[order], places[order]
     begin = np.flatnonzero(np.concatenate([[True], pairs[1:] != pairs[:-1]]))
-    totals = np.add.reduceat(amounts[order], begin)
+    sums = np.add.reduceat(amounts[order], begin)
     edges = [*begin.tolist(), len(places)]
     parts = [places[a:b] for a, b in itertools.pairwise(edges)]
-    return list(zip(pairs[begin].tolist(), totals.tolist(), parts, strict=True))
+    return list(zip(pairs[begin].tolist(), sums.tolist(), parts, strict=True))
