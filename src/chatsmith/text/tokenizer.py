@@ -117,10 +117,21 @@ class Tokenizer:
         turns = {self.specials[name] for name in _END_OF_TURN if name in self.specials}
         return frozenset(turns | {self.end_of_text})
 
-    def _named(self, key: str) -> int | None:
+    @functools.cached_property
+    def template_variables(self) -> dict[str, str]:
+        """What chat templates may read besides the messages: `bos_token`, `eos_token` and the like, by their texts."""
+        names = [key for key in self._config if key.endswith("_token") and not key.startswith("add_")]
+        contents = {key: self._content(key) for key in names}
+        return {key: content for key, content in contents.items() if content is not None}
+
+    def _content(self, key: str) -> str | None:
         token = self._config.get(key)
         content = token.get("content") if isinstance(token, dict) else token
-        return self._ids.get(content) if isinstance(content, str) else None
+        return content if isinstance(content, str) else None
+
+    def _named(self, key: str) -> int | None:
+        content = self._content(key)
+        return None if content is None else self._ids.get(content)
 
     # Text to ids
 
