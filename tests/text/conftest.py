@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
+from chatsmith.text.chat import CHAT_TEMPLATE
 from chatsmith.text.tokenizer import SPECIALS, Tokenizer
 
 
@@ -24,7 +25,8 @@ def bytes_only(**far: int) -> Tokenizer:
             "post_processor": None,
             "decoder": step,
             "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
-        }
+        },
+        {"chat_template": CHAT_TEMPLATE},
     )
 
 

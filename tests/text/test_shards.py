@@ -40,22 +40,6 @@ def talk(number: int, said: str = "I am well.") -> Document:
     return Document(source="talk", messages=turns)
 
 
-@pytest.fixture(autouse=True)
-def plain_conversations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The form of our own template, spelled out here so that these tests do not depend on how it is rendered."""
-
-    def encode(tokenizer: Tokenizer, messages: tuple[Message, ...]) -> tuple[list[int], list[bool]]:
-        ids: list[int] = []
-        loss: list[bool] = []
-        for message in messages:
-            said = [*tokenizer.encode(message.content), 4]
-            ids += [tokenizer.specials[f"<|{message.role}|>"], *said]
-            loss += [False] + [message.role == "assistant"] * len(said)
-        return ids, loss
-
-    monkeypatch.setattr(chat, "encode_conversation", encode, raising=False)
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 

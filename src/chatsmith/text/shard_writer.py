@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from chatsmith.errors import RequestError, WorkError
+from chatsmith.text.chat import encode_conversation
 from chatsmith.text.held_out import HeldOutSplit, Sided
 from chatsmith.text.new_folder import NewFile, NewFolder, write_folder
 from chatsmith.text.shard_manifest import (
@@ -136,8 +137,6 @@ def _batches(documents: Iterable[Sided]) -> Iterator[list[Sided]]:
 
 
 def _encode(batch: list[Sided], tokenizer: Tokenizer, threads: int | None) -> list[_Encoded]:
-    from chatsmith.text.chat import encode_conversation
-
     texts = iter(tokenizer.encode_batch([d.text for d, _ in batch if not d.messages], threads=threads))
     encoded = []
     for document, side in batch:

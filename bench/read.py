@@ -1,0 +1,215 @@
+"""Reading files of many kinds to a folder of tokens: MB of text per second, peak memory, and what the time goes to.
+
+    python bench/read.py                       1 GB of made text in eight kinds of file
+    python bench/read.py --megabytes 100       less of it
+    python bench/read.py PATH …                your own files
+
+Each figure comes from a process of its own, so that the peaks of memory are theirs alone: `list` reads and cleans the
+files and drops duplicates, and encodes nothing; `encode` encodes the same documents, already in memory, up to 100 MB of
+them; `whole` is what `write_shards` does, both at once. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bz2
+import csv
+import gzip
+import io
+import json
+import lzma
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from chatsmith.text.bpe import train_tokenizer
+from chatsmith.text.documents import ReadReport, read_documents
+from chatsmith.text.shards import write_shards
+from chatsmith.text.tokenizer import Tokenizer
+
+SAMPLE_BYTES = 20 * 10**6
+ENCODE_BYTES = 100 * 10**6
+SYLLABLES = (
+    "ba be bo da de di fa fi ga go ha hi ka ke ko la le li lo ma me mi na ne no pa po ra re ri sa se si ta te to"
+)
+
+
+def vocabulary(generator: np.random.Generator, words: int = 200_000) -> tuple[np.ndarray, np.ndarray]:
+    """Made-up words and their chances: lengths and frequencies fall off about as in English (Zipf's law)."""
+    syllables = np.array(SYLLABLES.split())
+    made = ["".join(generator.choice(syllables, 1 + place % 5)) for place in range(words)]
+    chances = 1 / (np.arange(words) + 2.7)
+    return np.array(made), np.cumsum(chances / chances.sum())
+
+
+def articles(megabytes: float, seed: int = 0) -> Iterator[str]:
+    """Texts of some thousand bytes, up to `megabytes` in all, no two alike."""
+    generator = np.random.default_rng(seed)
+    words, ladder = vocabulary(generator)
+    left = megabytes * 10**6
+    while left > 0:
+        paragraphs = []
+        for _ in range(int(generator.integers(2, 12))):
+            sentences = []
+            for length in generator.integers(5, 25, int(generator.integers(2, 8))):
+                chosen = words[np.searchsorted(ladder, generator.random(length))]
+                sentences.append(" ".join(chosen).capitalize() + f" {generator.integers(3000)}.")
+            paragraphs.append(" ".join(sentences))
+        text = "\n\n".join(paragraphs)
+        left -= len(text)
+        yield text
+
+
+def make_files(folder: Path, megabytes: float) -> None:
+    """Files of about 8 MB of text in eight kinds, in turn."""
+    texts = articles(megabytes)
+    number = 0
+    while portion := list(_up_to(texts, 8 * 10**6)):
+        kind = number % 8
+        plain = "\n\n\n".join(portion)
+        lines = "".join(json.dumps({"id": place, "text": text}) + "\n" for place, text in enumerate(portion))
+        page = "<!DOCTYPE html><html><body>" + "".join(
+            f"<article><h1>Item {place}</h1><p>{text}</p></article>" for place, text in enumerate(portion)
+        )
+        table = io.StringIO()
+        rows = csv.writer(table)
+        rows.writerows([("id", "text"), *enumerate(portion)])
+        name, data = [
+            ("notes.txt", plain.encode()),
+            ("talks.jsonl", lines.encode()),
+            ("paper.md", ("# Title\n\n" + plain).encode()),
+            ("table.csv", table.getvalue().encode()),
+            ("old.txt.gz", gzip.compress(plain.encode(), 6)),
+            ("page.html", page.encode()),
+            ("archive.jsonl.xz", lzma.compress(lines.encode(), preset=1)),
+            ("more.txt.bz2", bz2.compress(plain.encode(), 1)),
+        ][kind]
+        (folder / f"{number:05d}-{name}").write_bytes(data)
+        number += 1
+
+
+def _up_to(texts: Iterator[str], size: int) -> Iterator[str]:
+    while size > 0 and (text := next(texts, None)) is not None:
+        size -= len(text)
+        yield text
+
+
+def stage(name: str, paths: list[str], tokenizer: Tokenizer, out: Path) -> dict[str, float]:
+    """Do one of the three things in this process and say what it took."""
+    report = ReadReport()
+    documents = read_documents(paths, report=report)
+    encoding = 0.0
+    if name == "encode":
+        texts: list[str] = []
+        for document in documents:
+            texts.append(document.text)
+            if report.bytes > ENCODE_BYTES:
+                break
+    start, cpu = time.perf_counter(), time.process_time()
+    if name == "list":
+        for _ in documents:
+            pass
+    elif name == "encode":
+        for first in range(0, len(texts), 1000):
+            tokenizer.encode_batch(texts[first : first + 1000])
+    else:
+        encode = tokenizer.encode_batch
+
+        def timed(texts: list[str], threads: int | None = None) -> list[np.ndarray]:
+            nonlocal encoding
+            begin = time.perf_counter()
+            try:
+                return encode(texts, threads)
+            finally:
+                encoding += time.perf_counter() - begin
+
+        tokenizer.encode_batch = timed  # type: ignore[method-assign, assignment]
+        write_shards(documents, tokenizer, out / "tokens", overwrite=True)
+    return {
+        "megabytes": report.bytes / 1e6,
+        "documents": report.documents,
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": time.process_time() - cpu,
+        "encoding_seconds": encoding,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+    }
+
+
+def run(name: str, paths: list[str], work: Path) -> dict[str, float]:
+    """One stage in a process of its own."""
+    command = [sys.executable, __file__, "--stage", name, "--work", str(work), *paths]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def sample(paths: list[str]) -> Iterator[str]:
+    report = ReadReport()
+    for document in read_documents(paths, report=report, duplicates="keep"):
+        yield document.text
+        if report.bytes > SAMPLE_BYTES:
+            return
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paths", nargs="*", help="files and folders to read (made ones where none are given)")
+    parser.add_argument("--megabytes", type=float, default=1000, help="how much text to make")
+    parser.add_argument("--vocabulary", type=int, default=8192, help="size of the vocabulary to encode with")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--work", type=Path, help="folder for files under way, kept; else a temporary one")
+    parser.add_argument("--stage", choices=["list", "encode", "whole"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.stage:
+        tokenizer = Tokenizer.load(options.work / "vocabulary")
+        tokenizer.encode("warm")
+        print(json.dumps(stage(options.stage, options.paths, tokenizer, options.work)))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        work = options.work or Path(temporary)
+        paths = options.paths
+        if not paths:
+            made = work / f"made-{options.megabytes:g}"
+            if not made.exists():
+                made.mkdir(parents=True)
+                make_files(made, options.megabytes)
+            paths = [str(made)]
+        train_tokenizer(sample(paths), options.vocabulary).save(work / "vocabulary")
+        rounds: dict[str, list[dict[str, float]]] = {"list": [], "encode": [], "whole": []}
+        for number in range(options.rounds):
+            for name, results in rounds.items():
+                result = run(name, paths, work)
+                results.append(result)
+                print(
+                    f"round {number + 1} {name:7} {result['megabytes']:7.0f} MB {result['seconds']:7.1f} s "
+                    f"{result['megabytes'] / result['seconds']:6.1f} MB/s  CPU {result['cpu_seconds']:6.1f} s  "
+                    f"peak {result['peak_mb']:5.0f} MB"
+                )
+        print(json.dumps(summary(rounds)))
+
+
+def summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, float]:
+    """Medians over the rounds."""
+
+    def rate(name: str) -> float:
+        return statistics.median(result["megabytes"] / result["seconds"] for result in rounds[name])
+
+    whole = rounds["whole"]
+    return {
+        "megabytes": whole[0]["megabytes"],
+        "documents": whole[0]["documents"],
+        "whole_mb_per_second": round(rate("whole"), 1),
+        "reading_alone_mb_per_second": round(rate("list"), 1),
+        "encoding_alone_mb_per_second": round(rate("encode"), 1),
+        "share_of_time_encoding": round(statistics.median(r["encoding_seconds"] / r["seconds"] for r in whole), 3),
+        "peak_mb": round(max(result["peak_mb"] for result in whole)),
+    }
+
+
+if __name__ == "__main__":
+    main()
