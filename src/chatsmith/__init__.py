@@ -1,1 +1,114 @@
-"""chatsmith"""
+"""chatsmith: make a ChatGPT of your own.
+
+From your text to a model that talks, and a look inside every word it says:
+
+    import chatsmith
+
+    model = chatsmith.load("my-model")              # a folder made by chatsmith, or one in Hugging Face layout
+    print(model.write("Once upon a time"))          # continue a text
+    model.write("Once upon a time", samples=5)      # five samples, side by side in a notebook
+    model.next("The best thing about AI is its ability to")      # the ranked next tokens, before and after temperature
+    model.chat("What is two plus three?")           # one answer
+    talk = model.conversation(); talk.say("Hello!") # a talk that remembers
+    model.score("Some text").bits_per_byte          # how well the model foresees a text
+
+    chatsmith.new(["texts/"], minutes=10, out="my-model")        # make a model of your own documents
+
+Sampling is set by name in every call: `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `seed`, `stop`,
+`max_tokens` (see `help(chatsmith.Sampling)`). The same seed gives the same text, alone or among others.
+
+The same verbs are commands: `chatsmith new`, `chatsmith chat`, `chatsmith write`, `chatsmith next`, `chatsmith train`.
+Importing chatsmith loads nothing heavy; torch comes with the first call that needs it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chatsmith import new
+    from chatsmith.errors import ChatsmithError, MissingExtra, RequestError, WorkError
+    from chatsmith.generate.sampling import Sampling
+    from chatsmith.language_model import LanguageModel, load
+    from chatsmith.specs import PRESETS, ModelSpec, preset
+    from chatsmith.text.chat import Message
+    from chatsmith.text.tokenizer import Tokenizer
+
+__all__ = [
+    "PRESETS",
+    "ChatsmithError",
+    "LanguageModel",
+    "Message",
+    "MissingExtra",
+    "ModelSpec",
+    "RequestError",
+    "Sampling",
+    "Tokenizer",
+    "WorkError",
+    "__version__",
+    "load",
+    "new",
+    "preset",
+]
+
+_HOMES = {
+    "PRESETS": "chatsmith.specs",
+    "ChatsmithError": "chatsmith.errors",
+    "LanguageModel": "chatsmith.language_model",
+    "Message": "chatsmith.text.chat",
+    "MissingExtra": "chatsmith.errors",
+    "ModelSpec": "chatsmith.specs",
+    "RequestError": "chatsmith.errors",
+    "Sampling": "chatsmith.generate.sampling",
+    "Tokenizer": "chatsmith.text.tokenizer",
+    "WorkError": "chatsmith.errors",
+    "load": "chatsmith.language_model",
+    "preset": "chatsmith.specs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = _version()
+    elif name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name == "new":
+        return importlib.import_module("chatsmith.new")
+    else:
+        raise AttributeError(f"module 'chatsmith' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("chatsmith")
+    except PackageNotFoundError:  # run from a checkout that was not installed
+        return "0+unknown"
+
+
+class _CallableModule(ModuleType):
+    """A module named after its one function: `chatsmith.new(…)` is `chatsmith.new.new(…)`."""
+
+    def __call__(self, *arguments: Any, **settings: Any) -> Any:
+        return getattr(self, self.__name__.rpartition(".")[2])(*arguments, **settings)
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # The import system sets a submodule as an attribute of its package, whoever imports it first.
+        if name == "new" and isinstance(value, ModuleType):
+            value.__class__ = _CallableModule
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -16,7 +16,8 @@ def one(logits: list[float], sampling: Sampling, seen: tuple[int, ...] = ()) -> 
 
 
 def test_every_stage_is_there_and_sums_to_one() -> None:
-    shown = one([4, 3, 2, 1, 0, -1], Sampling(temperature=2, top_k=4, top_p=0.9, min_p=0.25, repetition_penalty=2), (0,))
+    sampling = Sampling(temperature=2, top_k=4, top_p=0.9, min_p=0.25, repetition_penalty=2)
+    shown = one([4, 3, 2, 1, 0, -1], sampling, (0,))
     assert [shown.kept(stage) for stage in STAGES] == [6, 6, 6, 4, 4, 4]
     for stage in STAGES:
         assert shown.probabilities(stage).sum() == pytest.approx(1)

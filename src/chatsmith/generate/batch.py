@@ -30,9 +30,7 @@ class _Row:
 
     __slots__ = ("index", "limit", "number", "position", "request", "seed", "seen", "stop_ids", "stopper", "text")
 
-    def __init__(
-        self, number: int, request: Request, index: int, seed: int, limit: int, tokenizer: Tokenizer
-    ) -> None:
+    def __init__(self, number: int, request: Request, index: int, seed: int, limit: int, tokenizer: Tokenizer) -> None:
         self.number, self.request, self.index, self.seed, self.limit = number, request, index, seed, limit
         self.position = 0
         self.stop_ids = tokenizer.stop_ids if request.stop_ids is None else request.stop_ids
@@ -107,9 +105,9 @@ class Batch:
     def step(self) -> list[Event]:
         """The next token of every running answer; or, while there is room, the first of those that waited."""
         with _evaluating(self.model):
-            joining = self._admit()
-            if joining:
-                start, logits = len(self._rows) - len(joining), self._prefill(joining)
+            start = len(self._rows)
+            if joining := self._admit():
+                logits = self._prefill(joining)
             elif self._rows:
                 start, logits = 0, self._decode()
             else:
@@ -215,9 +213,7 @@ class Batch:
             for slot, (place, row, token) in enumerate(zip(places, members, tokens.tolist(), strict=True)):
                 look = Distribution.of(stages, slot, token) if row.request.look else None
                 text, finish = row.take(token)
-                events[place] = Event(
-                    row.number, row.index, token, text, logprobs[slot], row.seed, finish, look
-                )
+                events[place] = Event(row.number, row.index, token, text, logprobs[slot], row.seed, finish, look)
         done = [event for event in events if event is not None]
         return [event.id for event in done], done
 

@@ -17,9 +17,10 @@ Probabilities = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A token in the ranked table, `text` as the caller writes tokens. `before` is the model's own probability, `after` the one it was drawn with.
+    """A token in the ranked table, `text` as the caller writes tokens.
 
-    `bits` are −log₂ of them (infinite for a token that a stage removed); `cumulative` sums `before` down to this rank.
+    `before` is the model's own probability, `after` the one it was drawn with; `bits` are −log₂ of them (infinite for
+    a token that a stage removed); `cumulative` sums `before` down to this rank.
     """
 
     rank: int

@@ -25,6 +25,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _MAX_SEED = 2**63 - 1
 _MAX_STOPS, _MAX_STOP_LENGTH = 16, 1000
+_LARGE, _LIKELY = 4096, 0.0003  # from this vocabulary on, top-p first tries the tokens of at least this weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +192,19 @@ def kth_largest(values: Floats, k: int) -> Floats:
     if columns < 2 * k:
         return np.partition(values, V - k, axis=1)[:, V - k, None]
     maxima = values[:, : 16 * columns].reshape(B, 16, columns).max(axis=1)
-    bounds = np.partition(maxima, columns - k, axis=1)[:, columns - k]
-    found = np.empty((B, 1), np.float32)
-    for row in range(B):
-        few = values[row][values[row] >= bounds[row]]
-        found[row] = np.partition(few, len(few) - k)[len(few) - k]
-    return found
+    bounds = np.partition(maxima, columns - k, axis=1)[:, columns - k, None]
+    few = compress(values, values >= bounds, -np.inf)
+    return np.partition(few, few.shape[1] - k, axis=1)[:, few.shape[1] - k, None]
+
+
+def compress(values: Floats, mask: NDArray[np.bool_], blank: float) -> Floats:
+    """The masked values of each row moved to its front, [B, most in a row]; the rest of a row is `blank`."""
+    rows, columns = mask.nonzero()
+    counts = np.bincount(rows, minlength=len(values))
+    places = np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)
+    few = np.full((len(values), int(counts.max())), blank, np.float32)
+    few[rows, places] = values[rows, columns]
+    return few
 
 
 def keep_top_p(weights: Floats, top_p: float) -> Floats:
@@ -204,35 +212,27 @@ def keep_top_p(weights: Floats, top_p: float) -> Floats:
 
     Among equals the lowest ids stay.
     """
-    edges = np.empty((len(weights), 1), np.float32)
-    surplus: dict[int, int] = {}
-    for index, row in enumerate(weights):
-        edges[index], surplus[index] = _nucleus_edge(row, top_p)
+    V = weights.shape[1]
+    totals = weights.sum(axis=1, keepdims=True).astype(np.float64)
+    wanted = top_p * totals
+    # Tokens below (1 − p) · total / V sum to at most (1 − p) · total: none of them can be in the nucleus. In a large
+    # vocabulary one that is peaked is decided by far fewer. Only what may be in the nucleus is sorted.
+    mask = weights >= np.minimum((1.0 - top_p) / V * totals, 1.0).astype(np.float32)
+    if V > _LARGE:
+        likely = weights >= np.float32(_LIKELY)
+        if (np.sum(weights, axis=1, keepdims=True, where=likely) > wanted).all():
+            mask &= likely
+    ordered = compress(weights, mask, 0.0)
+    ordered.sort(axis=1)
+    ordered = ordered[:, ::-1]
+    before = ordered.cumsum(axis=1, dtype=np.float64) - ordered
+    sizes = np.maximum((before < wanted).sum(axis=1), 1)
+    edges = ordered[np.arange(len(weights)), sizes - 1][:, None]
     kept = np.where(weights >= edges, weights, np.float32(0))
-    for index, count in surplus.items():
-        if count:
-            kept[index, np.flatnonzero(weights[index] == edges[index])[-count:]] = 0
+    surplus = (ordered >= edges).sum(axis=1) - sizes
+    for row in surplus.nonzero()[0]:
+        kept[row, np.flatnonzero(weights[row] == edges[row])[-surplus[row] :]] = 0
     return kept
-
-
-def _nucleus_edge(row: Floats, top_p: float) -> tuple[np.float32, int]:
-    """The smallest weight in the nucleus, and how many tokens of exactly this weight are too many.
-
-    Tokens below (1 − p) · total / V sum to at most (1 − p) · total, so none of them can be in the nucleus; a peaked
-    distribution is decided by far fewer. Only what may be in it is sorted.
-    """
-    total = float(row.sum())
-    wanted = top_p * total
-    floor = min((1.0 - top_p) * total / len(row), 1.0)
-    for threshold in (0.03, 0.0003, 0.0):
-        rising = row[row >= np.float32(max(threshold, floor))]
-        if threshold <= floor or float(rising.sum()) > wanted:
-            break
-    rising.sort()
-    cumulative = rising[::-1].cumsum(dtype=np.float64)
-    size = min(int(cumulative.searchsorted(wanted)) + 1, len(rising))
-    edge = rising[len(rising) - size]
-    return edge, len(rising) - size - int(rising.searchsorted(edge))
 
 
 def keep_min_p(weights: Floats, min_p: float) -> Floats:

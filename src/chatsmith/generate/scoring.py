@@ -76,7 +76,8 @@ def _score_group(
         row[: window.end - window.start] = torch.tensor(texts[window.text][window.start : window.end])
     ids = ids.to(model.device)
     hidden = model.hidden(ids)
-    rows, before = [], []
+    rows: list[int] = []
+    before: list[int] = []
     for row, window in enumerate(group):
         rows += [row] * (window.end - window.fresh)
         before += range(window.fresh - 1 - window.start, window.end - 1 - window.start)

@@ -1,0 +1,340 @@
+"""A model you can talk with: `chatsmith.load("folder")`, then write, chat, next and score."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import torch
+
+from chatsmith.errors import RequestError
+from chatsmith.generate.engine import Engine
+from chatsmith.generate.requests import Request
+from chatsmith.generate.sampling import Sampling
+from chatsmith.look.answers import Answer, Reply, Score, Stream, Writing
+from chatsmith.look.next import NextReport, next_tokens
+from chatsmith.look.render import Column, Table
+from chatsmith.models.decoder import Decoder
+from chatsmith.specs import ModelSpec
+from chatsmith.store.folder import load_model
+from chatsmith.text.chat import Message, encode_conversation
+from chatsmith.text.tokenizer import SPECIALS, Tokenizer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+# What generation_config.json calls the settings of `Sampling`.
+_PUBLISHED = {
+    "temperature": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+    "max_new_tokens": "max_tokens",
+}
+
+
+def load(
+    folder: str | Path, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> LanguageModel:
+    """Load a model folder, made by chatsmith or published in Hugging Face layout.
+
+    `device` is the GPU where there is one, else the CPU; `dtype` None keeps the weights as they are stored. Raises
+    `RequestError` when a part is missing or unknown, `WorkError` when one is damaged.
+    """
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = load_model(Path(folder), device=device, dtype=dtype)
+    return LanguageModel(
+        loaded.model,
+        loaded.tokenizer,
+        generation=loaded.generation,
+        provenance=loaded.provenance,
+        name=Path(folder).resolve().name,
+    )
+
+
+class LanguageModel:
+    """A decoder and its tokenizer, with everything one may ask of them.
+
+    Settings of `Sampling` (temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, max_tokens) may be given
+    to each call by name; what is left out is the model's published setting (`generation`), else the library's default.
+    """
+
+    def __init__(
+        self,
+        model: Decoder,
+        tokenizer: Tokenizer,
+        *,
+        generation: Mapping[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        name: str = "model",
+    ) -> None:
+        self.engine = Engine(model, tokenizer)
+        self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.generation, self.provenance = dict(generation or {}), dict(provenance or {})
+        self.sampling = published_sampling(self.generation)
+        self.begin = document_start(tokenizer)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The shape of the model."""
+        return self.model.spec
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the shape, the weights and the vocabulary: equal for equal models, wherever they are stored."""
+        digest = hashlib.sha256(f"{self.spec!r}\n{self.tokenizer.fingerprint}\n".encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def prompt_ids(self, text: str) -> list[int]:
+        """The ids a text is continued from: the token that begins documents, where the model wants one, and the text.
+
+        An empty text begins a new document.
+        """
+        ids = [*self.begin, *self.tokenizer.encode(text)]
+        return ids or [self.tokenizer.end_of_text]
+
+    @overload
+    def write(
+        self, text: str = "", *, samples: int = 1, stream: Literal[False] = False, **sampling: Any
+    ) -> Writing: ...
+
+    @overload
+    def write(self, text: str = "", *, samples: int = 1, stream: Literal[True], **sampling: Any) -> Stream: ...
+
+    def write(self, text: str = "", *, samples: int = 1, stream: bool = False, **sampling: Any) -> Writing | Stream:
+        """Continue a text; with an empty one, begin a document.
+
+        `samples` answers are drawn at once, each with a seed of its own that gives it again. With `stream` the pieces
+        of one answer come as they are made.
+        """
+        settings = Sampling.of(self.sampling, **sampling)
+        request = Request(tuple(self.prompt_ids(text)), settings, samples)
+        if stream:
+            if samples != 1:
+                raise RequestError("only one sample can be streamed", "leave out stream, or ask for one sample")
+            return Stream(self.engine.stream([request]))
+        answers = tuple(Answer.of(done) for done in self.engine.complete([request]))
+        return Writing(text, answers, settings)
+
+    def complete(
+        self,
+        prompts: Sequence[str | Iterable[Message]],
+        max_tokens: int = 200,
+        stop: Sequence[str] = (),
+        *,
+        temperature: float = 0.0,
+        **sampling: Any,
+    ) -> list[str]:
+        """What follows each prompt, worked on together: a text is continued, a conversation answered.
+
+        The likeliest tokens are taken unless `temperature` says otherwise.
+        """
+        settings = Sampling.of(
+            self.sampling, max_tokens=max_tokens, stop=tuple(stop), temperature=temperature, **sampling
+        )
+        requests = [
+            Request(tuple(self.prompt_ids(prompt)), settings)
+            if isinstance(prompt, str)
+            else self.chat_request(tuple(prompt), settings)
+            for prompt in prompts
+        ]
+        return [done.text for done in self.engine.complete(requests)]
+
+    @cached_property
+    def _turn_ends(self) -> frozenset[int]:
+        """What ends a reply: the tokenizer's own endings, and any sign that someone else's turn begins."""
+        roles = {self.tokenizer.specials[name] for name in SPECIALS if name in self.tokenizer.specials}
+        return self.tokenizer.stop_ids | roles
+
+    def chat_request(self, messages: Sequence[Message], sampling: Sampling) -> Request:
+        """What to ask the engine for the next reply in a conversation."""
+        return Request(tuple(self.chat_ids(messages)), sampling, stop_ids=self._turn_ends)
+
+    def chat_ids(self, messages: Sequence[Message]) -> list[int]:
+        """The ids of a conversation up to where the model's words begin."""
+        if not self.tokenizer.chat_template:
+            raise RequestError(
+                f"{self.name} has no chat template: it was not taught to talk",
+                "use write to continue a text, or tune it to chat first",
+            )
+        ids, _ = encode_conversation(self.tokenizer, tuple(messages), add_generation_prompt=True)
+        return ids
+
+    @overload
+    def chat(
+        self, messages: str | Iterable[Message | Mapping[str, str]], *, stream: Literal[False] = False, **sampling: Any
+    ) -> Reply: ...
+
+    @overload
+    def chat(
+        self, messages: str | Iterable[Message | Mapping[str, str]], *, stream: Literal[True], **sampling: Any
+    ) -> Stream: ...
+
+    def chat(
+        self, messages: str | Iterable[Message | Mapping[str, str]], *, stream: bool = False, **sampling: Any
+    ) -> Reply | Stream:
+        """Answer a conversation: one text from the user, or all messages so far (nothing is remembered between calls).
+
+        Messages are `Message(role, content)` or mappings with these keys. For a talk that remembers, see
+        `conversation`. Raises `RequestError` for a model without a chat template.
+        """
+        settings = Sampling.of(self.sampling, **sampling)
+        request = self.chat_request(read_messages(messages), settings)
+        if stream:
+            return Stream(self.engine.stream([request]))
+        [done] = self.engine.complete([request])
+        return Reply(Answer.of(done), settings)
+
+    def conversation(self, system: str = "", **sampling: Any) -> Dialogue:
+        """A talk that remembers what was said; `sampling` holds for all of it."""
+        return Dialogue(self, system, **sampling)
+
+    def next(self, text: str = "", *, top: int = 10, steps: int = 1, **sampling: Any) -> NextReport:
+        """The ranked next tokens with probability and bits, before and after temperature and the other stages.
+
+        With `steps` the likeliest token is added each time and the text grows.
+        """
+        begin = self.begin if text else self.prompt_ids("")
+        settings = Sampling.of(self.sampling, **sampling)
+        return next_tokens(self.engine, text, begin=begin, sampling=settings, top=top, steps=steps)
+
+    def score(self, text: str) -> Score:
+        """How well the model foresees a text, from its first token on: bits per byte, perplexity, every logprob."""
+        ids = self.tokenizer.encode(text)
+        if not ids:
+            raise RequestError("an empty text has no score", "give at least one character")
+        begin = self.prompt_ids("")
+        logprobs = self.engine.score(begin + ids)[len(begin) - 1 :]
+        pieces = tuple(self.tokenizer.token_text(token) for token in ids)
+        return Score(text, tuple(ids), pieces, tuple(logprobs.tolist()))
+
+    def table(self) -> Table:
+        """What this model is, in a few rows."""
+        spec, data = self.spec, self.model.embed.weight
+        shape = f"{spec.layers} layers of width {spec.width}, {spec.heads} heads"
+        rows = (
+            ("parameters", f"{spec.parameters:,} ({str(data.dtype).removeprefix('torch.')}, {data.device})"),
+            ("shape", f"{spec.architecture or 'own'}: {shape}"),
+            ("context", f"{spec.context:,} tokens"),
+            ("vocabulary", f"{self.tokenizer.vocab_size:,} tokens"),
+            ("talks", "yes" if self.tokenizer.chat_template else "no, it continues texts"),
+        )
+        return Table(self.name, (Column("", "left"), Column("", "left", wrap=True)), rows)
+
+    def __repr__(self) -> str:
+        talks = "talks" if self.tokenizer.chat_template else "writes"
+        return f"<LanguageModel {self.name}: {self.spec.parameters:,} parameters, {talks}>"
+
+    def __rich__(self) -> RenderableType:
+        return self.table().rich()
+
+    def _repr_html_(self) -> str:
+        return self.table().html()
+
+
+class Dialogue:
+    """A talk with a model that remembers: `messages` is what was said so far.
+
+    When the context is full the oldest messages are left out of what the model reads (never the system message), a
+    user's turn with its reply at a time; `dropped` and the reply say how many, and `messages` keeps them all.
+    """
+
+    def __init__(self, model: LanguageModel, system: str = "", **sampling: Any) -> None:
+        self.model = model
+        self.sampling = Sampling.of(model.sampling, **sampling)
+        self.messages: list[Message] = [Message("system", system)] if system else []
+        self._first = len(self.messages)
+        self.dropped = 0
+        model.chat_ids(self.messages)
+
+    @overload
+    def say(self, text: str, *, stream: Literal[False] = False, **sampling: Any) -> Reply: ...
+
+    @overload
+    def say(self, text: str, *, stream: Literal[True], **sampling: Any) -> Iterator[str]: ...
+
+    def say(self, text: str, *, stream: bool = False, **sampling: Any) -> Reply | Iterator[str]:
+        """Say something and get the reply; with `stream`, the pieces of the reply as they are made.
+
+        A reply that is not read to its end is remembered as far as it was read.
+        """
+        settings = Sampling.of(self.sampling, **sampling)
+        asked = Message("user", text)
+        pieces = Stream(self.model.engine.stream([self._fit(asked, settings)]))
+        if stream:
+            return self._remember(asked, pieces)
+        reply = Reply(pieces.answer, settings, self.dropped)
+        self.messages += [asked, Message("assistant", reply.text)]
+        return reply
+
+    def _remember(self, asked: Message, pieces: Stream) -> Iterator[str]:
+        said: list[str] = []
+        try:
+            for piece in pieces:
+                said.append(piece)
+                yield piece
+        finally:
+            self.messages += [asked, Message("assistant", "".join(said))]
+
+    def _fit(self, asked: Message, settings: Sampling) -> Request:
+        """As much of the talk as leaves room for a reply; sets `dropped`, the number of messages left out."""
+        context = self.model.spec.context
+        room = context - min(settings.max_tokens, max(context // 4, 1))
+        system, turns = self.messages[: self._first], self.messages[self._first :]
+        for start in range(0, len(turns) + 1, 2):
+            request = self.model.chat_request([*system, *turns[start:], asked], settings)
+            if len(request.prompt) <= room:
+                self.dropped = start
+                return request
+        raise RequestError(
+            f"this message alone takes {len(request.prompt)} tokens; the context of {context} holds {room} and a reply",
+            "say it in fewer words, or in parts",
+        )
+
+
+def read_messages(messages: str | Iterable[Message | Mapping[str, str]]) -> tuple[Message, ...]:
+    """Messages from a text of the user, or from messages and mappings with `role` and `content`."""
+    if isinstance(messages, str):
+        return (Message("user", messages),)
+    found = []
+    for message in messages:
+        if isinstance(message, Mapping):
+            unknown = set(message) ^ {"role", "content"}
+            if unknown:
+                raise RequestError(f"a message has role and content, not {', '.join(sorted(map(str, message)))}")
+            message = Message(message["role"], message["content"])  # type: ignore[arg-type]
+        if message.role not in ("system", "user", "assistant") or not isinstance(message.content, str):
+            raise RequestError(f"a message from {message.role!r} cannot be read", "roles: system, user, assistant")
+        found.append(message)
+    if not found:
+        raise RequestError("there are no messages to answer", "give at least one from the user")
+    return tuple(found)
+
+
+def document_start(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The ids before every text: Llama's begin-of-text, say, or none.
+
+    In the vocabularies we train it is the end of the document before: a text is read as the beginning of one.
+    """
+    if tokenizer.begin_of_text is not None:
+        return (tokenizer.begin_of_text,)
+    return (tokenizer.end_of_text,) if tokenizer.specials.keys() >= set(SPECIALS) else ()
+
+
+def published_sampling(generation: Mapping[str, Any]) -> Sampling:
+    """The sampling settings that a generation_config.json publishes; what it does not name is the library's default.
+
+    One that says `do_sample: false` asks for the likeliest tokens.
+    """
+    given = {ours: generation[theirs] for theirs, ours in _PUBLISHED.items() if generation.get(theirs) is not None}
+    if generation.get("do_sample") is False:
+        given["temperature"] = 0.0
+    return Sampling.of(None, **given)

@@ -1,0 +1,46 @@
+"""`import chatsmith` is light, and says what there is."""
+
+from __future__ import annotations
+
+import pydoc
+import subprocess
+import sys
+
+import pytest
+
+import chatsmith
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    heavy = "torch numpy rich jinja2 transformers tokenizers tiktoken cyclopts".split()
+    code = f"import sys, chatsmith; chatsmith.ModelSpec; print([name for name in {heavy} if name in sys.modules])"
+    assert run(code) == "[]\n"
+
+
+def test_sampling_and_specs_need_no_torch() -> None:
+    assert run("import sys, chatsmith as c; c.Sampling(), c.preset('gpt2-124m'); print('torch' in sys.modules)") == "False\n"
+
+
+def test_every_public_name_is_there() -> None:
+    for name in chatsmith.__all__:
+        assert getattr(chatsmith, name) is not None
+    assert sorted(dir(chatsmith)) == sorted(chatsmith.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        _ = chatsmith.lod
+
+
+@pytest.mark.parametrize("before", ["", "from chatsmith.new import new; ", "import chatsmith.new; "])
+def test_new_is_a_module_and_a_function(before: str) -> None:
+    assert run(f"{before}import chatsmith; print(callable(chatsmith.new), chatsmith.new.new.__name__)") == "True new\n"
+
+
+def test_help_shows_how_to_begin() -> None:
+    text = pydoc.render_doc(chatsmith, renderer=pydoc.plaintext)
+    assert 'model = chatsmith.load("my-model")' in text
+    assert "class LanguageModel" in text

@@ -1,0 +1,212 @@
+"""A loaded model: write, chat, next, score, and how they show themselves."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+import chatsmith
+from chatsmith.errors import RequestError
+from chatsmith.language_model import Dialogue, LanguageModel, document_start, published_sampling, read_messages
+from chatsmith.store.folder import save_model
+from chatsmith.text.chat import Message
+from chatsmith.text.tokenizer import Tokenizer
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from tiny import tiny_model, tiny_tokenizer
+
+FULL = {"max_tokens": 12, "seed": 1, "temperature": 1.0}
+
+
+@pytest.fixture(scope="module")
+def model() -> LanguageModel:
+    return LanguageModel(tiny_model(context=256), tiny_tokenizer(), name="tiny")
+
+
+def shown(thing: object, width: int = 100) -> str:
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(thing)
+    return capture.get()
+
+
+def test_load_gives_the_saved_model(tmp_path: Path, model: LanguageModel) -> None:
+    save_model(tmp_path / "m", model.model, model.tokenizer, provenance={"seed": 7}, generation={"temperature": 0.3})
+    loaded = chatsmith.load(tmp_path / "m")
+    assert loaded.fingerprint == model.fingerprint
+    assert loaded.spec == model.spec
+    assert loaded.sampling.temperature == 0.3
+    assert loaded.provenance["seed"] == 7
+    assert loaded.name == "m"
+    assert loaded.write("the", **FULL).text == model.write("the", **FULL).text
+    with pytest.raises(RequestError, match="config.json"):
+        chatsmith.load(tmp_path)
+
+
+def test_the_fingerprint_follows_the_weights(model: LanguageModel) -> None:
+    other = tiny_model(context=256)
+    with torch.no_grad():
+        other.norm.weight[3] += 1e-6
+    assert LanguageModel(other, tiny_tokenizer()).fingerprint != model.fingerprint
+    assert len(LanguageModel(other.bfloat16(), tiny_tokenizer()).fingerprint) == 64
+
+
+def test_writing_one_and_several(model: LanguageModel) -> None:
+    one = model.write("the sea", **FULL)
+    assert str(one) == "the sea" + one.text
+    several = model.write("the sea", samples=3, **FULL)
+    assert several.texts[0] == one.text
+    assert len(set(several.texts)) == 3
+    again = [model.write("the sea", **FULL | {"seed": answer.seed}).text for answer in several.answers]
+    assert again == several.texts
+    assert str(several).count("the sea") == 3
+    assert "sample 3" in shown(several)
+    assert "temperature 1" in shown(one)
+    html = several._repr_html_()
+    assert html.count("sample ") == 3
+    assert json.loads(json.dumps(several.to_mapping()))["answers"][1]["text"] == several.texts[1]
+
+
+def test_a_text_begins_a_document(model: LanguageModel) -> None:
+    assert model.prompt_ids("the") == [0, 262]
+    assert model.prompt_ids("") == [0]
+    assert model.write("", **FULL).answers[0].ids
+
+
+def test_special_tokens_in_a_prompt_are_text(model: LanguageModel) -> None:
+    assert 0 not in model.prompt_ids("<|endoftext|>")[1:]
+
+
+def test_streaming_gives_the_same_text(model: LanguageModel) -> None:
+    whole = model.write("the sea", **FULL)
+    stream = model.write("the sea", stream=True, **FULL)
+    assert "".join(stream) == whole.text
+    assert stream.answer == whole.answers[0]
+    assert model.write("the sea", stream=True, **FULL).answer == whole.answers[0]
+    with pytest.raises(RequestError, match="only one sample can be streamed"):
+        model.write("the sea", samples=2, stream=True)
+
+
+def test_complete_many_texts_and_conversations(model: LanguageModel) -> None:
+    asked = ["the", (Message("user", "and?"),), "in"]
+    texts = model.complete(asked, max_tokens=8, stop=("\n",))
+    assert texts[0] == model.write("the", temperature=0, max_tokens=8, stop="\n").text
+    assert texts[1] == model.chat("and?", temperature=0, max_tokens=8, stop="\n").text
+
+
+def test_unknown_settings_are_named(model: LanguageModel) -> None:
+    with pytest.raises(RequestError, match="no sampling setting called 'temprature'"):
+        model.write("x", temprature=1)
+
+
+def test_score_is_the_surprise_of_every_token(model: LanguageModel) -> None:
+    score = model.score("the sea and\n")
+    ids = [0, *model.tokenizer.encode("the sea and\n")]
+    with torch.inference_mode():
+        logprobs = torch.log_softmax(model.model(torch.tensor([ids]))[0, :, :268].double(), -1)
+    nats = -sum(float(logprobs[place, token]) for place, token in enumerate(ids[1:]))
+    assert score.nats == pytest.approx(nats, rel=1e-5)
+    assert score.bits_per_byte == pytest.approx(nats / math.log(2) / 12, rel=1e-5)
+    assert score.perplexity == pytest.approx(math.exp(nats / (len(ids) - 1)), rel=1e-5)
+    assert "bits per byte" in str(score)
+    assert "bits per byte" in shown(score)
+    assert score._repr_html_().count("<span title") == len(ids) - 1
+    assert json.dumps(score.to_mapping())
+    with pytest.raises(RequestError, match="empty text"):
+        model.score("")
+
+
+def test_next_with_and_without_text(model: LanguageModel) -> None:
+    assert len(model.next("the", top=4).tokens) == 4
+    assert model.next("").steps[0].text == ""
+
+
+def test_chat_from_text_messages_and_mappings(model: LanguageModel) -> None:
+    asked = [Message("system", "Be kind."), Message("user", "Hello")]
+    reply = model.chat(asked, **FULL)
+    assert reply.text == model.chat([{"role": m.role, "content": m.content} for m in asked], **FULL).text
+    assert "".join(model.chat(asked, stream=True, **FULL)) == reply.text
+    assert str(reply) == reply.text
+    assert "seed 1" in shown(reply)
+    assert "seed 1" in reply._repr_html_()
+    assert json.dumps(reply.to_mapping())
+    for bad in ([], [{"role": "user"}], [{"role": "judge", "content": "x"}]):
+        with pytest.raises(RequestError):
+            model.chat(bad)
+
+
+def test_a_reply_ends_where_another_turn_would_begin(model: LanguageModel) -> None:
+    assert model.chat_request([Message("user", "x")], model.sampling).stop_ids == frozenset(range(5))
+
+
+def test_a_conversation_remembers(model: LanguageModel) -> None:
+    talk = model.conversation("Be kind.", **FULL)
+    first = talk.say("Hello")
+    second = talk.say("And?")
+    roles = [message.role for message in talk.messages]
+    assert roles == ["system", "user", "assistant", "user", "assistant"]
+    assert second.text == model.chat(talk.messages[:4], **FULL).text
+    assert first.text == talk.messages[2].content
+    assert (first.dropped, second.dropped) == (0, 0)
+
+
+def test_a_streamed_reply_is_remembered_as_far_as_it_was_read(model: LanguageModel) -> None:
+    talk, twin = model.conversation(**FULL), model.conversation(**FULL)
+    pieces = talk.say("Hello", stream=True)
+    text = next(pieces)
+    pieces.close()  # type: ignore[attr-defined]
+    assert talk.messages[-1] == Message("assistant", text)
+    assert "".join(twin.say("Hello", stream=True)) == model.conversation(**FULL).say("Hello").text
+
+
+def test_a_full_context_drops_the_oldest_turns_and_says_so(model: LanguageModel) -> None:
+    talk = model.conversation("Be kind.", **FULL)
+    replies = [talk.say("x" * 60) for _ in range(8)]
+    assert replies[0].dropped == 0
+    assert replies[-1].dropped >= 2
+    assert replies[-1].dropped == talk.dropped
+    assert replies[-1].dropped % 2 == 0
+    assert "no longer fitted the context" in shown(replies[-1])
+    assert len(talk.messages) == 17
+    kept = [talk.messages[0], *talk.messages[1 + talk.dropped : -1]]
+    assert replies[-1].text == model.chat(kept, **FULL).text
+    with pytest.raises(RequestError, match="this message alone takes"):
+        talk.say("y" * 400)
+    assert len(talk.messages) == 17
+
+
+def test_a_model_that_cannot_talk_says_what_it_can() -> None:
+    silent = LanguageModel(tiny_model(), tiny_tokenizer(talks=False), name="silent")
+    for ask in (lambda: silent.chat("hi"), lambda: Dialogue(silent)):
+        with pytest.raises(RequestError, match="silent has no chat template") as caught:
+            ask()
+        assert "write" in (caught.value.hint or "")
+
+
+def test_what_comes_before_a_text() -> None:
+    llama = Tokenizer(
+        tiny_tokenizer()._document, {"bos_token": "<|system|>", "eos_token": "<|end|>", "add_bos_token": True}
+    )
+    assert document_start(llama) == (1,)
+    assert document_start(tiny_tokenizer()) == (0,)
+
+
+def test_published_settings_are_the_defaults() -> None:
+    published = {"temperature": 0.6, "top_k": 20, "top_p": 0.95, "max_new_tokens": 64, "eos_token_id": 0, "min_p": None}
+    found = published_sampling(published)
+    assert (found.temperature, found.top_k, found.top_p, found.max_tokens, found.min_p) == (0.6, 20, 0.95, 64, 0.0)
+    assert published_sampling({"do_sample": False}).temperature == 0
+
+
+def test_the_model_shows_what_it_is(model: LanguageModel) -> None:
+    assert "parameters" in repr(model)
+    assert "256 tokens" in shown(model)
+    assert "268 tokens" in model._repr_html_()
+    assert read_messages("hi") == (Message("user", "hi"),)

@@ -1,0 +1,45 @@
+"""A vocabulary and models small enough to make in a test: bytes, a few merges, random weights."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+from chatsmith.models.decoder import Decoder
+from chatsmith.specs import ModelSpec, modern
+from chatsmith.text.chat import CHAT_TEMPLATE
+from chatsmith.text.tokenizer import SPECIALS, Tokenizer
+from chatsmith.text.tokenizer_files import byte_level_document, bytes_to_token
+from chatsmith.text.tokenizer_words import GPT2
+
+_MERGES = [(b"t", b"h"), (b"th", b"e"), (b" ", b"the"), (b"a", b"n"), (b"an", b"d"), (b" ", b"and"), (b"i", b"n")]
+
+
+@cache
+def tiny_tokenizer(*, talks: bool = True) -> Tokenizer:
+    """The five special tokens, the 256 bytes and seven merges: 268 ids."""
+    names = [*SPECIALS, *(bytes_to_token(bytes([value])) for value in range(256))]
+    names += [bytes_to_token(left + right) for left, right in _MERGES]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    merges = [(bytes_to_token(left), bytes_to_token(right)) for left, right in _MERGES]
+    document = byte_level_document(vocabulary, merges, GPT2, {name: vocabulary[name] for name in SPECIALS})
+    config = {"eos_token": "<|endoftext|>"} | ({"chat_template": CHAT_TEMPLATE} if talks else {})
+    return Tokenizer(document, config)
+
+
+def tiny_spec(kind: str = "qwen3", context: int = 64) -> ModelSpec:
+    """Two layers of width 32 over 320 rows, of which the last 52 belong to no token."""
+    if kind == "qwen3":
+        return modern(vocab_size=320, context=context, width=32, layers=2, heads=4, kv_heads=2, tied=False)
+    band = 5 if kind == "banded" else None
+    return ModelSpec(vocab_size=320, context=context, width=32, layers=2, heads=4, band=band, tied=False)
+
+
+def tiny_model(kind: str = "qwen3", context: int = 64, seed: int = 0, spread: float = 15.0) -> Decoder:
+    """A random model; `spread` scales its output matrix so that its guesses are neither flat nor certain."""
+    model = Decoder(tiny_spec(kind, context))
+    model.init_weights(seed)
+    with torch.no_grad():
+        model.head.weight.mul_(spread)
+    return model.eval()
