@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cyclopts import App
 
@@ -55,14 +57,13 @@ def recipe() -> str:
     parts = [_NOTE, "# The recipe\n", "The keys of a recipe file, table by table.\n"]
     for name, kind in _tables("", Recipe):
         parts.append(f"## {name or 'At the top'}\n")
-        parts.append(_cleaned(kind) + "\n")
-        parts.append(_fields(kind))
+        parts.append(_section(kind))
     return "\n".join(parts)
 
 
 def models() -> str:
     """docs/reference/models.md"""
-    parts = [_NOTE, "# Models\n", "## The shape\n", _cleaned(ModelSpec) + "\n", _fields(ModelSpec), "## Presets\n"]
+    parts = [_NOTE, "# Models\n", "## The shape\n", _section(ModelSpec), "## Presets\n"]
     rows = []
     for name, spec in PRESETS.items():
         sizes = (spec.layers, spec.width, spec.heads, spec.context)
@@ -73,7 +74,7 @@ def models() -> str:
 
 def sampling() -> str:
     """docs/reference/sampling.md"""
-    return "\n".join([_NOTE, "# Sampling\n", _cleaned(Sampling) + "\n", _fields(Sampling)])
+    return "\n".join([_NOTE, "# Sampling\n", _section(Sampling)])
 
 
 PAGES = {
@@ -86,24 +87,31 @@ PAGES = {
 
 
 def _arguments(app: App, command: str) -> Iterator[Any]:
-    for argument in app[command].assemble_argument_collection():
+    for argument in app[command].assemble_argument_collection(default_parameter=app.default_parameter):
         if argument.parse and argument.show:
             yield argument
 
 
 def _usage(argument: Any) -> str:
-    """`PATH…`, `--json`, `--top-k INT` or `--shell {bash,zsh}`."""
-    hint = argument.hint
+    """`PATHS…`, `--json`, `--top-k INT`, `{bash,zsh,fish}` or `--set STR (repeatable)`."""
+    hint, many = _bare(argument.hint)
     names = [name for name in argument.names if name.startswith("-")]
-    many = getattr(hint, "__origin__", None) in (tuple, list)
-    if not names:
-        return argument.name.upper().replace("-", "_") + ("…" if many else "")
-    kind = hint.__args__[0] if many else hint
-    value = "" if kind is bool else " " + getattr(kind, "__name__", str(kind)).upper()
     choices = argument.get_choices()
-    if choices:
-        value = " {" + ",".join(choices) + "}"
+    value = "{" + ",".join(choices) + "}" if choices else hint.__name__.upper()
+    if not names:
+        shown = value if choices else argument.name.upper().replace("-", "_")
+        return shown + ("…" if many else "")
+    value = "" if hint is bool else " " + value
     return " ".join(names) + value + (" (repeatable)" if many else "")
+
+
+def _bare(hint: Any) -> tuple[type, bool]:
+    """The plain type of a hint, and whether several are taken."""
+    if isinstance(hint, types.UnionType) or get_origin(hint) is Union:
+        return _bare(next(one for one in get_args(hint) if one is not type(None)))
+    if get_origin(hint) in (tuple, list):
+        return _bare(get_args(hint)[0])[0], True
+    return (str if get_origin(hint) is Literal else hint), False
 
 
 def _tables(name: str, kind: type) -> Iterator[tuple[str, type]]:
@@ -116,29 +124,45 @@ def _tables(name: str, kind: type) -> Iterator[tuple[str, type]]:
             yield from _tables(f"[[{dotted}]]" if inner is not hint else f"[{dotted}]", inner)
 
 
-def _fields(kind: type) -> str:
+def _section(kind: type) -> str:
+    """A dataclass: its docstring, and a table of its fields with what an "Attributes:" part says of them."""
+    text, meanings = _docstring(kind)
     hints = get_type_hints(kind)
     rows = []
     for field in dataclasses.fields(kind):
-        rows.append((f"`{field.name}`", _type_text(hints[field.name]), _default_text(field)))
-    return _table(("key", "type", "default"), rows)
+        row = (f"`{field.name}`", f"`{_type_text(hints[field.name])}`", _default_text(field))
+        rows.append((*row, meanings[field.name]) if meanings else row)
+    head = ("key", "type", "default", "meaning") if meanings else ("key", "type", "default")
+    return text + "\n\n" + _table(head, rows)
+
+
+def _docstring(kind: type) -> tuple[str, dict[str, str]]:
+    text, _, attributes = inspect.cleandoc(kind.__doc__ or "").partition("\n\nAttributes:\n")
+    meanings: dict[str, str] = {}
+    for line in attributes.splitlines():
+        name, colon, meaning = line.strip().partition(": ")
+        if line.startswith("    ") and not line.startswith("     ") and colon:
+            meanings[last := name] = meaning
+        else:
+            meanings[last] += " " + line.strip()
+    return text, meanings
 
 
 def _type_text(hint: Any) -> str:
-    text = hint.__name__ if isinstance(hint, type) and not getattr(hint, "__args__", None) else str(hint)
-    for name in ("typing.", "pathlib.", "chatsmith.train.recipe.", "chatsmith.specs."):
-        text = text.replace(name, "")
-    return "`" + text.replace("|", "or") + "`"
+    if get_origin(hint) is Literal:
+        return " or ".join(f'"{choice}"' for choice in get_args(hint))
+    if isinstance(hint, types.UnionType) or get_origin(hint) is Union:
+        return _type_text(next(one for one in get_args(hint) if one is not type(None)))
+    if get_origin(hint) in (tuple, list):
+        return "list of " + _type_text(get_args(hint)[0])
+    return "table" if get_origin(hint) is dict or dataclasses.is_dataclass(hint) else hint.__name__
 
 
 def _default_text(field: dataclasses.Field) -> str:
     if field.default is not dataclasses.MISSING:
-        return f"`{field.default!r}`"
+        empty = field.default is None or field.default == ()
+        return "" if empty else f"`{json.dumps(field.default)}`"
     return "required" if field.default_factory is dataclasses.MISSING else ""
-
-
-def _cleaned(kind: type) -> str:
-    return inspect.cleandoc(kind.__doc__ or "")
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -219,6 +219,18 @@ def measure_gemm(
     return best
 
 
+def measure_peak(compute: str = "auto", seconds: float = 0.5) -> float:
+    """The matrix rate in FLOP/s that training can be measured against, on the device it would use.
+
+    `compute` is the precision of the layers; for "auto" it is the faster of float32 and bfloat16.
+    """
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kinds = ("float32", "bfloat16") if compute == "auto" else (compute,)
+    return max(measure_gemm(kind, seconds, device=device) for kind in kinds)
+
+
 def measure_bandwidth(seconds: float = 0.3, threads: int | None = None, device: str = "cpu") -> float:
     """The best rate of reading memory in bytes/s, by the largest of far more floats than any cache holds."""
     import torch

@@ -91,7 +91,7 @@ def _version() -> str:
 
 
 def _shown_default(value: object) -> str | None:
-    return None if value is False or value == () else str(value)
+    return None if value is None or value is False or value == () else str(value)
 
 
 def _bare() -> int:
@@ -104,13 +104,22 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line (without the program's name) and return its exit code; never raises but on `SystemExit`."""
     tokens, debug = _take_debug(arguments)
     try:
-        code = _guarded(lambda: build(tokens[0] if tokens else None)(tokens), tokens, debug)
+        code = _guarded(lambda: _dispatch(tokens), tokens, debug)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
         # The reader has gone, as in `chatsmith … | head`. Python would complain once more while it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # what a program ended by SIGPIPE leaves in the shell
+
+
+def _dispatch(tokens: Sequence[str]) -> object:
+    app = build(tokens[0] if tokens else None)
+    if {"--help", "-h"} & set(tokens):
+        from chatsmith.cli.console import out
+
+        return app(tokens, console=out())
+    return app(tokens)
 
 
 def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:

@@ -12,34 +12,51 @@ import math
 import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from chatsmith.look.render import plain as safe
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Control characters, which would let a text move the cursor or write into the title bar; newline and tab are harmless.
-_CONTROLS = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {127: "␡"}
-_CONTROLS |= dict.fromkeys(range(0x80, 0xA0), "�")
+__all__ = [
+    "bytes_text",
+    "err",
+    "jsonable",
+    "out",
+    "print_error",
+    "print_json",
+    "safe",
+    "say",
+    "seconds_text",
+    "write_text",
+]
+_PIPED_WIDTH = 100
 
 
 @cache
 def out() -> Console:
     """The console of results (stdout); plain where it is not a terminal."""
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False, emoji=False, width=_piped_width(sys.stdout.isatty()))
+    return _console(stderr=False)
 
 
 @cache
 def err() -> Console:
     """The console of progress and messages (stderr)."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, markup=False, emoji=False, width=_piped_width(sys.stderr.isatty()))
+    class Quiet(Console):
+        """rich would end the program when the reader of a pipe has gone; what to do then is the caller's to say."""
 
+        def on_broken_pipe(self) -> NoReturn:
+            raise BrokenPipeError
 
-def _piped_width(terminal: bool) -> int | None:
-    return None if terminal else 100
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Quiet(stderr=stderr, highlight=False, markup=False, emoji=False, width=None if terminal else _PIPED_WIDTH)
 
 
 def say(text: str) -> None:
@@ -63,18 +80,18 @@ def print_error(message: str, hint: str | None = None, word: str = "error: ") ->
 
 def print_json(value: Any) -> None:
     """A result as JSON on stdout: dataclasses as objects, paths as text, numbers that are not finite as null."""
-    json.dump(plain(value), sys.stdout, ensure_ascii=False, indent=2, allow_nan=False)
+    json.dump(jsonable(value), sys.stdout, ensure_ascii=False, indent=2, allow_nan=False)
     sys.stdout.write("\n")
 
 
-def plain(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """`value` as what JSON can say."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
+        return [jsonable(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, (str, int)) or value is None:
@@ -83,12 +100,7 @@ def plain(value: Any) -> Any:
         return value.decode("utf-8", errors="replace")
     if isinstance(value, Path):
         return str(value)
-    return plain(value.item()) if hasattr(value, "item") else str(value)
-
-
-def safe(text: str) -> str:
-    """Text that cannot steer the terminal: control characters other than newline and tab become visible signs."""
-    return text.translate(_CONTROLS)
+    return jsonable(value.item()) if hasattr(value, "item") else str(value)
 
 
 def write_text(text: str) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from chatsmith.errors import RequestError
+
+_MAX_STDIN = 16 * 2**20  # bytes; far beyond any context
 _SAMPLING = Group("Sampling", sort_key=9)
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
@@ -35,3 +39,15 @@ class SamplingFlags:
         """The settings that were given, by name."""
         pairs = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in pairs.items() if value is not None and value != ()}
+
+
+def given_text(text: str) -> str:
+    """The text of an argument; "-" means what is on stdin, without the line end that closes it."""
+    if text != "-":
+        return text
+    if sys.stdin is None or sys.stdin.isatty():
+        raise RequestError("no text was given", 'put it in quotes, as in "Once upon a time", or pipe it in')
+    data = sys.stdin.buffer.read(_MAX_STDIN + 1)
+    if len(data) > _MAX_STDIN:
+        raise RequestError(f"the text on stdin is longer than {_MAX_STDIN:,} bytes", "give a part of it")
+    return data.decode("utf-8", errors="replace").removesuffix("\n")

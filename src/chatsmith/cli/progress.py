@@ -74,6 +74,9 @@ class PlainView(Callback):
         """Say what is trained."""
         say(opening(start))
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def on_note(self, text: str) -> None:
         """Pass it on."""
         say(text)

@@ -1,0 +1,46 @@
+"""`chatsmith read`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from chatsmith.cli.options import Json
+
+
+def read(
+    path: Annotated[Path, Parameter(help="A file or a folder.")],
+    /,
+    *paths: Annotated[Path, Parameter(help="More of them.")],
+    field: Annotated[
+        str | None, Parameter(help="The field of JSON, CSV or Parquet records that holds the text.")
+    ] = None,
+    duplicates: Annotated[
+        Literal["keep", "exact", "near"], Parameter(help="Which documents that came before are dropped.")
+    ] = "near",
+    hidden: Annotated[bool, Parameter(help="Also read hidden files and folders.")] = False,
+    show: Annotated[int, Parameter(help="Print the beginnings of so many documents.")] = 0,
+    json: Json = False,
+) -> None:
+    """Read documents and list what is in them and what was skipped.
+
+    This is what `chatsmith new` will read from the same paths; nothing is written.
+    """
+    from chatsmith.cli.console import out, print_json, write_text
+    from chatsmith.text.documents import ReadReport, read_documents
+
+    report = ReadReport()
+    documents = read_documents([path, *paths], report=report, field=field, duplicates=duplicates, hidden=hidden)
+    for number, document in enumerate(documents):
+        if number < show and not json:
+            text = document.text or "\n".join(f"{turn.role}: {turn.content}" for turn in document.messages)
+            write_text(f"── {document.source}\n{text[:_BEGINNING].rstrip()}{'…' if len(text) > _BEGINNING else ''}\n\n")
+    if json:
+        print_json(report.to_json())
+    else:
+        out().print(report)
+
+
+_BEGINNING = 300  # characters

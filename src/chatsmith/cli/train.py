@@ -1,0 +1,130 @@
+"""`chatsmith train`"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from chatsmith.cli.options import Json
+from chatsmith.errors import RequestError
+
+if TYPE_CHECKING:
+    from chatsmith.models.decoder import Decoder
+    from chatsmith.text.tokenizer import Tokenizer
+    from chatsmith.train.callbacks import Outcome
+    from chatsmith.train.recipe import Recipe
+
+
+def train(
+    recipe: Annotated[Path, Parameter(help="A TOML recipe; with --resume, the folder of the run.")],
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(help="The folder to train into (default: the recipe's name).")] = None,
+    resume: Annotated[bool, Parameter(help="Go on from the newest intact checkpoint.")] = False,
+    overwrite: Annotated[bool, Parameter(help="Replace a model that the folder already holds.")] = False,
+    change: Annotated[
+        tuple[str, ...],
+        Parameter(name="--set", help="Change a setting: key=value, as in optimizer.learning_rate=3e-4."),
+    ] = (),
+    dry_run: Annotated[bool, Parameter(help="Print the whole recipe and the model's size, and train nothing.")] = False,
+    json: Json = False,
+) -> int:
+    """Train from a TOML recipe, or resume a run.
+
+    Ctrl-C ends the run after its step, with a checkpoint to resume from and a model folder that can be used.
+    """
+    from chatsmith.cli.console import print_json
+
+    chosen, folder = _chosen(recipe, out, resume, change)
+    if dry_run:
+        _describe(chosen, folder, json)
+        return 0
+    outcome = _run(chosen, folder, resume=resume, overwrite=overwrite)
+    if json:
+        print_json({"folder": folder, **_figures(outcome)})
+    return _farewell(outcome, json)
+
+
+def _chosen(recipe: Path, out: Path | None, resume: bool, changes: Sequence[str]) -> tuple[Recipe, Path]:
+    """The recipe and the folder that the arguments mean."""
+    from chatsmith.train.recipe import load_recipe
+
+    if recipe.is_dir():
+        names = [recipe / "recipe.toml", recipe / "chatsmith.toml"]
+        found = next((path for path in names if path.is_file()), None)
+        if found is None:
+            raise RequestError(f"{recipe} holds no training run", "name a recipe file, or the folder of a run")
+        if not resume and out is None:
+            raise RequestError(
+                f"{recipe} is the folder of a run",
+                f"go on with it: chatsmith train --resume {recipe}; or repeat it with --out into another folder",
+            )
+        return load_recipe(found, changes), out or recipe
+    loaded = load_recipe(recipe, changes)
+    return loaded, out or Path(loaded.name or recipe.stem)
+
+
+def _run(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool) -> Outcome:
+    from chatsmith import machine
+    from chatsmith.cli.progress import training_view
+    from chatsmith.train.run import train as run
+
+    view = training_view()
+    try:
+        return run(
+            recipe,
+            folder,
+            resume=resume,
+            overwrite=overwrite,
+            sampler=_continue,
+            callbacks=[view],
+            peak_flops=machine.measure_peak(recipe.precision.compute),
+        )
+    finally:
+        view.close()
+
+
+def _continue(model: Decoder, tokenizer: Tokenizer, prompts: Sequence[str], tokens: int) -> list[str]:
+    """Samples on the way: the same chance each time, so that what changes is what was learned."""
+    from chatsmith.language_model import LanguageModel
+
+    return LanguageModel(model, tokenizer).complete(prompts, tokens, temperature=0.7, seed=1)
+
+
+def _describe(recipe: Recipe, folder: Path, json: bool) -> None:
+    """What would be trained."""
+    from chatsmith.cli.console import print_json
+    from chatsmith.settings import to_mapping
+
+    spec = None if recipe.starts_from else recipe.spec(recipe.data.vocab_size or 512)
+    known = recipe.data.vocab_size is not None
+    parameters = spec.parameters if spec is not None and known else None
+    if json:
+        print_json({"folder": folder, "parameters": parameters, "recipe": to_mapping(recipe)})
+        return
+    print(recipe.to_toml())
+    if parameters is not None:
+        print(f"# {parameters:,} parameters, into {folder}")
+    else:
+        print(f"# into {folder}; the number of parameters follows from its vocabulary or the model it starts from")
+
+
+def _figures(outcome: Outcome) -> dict[str, object]:
+    names = ("steps", "tokens", "seconds", "loss", "held_out_loss", "bits_per_byte", "skipped_steps", "stopped")
+    return {name: getattr(outcome, name) for name in names}
+
+
+def _farewell(outcome: Outcome, json: bool) -> int:
+    """The next command to type; the exit code is the shell's for a run that a signal ended."""
+    from chatsmith.cli.console import say
+
+    if outcome.stopped is not None:
+        say(f"go on with: chatsmith train --resume {outcome.folder}")
+        return 128 + signal.Signals[outcome.stopped]
+    if not json:
+        say(f'try it: chatsmith write {outcome.folder} "…"')
+    return 0
