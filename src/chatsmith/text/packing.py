@@ -64,7 +64,7 @@ class WholeDocuments:
         ends = np.asarray(split.ends)
         starts = np.concatenate([[0], ends[:-1]])
         pieces = np.maximum(-(-(ends - starts - 1) // context), 1)
-        number = np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        number = np.arange(int(pieces.sum())) - np.repeat(_before(pieces), pieces)
         self._starts = np.repeat(starts, pieces) + number * context
         self._lengths = np.minimum(np.repeat(ends, pieces) - self._starts, self._capacity)
         home = best_fit(-np.sort(-self._lengths), self._capacity)
@@ -75,14 +75,20 @@ class WholeDocuments:
 
     def positions(self, epochs: np.ndarray, rows: np.ndarray) -> np.ndarray:
         out = np.full((len(rows), self._capacity), PADDING, dtype=np.int64)
-        for index, (epoch, row) in enumerate(zip(epochs.tolist(), rows.tolist(), strict=True)):
-            pieces = self._order(epoch)[self._slots[self._bounds[row] : self._bounds[row + 1]]]
-            # By hash: the packing itself would put long documents first in every row.
-            pieces = pieces[np.argsort(mix(pieces + row), kind="stable")]
+        for epoch in np.unique(epochs).tolist():
+            here = np.flatnonzero(epochs == epoch)
+            first = self._bounds[rows[here]]
+            counts = self._bounds[rows[here] + 1] - first
+            row = np.repeat(here, counts)
+            slots = np.repeat(first - _before(counts), counts) + np.arange(len(row))
+            pieces = self._order(epoch)[self._slots[slots]]
+            # By chance within each row: the packing itself would put long documents first in all of them.
+            pieces = pieces[np.lexsort((mix(pieces + epoch), row))]
             lengths = self._lengths[pieces]
-            before = np.cumsum(lengths) - lengths
-            filled = int(lengths.sum())
-            out[index, :filled] = np.repeat(self._starts[pieces] - before, lengths) + np.arange(filled)
+            within = np.arange(int(lengths.sum())) - np.repeat(_before(lengths), lengths)
+            total = np.add.reduceat(lengths, _before(counts))
+            places = _before(lengths) - np.repeat(_before(total), counts) + row * self._capacity
+            out.reshape(-1)[np.repeat(places, lengths) + within] = np.repeat(self._starts[pieces], lengths) + within
         return out
 
     def _order(self, epoch: int) -> np.ndarray:
@@ -93,6 +99,11 @@ class WholeDocuments:
             chance = mix(np.arange(len(self._lengths), dtype=np.uint64) ^ keys(self._seed, self._source, epoch, 2))
             self._orders[epoch] = np.lexsort((chance, -self._lengths))
         return self._orders[epoch]
+
+
+def _before(counts: np.ndarray) -> np.ndarray:
+    """The sum of all counts before each."""
+    return np.cumsum(counts) - counts
 
 
 def best_fit(lengths: np.ndarray, capacity: int) -> np.ndarray:
