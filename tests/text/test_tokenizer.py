@@ -1,0 +1,512 @@
+"""Encoding against the tokenizers library, OpenAI's and llama.cpp's known answers, and files that lie."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiktoken
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import pre_tokenizers
+
+from chatsmith.errors import RequestError
+from chatsmith.text import tokenizer_engines, tokenizer_words
+from chatsmith.text.bpe import train_tokenizer
+from chatsmith.text.tokenizer import SPECIALS, TextStream, Tokenizer
+from chatsmith.text.tokenizer_files import byte_level_document, bytes_to_token
+from chatsmith.text.tokenizer_words import GPT2, LLAMA3, QWEN2, Lexicon, words_of
+
+# Text that sits on the edges of the word patterns: clitics, digits, kinds of space, marks, letters of all sorts.
+EDGES = st.sampled_from([*"aZsStTlLreREvVmd''  \n\r\t12½(.-é़жſ中\u00a0\u3000\u2028", "'s", "'LL", " '", "\U0010ffff", "😀"])
+TEXTS = st.lists(EDGES, max_size=40).map("".join) | st.text(max_size=40)
+
+SAMPLE = (
+    "The sea otter's children don't sleep; they'll drift, and I'VE seen 12,345 of them in 2024!\n\n"
+    "\tdef f(x):\n\t\treturn x  # naïve café — слово 中文字 <|end|>\r\n   Well...   (Really?)\n"
+)
+
+
+def library(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
+    """The tokenizers library on the same file, its added tokens left out: text as text."""
+    return tokenizers.Tokenizer.from_str(json.dumps(tokenizer._document | {"added_tokens": []}))
+
+
+@pytest.fixture(scope="module")
+def small() -> Tokenizer:
+    return train_tokenizer([SAMPLE * 4, "Once upon a time there was a little otter. " * 20], 400)
+
+
+@pytest.fixture(scope="module")
+def gpt2(shared: Path) -> Tokenizer:
+    return Tokenizer.load(shared / "data/tokenizers/gpt2")
+
+
+# Words
+
+
+@pytest.mark.parametrize("block", [1 << 18, 12, 7])
+@pytest.mark.parametrize("pattern", [GPT2, LLAMA3, QWEN2], ids=lambda pattern: pattern.name)
+def test_words_are_those_of_the_regular_expression(pattern: Any, block: int) -> None:
+    expression = pre_tokenizers.Split(tokenizers.Regex(pattern.regex), behavior="isolated")
+    tokenizer_words._keys()  # sized for whole blocks
+
+    @settings(max_examples=400, deadline=None)
+    @given(TEXTS)
+    def check(text: str) -> None:
+        wanted = [word for word, _ in expression.pre_tokenize_str(text)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tokenizer_words, "BLOCK", block)
+            patch.setattr(tokenizer_words, "MAX_WORD", max(3, block // 2))
+            longest = tokenizer_words.MAX_WORD
+            found = [w.text[a:b] for w in words_of(text, pattern) for a, b in zip(w.bounds, w.bounds[1:], strict=False)]
+        assert "".join(found) == text
+        assert max(map(len, found), default=0) <= longest
+        if max(map(len, wanted), default=0) <= longest:
+            assert found == wanted
+
+    check()
+
+
+def test_both_engines_agree_on_what_every_character_is() -> None:
+    """What makes tiktoken's words those of the tokenizers library: the same Unicode tables."""
+    characters = "".join(chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000)
+    for kind in (r"\p{L}", r"\p{N}", r"\s"):
+        engine = tiktoken.Encoding(
+            kind, pat_str=f"{kind}+", mergeable_ranks={bytes([value]): value for value in range(256)}, special_tokens={}
+        )
+        split = pre_tokenizers.Split(tokenizers.Regex(f"{kind}+"), behavior="removed", invert=True)
+        assert engine.decode(engine.encode_ordinary(characters)) == "".join(
+            [text for text, _ in split.pre_tokenize_str(characters)]
+        )
+
+
+def test_lexicon_numbers_words_consistently() -> None:
+    lexicon = Lexicon()
+    text = SAMPLE * 3 + "x" * 100 + " " + "x" * 100 + SAMPLE
+    for _ in range(2):
+        for words in words_of(text, QWEN2):
+            numbers = lexicon.numbers(words)
+            assert numbers is not None
+            spelled = [words.text[a:b] for a, b in zip(words.bounds, words.bounds[1:], strict=False)]
+            assert [lexicon.words[number] for number in numbers] == spelled
+    assert len(set(lexicon.words)) == len(lexicon.words)
+
+
+# Known answers
+
+
+def test_gpt2_gives_the_known_encodings(gpt2: Tokenizer, shared: Path) -> None:
+    vectors = shared / "data/tokenizers/vectors"
+    assert gpt2.engine == "tiktoken"
+    assert gpt2.vocab_size == 50_257
+    assert gpt2.end_of_text == 50_256
+    lines = (vectors / "gpt2_known_encodings.txt").read_text().splitlines()
+    assert len(lines) == 100
+    for line in lines:
+        text, ids = line.rsplit(" => ", 1)
+        assert gpt2.encode(text) == [int(number) for number in ids.split(",")]
+    texts = (vectors / "ggml-vocab-gpt-2.gguf.inp").read_text().split("\n__ggml_vocab_test__\n")
+    wanted = (vectors / "ggml-vocab-gpt-2.gguf.out").read_text().split("\n")
+    for text, ids in zip(texts, wanted, strict=False):
+        assert gpt2.encode(text) == [int(number) for number in ids.split()]
+        assert gpt2.encode_array(text).tolist() == gpt2.encode(text)
+
+
+@pytest.mark.parametrize(("name", "end"), [("r50k_base", 50_256), ("cl100k_base", 100_257)])
+def test_rank_files_of_tiktoken_are_read(shared: Path, gpt2: Tokenizer, name: str, end: int) -> None:
+    path = shared / f"data/tokenizers/tiktoken/{name}.tiktoken.gz"
+    tokenizer = Tokenizer.load(path)
+    assert (tokenizer.engine, tokenizer.end_of_text) == ("tiktoken", end)
+    assert tokenizer.encode(SAMPLE) == library(tokenizer).encode(SAMPLE).ids
+    if name == "r50k_base":
+        assert tokenizer.encode(SAMPLE) == gpt2.encode(SAMPLE)
+
+
+# Equal ids
+
+
+@pytest.mark.parametrize("pattern", [GPT2, LLAMA3, QWEN2], ids=lambda pattern: pattern.name)
+def test_ids_equal_the_tokenizers_library(pattern: Any) -> None:
+    tokenizer = train_tokenizer([SAMPLE * 4], 380, pattern=pattern)
+    reference = library(tokenizer)
+    assert tokenizer.engine == "tiktoken"
+
+    @settings(max_examples=300, deadline=None)
+    @given(TEXTS)
+    def check(text: str) -> None:
+        wanted = reference.encode(text, add_special_tokens=False).ids
+        assert tokenizer.encode(text) == wanted
+        assert [ids.tolist() for ids in tokenizer.encode_batch([text, "", text + "a"])][:2] == [wanted, []]
+        assert tokenizer.decode_bytes(wanted) == text.encode()
+
+    check()
+
+
+def test_ids_equal_with_the_real_vocabulary(gpt2: Tokenizer) -> None:
+    reference = library(gpt2)
+
+    @settings(max_examples=300, deadline=None)
+    @given(TEXTS)
+    def check(text: str) -> None:
+        assert gpt2.encode(text) == reference.encode(text).ids == gpt2.encode_array(text).tolist()
+
+    check()
+
+
+def test_long_texts_on_several_threads_equal_tiktoken(small: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer_engines, "SECTION", 2_000)
+    pieces = [SAMPLE, "one two  three\n", "中文" * 9, " 12 " * 5, "ſ's'S", "\U0010ffff"]
+    rng = random.Random(5)
+    texts = ["".join(rng.choices(pieces, k=rng.randrange(60))) for _ in range(30)]
+    wanted = [small._engine._core.encode_ordinary(text) for text in texts]  # type: ignore[attr-defined]
+    for threads in (1, 3):
+        assert [ids.tolist() for ids in small.encode_batch(texts, threads)] == wanted
+    assert small.encode("".join(texts)) == small._engine._core.encode_ordinary("".join(texts))  # type: ignore[attr-defined]
+    assert small.encode_batch([]) == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    merges=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=12),
+    order=st.randoms(use_true_random=False),
+    texts=st.lists(st.text("abc", max_size=30), min_size=1, max_size=5),
+    whole_words=st.booleans(),
+)
+def test_any_list_of_merges_encodes_as_the_library_does(
+    merges: list[tuple[int, int]], order: random.Random, texts: list[str], whole_words: bool
+) -> None:
+    """Merges that no trainer would write, with ids in any order: tiktoken is used only where it gives equal ids."""
+    tokens = ["a", "b", "c"]
+    listed: list[tuple[str, str]] = []
+    for left, right in merges:
+        pair = (tokens[left % len(tokens)], tokens[right % len(tokens)])
+        listed.append(pair)
+        if "".join(pair) not in tokens:
+            tokens.append("".join(pair))
+    listed = list(dict.fromkeys(listed))
+    names = list(dict.fromkeys([*tokens, *map(bytes_to_token, (bytes([value]) for value in range(256)))]))
+    if order.random() < 0.5:
+        order.shuffle(names)
+    if order.random() < 0.3:
+        order.shuffle(listed)
+    document = byte_level_document({name: number for number, name in enumerate(names)}, listed, GPT2, {})
+    document["model"]["ignore_merges"] = whole_words
+    tokenizer = Tokenizer(document)
+    reference = library(tokenizer)
+    for text in texts:
+        assert tokenizer.encode(text) == reference.encode(text).ids == tokenizer.encode_array(text).tolist()
+
+
+def test_merges_with_gaps_are_left_to_the_library() -> None:
+    single = {bytes_to_token(bytes([value])): value for value in range(256)}
+    merges = [("b", "c"), ("a", "b"), ("ab", "c"), ("a", "bc")]
+    document = byte_level_document(single | {"bc": 256, "ab": 257, "abc": 258}, merges[:3], GPT2, {})
+    tokenizer = Tokenizer(document)  # "abc" becomes a + bc; tiktoken would make abc of that
+    assert tokenizer.engine == "tokenizers"
+    assert tokenizer.encode("abc") == [97, 256]
+    document = byte_level_document(single | {"bc": 256, "ab": 257, "abc": 258}, merges, GPT2, {})
+    tokenizer = Tokenizer(document)  # with every split listed, as in Llama 3's file, all is well
+    assert tokenizer.engine == "tiktoken"
+    assert tokenizer.encode("abc") == library(tokenizer).encode("abc").ids == [258]
+
+
+def test_text_in_nfc_where_the_file_asks_for_it(small: Tokenizer) -> None:
+    tokenizer = Tokenizer(small._document | {"normalizer": {"type": "NFC"}})
+    assert tokenizer.engine == "tiktoken"
+    for text in ("cafe\u0301 naïve", "\u1100\u1161\u11a8", "plain"):
+        assert tokenizer.encode(text) == library(tokenizer).encode(text).ids
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=TEXTS, ending=st.sampled_from(["", "\ud800", "\udc00x", "\ud83d\ude00"]))
+def test_lone_surrogates_become_replacement_characters(small: Tokenizer, text: str, ending: str) -> None:
+    wanted = (text + ending).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    assert small.decode(small.encode(text + ending)) == wanted
+
+
+# Every text and every byte
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60) | TEXTS.map(str.encode))
+def test_any_bytes_come_back(small: Tokenizer, data: bytes) -> None:
+    assert small.decode_bytes(small.encode_bytes(data)) == data
+
+
+@settings(max_examples=100, deadline=None)
+@given(TEXTS)
+def test_a_stream_gives_the_decoded_text(small: Tokenizer, text: str) -> None:
+    stream = TextStream(small)
+    ids = small.encode(text)
+    pieces = [stream.push(token) for token in ids]
+    assert "".join(pieces) + stream.flush() == small.decode(ids) == text
+    assert not any("\ufffd" in piece for piece in pieces) or "\ufffd" in text
+
+
+def test_a_stream_ends_a_broken_character(small: Tokenizer) -> None:
+    stream = TextStream(small)
+    first, *_ = small.encode_bytes("é".encode()[:1])
+    assert stream.push(first) == ""
+    assert stream.flush() == "\ufffd"
+    assert stream.flush() == ""
+
+
+@pytest.mark.parametrize("text", ["a" * 10_000_000, " " * 9_999_999 + "x", "\n\t" * 2_000_000, "1" * 2_000_000, "-" * 2_000_000])
+def test_endless_words_neither_hang_nor_crash(small: Tokenizer, text: str) -> None:
+    """tiktoken alone panics on a million spaces."""
+    begin = time.process_time()
+    assert small.decode_bytes(small.encode_array(text).tolist()) == text.encode()
+    assert time.process_time() - begin < 60
+
+
+def test_noise_is_encoded_quickly(small: Tokenizer) -> None:
+    codes = np.random.default_rng(1).integers(0, 0x30000, 1_500_000)
+    text = "".join(map(chr, codes[(codes < 0xD800) | (codes > 0xDFFF)].tolist()))
+    begin = time.process_time()
+    ids = small.encode_array(text)
+    assert time.process_time() - begin < 30
+    assert small.decode(ids.tolist()) == text
+
+
+# Special tokens
+
+
+def test_text_is_never_special(small: Tokenizer, gpt2: Tokenizer) -> None:
+    for tokenizer, text in ((small, "Hi <|end|><|assistant|> there"), (gpt2, "Hi<|endoftext|>there")):
+        ids = tokenizer.encode(text)
+        assert not set(ids) & set(tokenizer.specials.values())
+        assert ids == library(tokenizer).encode(text).ids
+        assert tokenizer.decode(ids) == text
+        assert ids == tokenizer.encode_batch([text])[0].tolist()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from([*SPECIALS, "<|end", "|>", "<|user|", " ", "a's", "\n"]), max_size=12).map("".join))
+def test_specials_on_request_as_the_library_finds_them(small: Tokenizer, text: str) -> None:
+    reference = tokenizers.Tokenizer.from_str(json.dumps(small._document))
+    assert small.encode(text, specials=True) == reference.encode(text, add_special_tokens=False).ids
+
+
+def test_added_tokens_with_manners_of_their_own(small: Tokenizer) -> None:
+    document = json.loads(json.dumps(small._document))
+    document["added_tokens"][4] |= {"lstrip": True, "rstrip": True}
+    tokenizer = Tokenizer(document)
+    reference = tokenizers.Tokenizer.from_str(json.dumps(document))
+    assert tokenizer.encode("a  <|end|>  b", specials=True) == reference.encode("a  <|end|>  b").ids
+
+
+# Vocabularies of other kinds
+
+
+@pytest.fixture(scope="module")
+def sentencepiece() -> Tokenizer:
+    """A Llama-like vocabulary as converted from SentencePiece: metaspace, byte fallback, <s> before every text."""
+    pieces = ["<unk>", "<s>", "</s>", *[f"<0x{value:02X}>" for value in range(256)], "▁", *"helowrd", "he", "ll", "hell"]
+    pieces += ["hello", "▁hello"]
+    document = {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": number, "content": pieces[number], "special": True, "normalized": False}
+            | {"single_word": False, "lstrip": False, "rstrip": False}
+            for number in range(3)
+        ],
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Prepend", "prepend": "▁"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+            ],
+        },
+        "pre_tokenizer": None,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+        },
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "unk_token": "<unk>",
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "vocab": {piece: number for number, piece in enumerate(pieces)},
+            "merges": ["h e", "l l", "he ll", "hell o", "▁ hello"],
+        },
+    }
+    return Tokenizer(document, {"bos_token": "<s>", "eos_token": {"content": "</s>"}})
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.sampled_from("helo wrd\nзß"), max_size=20))
+def test_sentencepiece_vocabularies_go_through_the_library(sentencepiece: Tokenizer, text: str) -> None:
+    whole = tokenizers.Tokenizer.from_str(json.dumps(sentencepiece._document))
+    ids = sentencepiece.encode(text)
+    assert sentencepiece.engine == "tokenizers"
+    assert ids == whole.encode(text, add_special_tokens=False).ids
+    assert ids == sentencepiece.encode_batch([text])[0].tolist()
+    assert sentencepiece.decode(ids) == whole.decode(ids) == text
+
+
+def test_sentencepiece_names(sentencepiece: Tokenizer) -> None:
+    assert (sentencepiece.begin_of_text, sentencepiece.end_of_text) == (1, 2)
+    assert sentencepiece.stop_ids == {2}
+    assert sentencepiece.encode("hello</s>hello", specials=True)[1] == 2
+    assert 2 not in sentencepiece.encode("hello</s>hello")
+    assert sentencepiece.token_bytes(3 + 0xFF) == b"\xff"
+    stream = TextStream(sentencepiece)
+    assert "".join(map(stream.push, sentencepiece.encode("hello hello"))) == " hello hello"
+
+
+# What a table shows
+
+
+def test_tokens_in_tables(small: Tokenizer) -> None:
+    assert small.token_text(small.encode("\n")[0]) == "\\n"
+    assert small.token_text(small.encode_bytes(b"\xff")[0]) == "\\xff"
+    assert small.token_text(small.specials["<|end|>"]) == "<|end|>"
+    with pytest.raises(RequestError, match="no token has id 400"):
+        small.token_text(400)
+    with pytest.raises(RequestError, match="id -1"):
+        small.token_bytes(-1)
+    assert small.decode([*small.encode("a"), 10**9]) == "a"
+
+
+# Files
+
+
+def test_others_read_what_we_save(small: Tokenizer, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    small.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs.encode(SAMPLE.replace("<|end|>", "")) == small.encode(SAMPLE.replace("<|end|>", ""))
+    assert theirs.eos_token_id == small.end_of_text == 0
+    assert theirs.decode(small.encode(SAMPLE)) == SAMPLE
+    assert [theirs.convert_tokens_to_ids(name) for name in SPECIALS] == [0, 1, 2, 3, 4]
+    ours = Tokenizer.load(tmp_path)
+    assert ours.fingerprint == small.fingerprint
+    assert ours.encode(SAMPLE) == small.encode(SAMPLE)
+    assert (ours.stop_ids, ours.chat_template) == ({0, 4}, small.chat_template)
+    theirs.save_pretrained(tmp_path / "again")  # transformers writes the template to a file of its own
+    again = Tokenizer.load(tmp_path / "again")
+    assert (again.encode(SAMPLE), again.chat_template) == (small.encode(SAMPLE), small.chat_template)
+
+
+def test_fingerprint_is_of_the_content(small: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(small._document, sort_keys=True))
+    assert Tokenizer.load(path).fingerprint == small.fingerprint
+    document = json.loads(path.read_text())
+    document["model"]["merges"].pop()
+    assert Tokenizer(document).fingerprint != small.fingerprint
+
+
+def test_gpt2s_newer_file_names(gpt2: Tokenizer, shared: Path, tmp_path: Path) -> None:
+    folder = shared / "data/tokenizers/gpt2"
+    (tmp_path / "vocab.json").write_bytes((folder / "encoder.json").read_bytes())
+    (tmp_path / "merges.txt").write_bytes((folder / "vocab.bpe").read_bytes())
+    assert Tokenizer.load(tmp_path).fingerprint == gpt2.fingerprint
+
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("model"), "no model"),
+        (lambda d: d["model"].update(vocab=7), "neither a table nor a list"),
+        (lambda d: d["model"]["vocab"].update(a=-1), "id -1"),
+        (lambda d: d["model"]["vocab"].update(a=10**12), "id 1000000000000"),
+        (lambda d: d["model"]["vocab"].update(a=True), "id True"),
+        (lambda d: d["model"]["vocab"].update(a=9), "one id to several"),
+        (lambda d: d["added_tokens"].append({"id": 9, "content": "<x>"}), "at odds with the vocabulary about id 9"),
+        (lambda d: d["added_tokens"].append({"id": 4}), "needs an id and a content"),
+        (lambda d: d["added_tokens"].append(d["added_tokens"][0]), "twice"),
+    ],
+)
+def test_contradictory_files_are_refused(small: Tokenizer, tmp_path: Path, change: Any, message: str) -> None:
+    document = json.loads(json.dumps(small._document))
+    change(document)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(RequestError, match=message):
+        Tokenizer.load(tmp_path)
+
+
+def test_missing_and_damaged_files_are_refused(
+    small: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RequestError, match="no such tokenizer"):
+        Tokenizer.load(tmp_path / "nowhere")
+    with pytest.raises(RequestError, match=r"no tokenizer\.json"):
+        Tokenizer.load(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    whole = json.dumps(small._document)
+    for content, message in (
+        (whole[: len(whole) // 2], "truncated"),
+        ("", "truncated"),
+        ("[1]", "JSON object"),
+        ("[" * 100_000, "truncated"),
+        ('{"a": 1, "a": 2}', "'a' twice"),
+    ):
+        path.write_text(content)
+        with pytest.raises(RequestError, match=message):
+            Tokenizer.load(tmp_path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(RequestError, match="not UTF-8"):
+        Tokenizer.load(tmp_path)
+    monkeypatch.setattr("chatsmith.text.tokenizer_files.MAX_FILE", 1)
+    with pytest.raises(RequestError, match="at most 1"):
+        Tokenizer.load(tmp_path)
+
+
+def test_merges_beyond_the_vocabulary_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text(json.dumps({"a": 0, "b": 1}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b\n")
+    with pytest.raises(RequestError, match="does not merge two tokens"):
+        Tokenizer.load(tmp_path)
+
+
+def test_damaged_rank_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r50k_base.tiktoken.gz"
+    for data, message in (
+        (gzip.compress(b"IQ== 0\n")[:-4], "truncated"),
+        (gzip.compress(b"IQ== 0\n"), "256 single bytes"),
+        (gzip.compress(b"%% 0\n"), "not a list of base64"),
+        (b"plain", "not a list of base64"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(RequestError, match=message):
+            Tokenizer.load(path)
+    (tmp_path / "mine.tiktoken").write_bytes(b"IQ== 0\n")
+    with pytest.raises(RequestError, match="how text is cut"):
+        Tokenizer.load(tmp_path / "mine.tiktoken")
+
+
+def test_a_file_only_the_library_can_judge(tmp_path: Path, small: Tokenizer) -> None:
+    tokenizer = Tokenizer(small._document | {"pre_tokenizer": {"type": "Nonsense"}})
+    with pytest.raises(RequestError, match="cannot read"):
+        tokenizer.encode("a")
+
+
+def test_a_vocabulary_without_an_end(small: Tokenizer) -> None:
+    document = json.loads(json.dumps(small._document))
+    document["added_tokens"] = []
+    document["model"]["vocab"] = {name: number for name, number in document["model"]["vocab"].items() if number > 4}
+    with pytest.raises(RequestError, match="no end-of-text token"):
+        _ = Tokenizer(document).end_of_text
