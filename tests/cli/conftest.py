@@ -38,6 +38,24 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     return call
 
 
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder that knows nothing: random weights, a vocabulary of its own, a chat template."""
+    import torch
+
+    from chatsmith.models.decoder import Decoder
+    from chatsmith.specs import modern
+    from chatsmith.store.folder import save_model
+    from chatsmith.text.bpe import train_tokenizer
+
+    torch.set_num_threads(1)
+    tokenizer = train_tokenizer(["Once upon a time there was a fox. The fox said hello. " * 20], 300)
+    model = Decoder(modern(320, 128, 32, 1, 2))
+    model.init_weights(1)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    return save_model(folder, model, tokenizer, provenance={}, generation={"max_new_tokens": 12})
+
+
 @pytest.fixture
 def process() -> Callable[..., Ran]:
     """Run a command line in a process of its own, without a terminal and with nothing on stdin."""

@@ -85,9 +85,9 @@ def build(described: str | None = None) -> App:
 
 
 def _version() -> str:
-    from importlib import metadata
+    import chatsmith
 
-    return f"chatsmith {metadata.version('chatsmith')}"
+    return f"chatsmith {chatsmith.__version__}"
 
 
 def _shown_default(value: object) -> str | None:
