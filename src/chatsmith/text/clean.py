@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 1 << 20
 _BATCH_DOCUMENTS = 4096
+_SHORT = 4096  # bytes
 _SPACES = bytes(32 if chr(byte) in "\t\n\v\f\r " else byte for byte in range(256))
 
 
@@ -51,7 +52,8 @@ class Verdict(Enum):
 class Deduplicator:
     """Drops documents that came before, exactly or nearly, in bounded memory.
 
-    Exact: equal BLAKE2b hashes (95 bits) of the text, where each run of ASCII white space counts as one space.
+    Exact: equal BLAKE2b hashes (95 bits) of the text without white space at its ends; in texts of less than 4 KiB each
+    run of ASCII white space counts as one space (longer ones with other spacing are near duplicates).
     Near: Jaccard similarity of word 5-grams of at least `similarity`, estimated from 128 min-hashes (standard error
     0.035 at 0.8) against documents that were kept, found through 8 bands of 5: a pair at 0.8 is met with probability
     0.96, at 0.9 with 0.999. (GPT-3's fuzzy deduplication used 10 hashes; Brown et al. 2020, appendix A.) Texts with
@@ -122,7 +124,7 @@ class Deduplicator:
 
     def _exact(self, texts: Sequence[bytes]) -> NDArray[np.int64]:
         """Which texts have been seen before, in this batch or earlier; remembers the others."""
-        hashes = b"".join(hashlib.blake2b(_single_spaced(text), digest_size=12).digest() for text in texts)
+        hashes = b"".join(hashlib.blake2b(_plain(text), digest_size=12).digest() for text in texts)
         parts = np.frombuffer(hashes, [("key", "<u8"), ("rest", "<u4")])
         keys, rest = np.maximum(parts["key"], 1), (parts["rest"] & 0x7FFFFFFF).astype(np.int32)
         found = self._seen.find(keys)
@@ -195,11 +197,13 @@ class _Kept:
         self.room -= count
 
 
-def _single_spaced(text: bytes) -> bytes:
-    """Each run of ASCII white space as one space, none at the ends."""
-    text = text.translate(_SPACES).strip()
-    while b"  " in text:  # halves every run: twenty rounds for a million spaces
-        text = text.replace(b"  ", b" ")
+def _plain(text: bytes) -> bytes:
+    """What must be equal in exact duplicates."""
+    text = text.strip()
+    if len(text) < _SHORT:
+        text = text.translate(_SPACES)
+        while b"  " in text:  # halves every run
+            text = text.replace(b"  ", b" ")
     return text
 
 

@@ -86,17 +86,13 @@ def _words(joined: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where the words of a folded text begin, and their lengths in bytes (at most 16)."""
     letters = np.frombuffer(joined, np.uint8)
     inside = letters != 0
-    if joined.isascii():
-        edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
-        starts, ends = edges[0::2], edges[1::2]
-    else:
-        # Chinese and Japanese have no spaces: each of their characters (lead bytes E3 to E9) begins a word.
-        alone = (letters - np.uint8(0xE3)) <= 6
-        begins = inside.copy()
-        begins[1:] &= ~inside[:-1] | alone[1:]
-        closes = inside.copy()
-        closes[:-1] &= ~inside[1:] | alone[1:]
-        starts, ends = np.flatnonzero(begins), np.flatnonzero(closes) + 1
+    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+    starts, ends = edges[0::2], edges[1::2]
+    # Chinese and Japanese have no spaces: each of their characters (lead bytes E3 to E9) begins a word.
+    alone = np.zeros(0, np.int64) if joined.isascii() else np.flatnonzero(letters - np.uint8(0xE3) <= 6)
+    if len(alone):
+        cuts = np.setdiff1d(alone, starts, assume_unique=True)
+        starts, ends = np.sort(np.concatenate((starts, cuts))), np.sort(np.concatenate((ends, cuts)))
     lengths = ends - starts
     if len(lengths) and lengths.max() > _WORD:
         pieces = -(-lengths // _WORD)

@@ -76,14 +76,14 @@ def _contents(record: Any, depth: int) -> Iterator[Content]:
 def _of_object(record: dict[str, Any], depth: int) -> Iterator[Content]:
     by_name = {name.lower(): value for name, value in record.items()}
     for name in CONVERSATIONS:
-        if talk := conversation(by_name.get(name)):
+        if name in by_name and (talk := conversation(by_name[name])):
             yield talk
             return
     if talk := _exchange(by_name):
         yield talk
         return
     for name in TEXTS:
-        if text := _text(by_name.get(name)):
+        if name in by_name and (text := _text(by_name[name])):
             yield text
             return
     inner = [value for value in record.values() if isinstance(value, dict) or _holds_objects(value)]
@@ -127,7 +127,7 @@ def conversation(value: Any) -> Content | None:
         return None
     roles = {name: _ROLES[name] for name in names if name in _ROLES}
     strangers = [name for name in names if name not in _ROLES]
-    free: list[Role] = [role for role in ("user", "assistant") if role not in roles.values()]  # type: ignore[misc]
+    free: list[Role] = [role for role in ("user", "assistant") if role not in roles.values()]
     if "system" in names[1:] and "assistant" in free:
         free.remove("assistant")
     if len(strangers) > len(free):
@@ -161,8 +161,8 @@ def _turn(turn: Any, number: int) -> tuple[str, str] | None:
 
 def _exchange(by_name: Mapping[str, Any]) -> Content | None:
     """One request and its answer."""
-    asked = next((name for name in ASKED if isinstance(by_name.get(name), str) and by_name[name].strip()), None)
-    if asked is None:
+    asked = next((name for name in ASKED if name in by_name), None)
+    if asked is None or not _text(by_name[asked]):
         return None
     for name in ANSWERED:
         value = by_name.get(name)
@@ -172,7 +172,7 @@ def _exchange(by_name: Mapping[str, Any]) -> Content | None:
         if answer:
             more, where = ASKED[asked]
             extra = next((by_name[name] for name in more if isinstance(by_name.get(name), str) and by_name[name]), "")
-            parts = [by_name[asked], extra] if where == "after" else [extra, by_name[asked]]
+            parts = [_text(by_name[asked]), extra] if where == "after" else [extra, _text(by_name[asked])]
             return Message("user", "\n\n".join(part for part in parts if part)), Message("assistant", answer)
     return None
 

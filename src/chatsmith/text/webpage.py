@@ -18,7 +18,7 @@ _MARKUP = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_BLANKS = re.compile(r"[ \t\n\f\r]+")
+_BLANKS = re.compile(r" *[\t\n\f\r][ \t\n\f\r]*|  +")  # all but single spaces, which stay
 _RAW = {  # elements whose content is no markup and is not shown
     name: re.compile(rf"</{name}(?=[\s/>])", re.IGNORECASE)
     for name in ("script", "style", "title", "textarea", "xmp", "iframe", "noembed", "noframes")
