@@ -40,6 +40,7 @@ def require_share(name: str, value: float) -> None:
 class Source:
     """One part of the mixture: a path (documents, or a folder of tokens) or "world", and its weight among the others.
 
+    `also` names more files and folders of documents that belong to the same part, so that duplicates among them go.
     `field` names the field of JSON, CSV or Parquet records that holds the text ("": found by itself). `duplicates`
     says which documents are kept apart: near-duplicates dropped, only exact ones, or all kept. For the world, `part`
     is "all", "text" or "chat", `mixture` gives the shares of its kinds, and `tokens` says how much of it is made
@@ -47,6 +48,7 @@ class Source:
     """
 
     path: str
+    also: tuple[str, ...] = ()
     weight: float = 1.0
     tokens: int = 0
     part: Literal["all", "text", "chat"] = "all"

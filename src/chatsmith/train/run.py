@@ -73,7 +73,7 @@ def train(
         for callback in callbacks:
             callback.on_note(text)
 
-    asked, state = _resumed(recipe, out, note) if resume else (_begun(recipe, out, overwrite), None)
+    asked, state = _resumed(recipe, out, note) if resume else (_begun(recipe, out, overwrite, corpus), None)
     settled = _settled(asked, state, note)
     torch.set_num_threads(settled.threads)
     keep_memory()
@@ -113,10 +113,8 @@ def train(
     return outcome
 
 
-def _begun(recipe: Recipe | None, out: Path, overwrite: bool) -> Recipe:
-    """Make `out` ready for a new run."""
-    if recipe is None:
-        raise RequestError("no recipe to train by", "name one, or resume the run in a folder")
+def check_free(out: Path, overwrite: bool) -> None:
+    """Raise `RequestError` unless a new run may use the folder `out`: it is no file, and holds no model and no run."""
     if out.exists() and not out.is_dir():
         raise RequestError(f"{out} is a file, not a folder", "choose another folder")
     held = out.is_dir() and (holds_model(out) or any((out / name).exists() for name in (STATE, LOG, RECIPE)))
@@ -125,7 +123,14 @@ def _begun(recipe: Recipe | None, out: Path, overwrite: bool) -> Recipe:
             f"{out} already holds a model or a training run",
             f"go on with it: chatsmith train --resume {out}; or choose another folder",
         )
-    for name in (STATE, TOKENS):
+
+
+def _begun(recipe: Recipe | None, out: Path, overwrite: bool, corpus: Corpus | None) -> Recipe:
+    """Make `out` ready for a new run; the tokens in it stay where they were just made for it."""
+    if recipe is None:
+        raise RequestError("no recipe to train by", "name one, or resume the run in a folder")
+    check_free(out, overwrite)
+    for name in (STATE, TOKENS) if corpus is None else (STATE,):
         shutil.rmtree(out / name, ignore_errors=True)
     (out / LOG).unlink(missing_ok=True)
     with atomic_write(out / RECIPE, "w") as file:
@@ -234,7 +239,7 @@ class _Run:
             save_folder=self.save,
             save_often=model.spec.parameters <= _SAVE_OFTEN_PARAMETERS,
             held_out=self._held_out(),
-            sample=partial(_samples, recipe, model, self.corpus, sampler) if sampler else None,
+            sample=partial(_samples, recipe, self.corpus, sampler) if sampler else None,
             callbacks=callbacks,
             **options,
         )
@@ -257,11 +262,9 @@ class _Run:
         }
         run = {**figures, "loss": None if outcome.loss != outcome.loss else outcome.loss}
         run |= {"finished": trainer.progress >= 1.0, "machine": _machine(), "hours": round(outcome.seconds / 3600, 4)}
-        weights = Decoder(self.model.spec, device="meta")
-        weights.load_state_dict(trainer.optimizer.masters(), assign=True)
         save_model(
             self.out,
-            weights,
+            trainer.snapshot(),
             self.corpus.tokenizer,
             provenance={"recipe": to_mapping(recipe), "run": run},
             card=model_card(self.out.resolve().name, self.model.spec, self._measured(outcome)),
@@ -325,7 +328,7 @@ def _lower_precision(model: Decoder, recipe: Recipe) -> None:
             parameter.grad_dtype = torch.float32
 
 
-def _samples(recipe: Recipe, model: Decoder, corpus: Corpus, sampler: Sampler) -> list[tuple[str, str]]:
+def _samples(recipe: Recipe, corpus: Corpus, sampler: Sampler, model: Decoder) -> list[tuple[str, str]]:
     prompts = recipe.samples.prompts
     return list(zip(prompts, sampler(model, corpus.tokenizer, prompts, recipe.samples.tokens), strict=True))
 

@@ -1,0 +1,321 @@
+"""The whole path in one call: documents → vocabulary → tokens → a model for the minutes given → training → a report.
+
+    chatsmith.new(["notes/"], minutes=5, out="my-model")
+
+Without documents it makes the built-in model from the small world.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chatsmith import machine
+from chatsmith.errors import RequestError
+from chatsmith.language_model import LanguageModel
+from chatsmith.plan import budget
+from chatsmith.specs import ModelSpec
+from chatsmith.store.folder import load_decoder
+from chatsmith.text.batches import evaluation_batches
+from chatsmith.text.formats import format_of
+from chatsmith.text.report import ReadReport
+from chatsmith.text.shards import TokenSplit
+from chatsmith.text.walk import existing, walk
+from chatsmith.train.callbacks import Callback, Outcome
+from chatsmith.train.data import Corpus, prepare
+from chatsmith.train.objectives import held_out_loss
+from chatsmith.train.recipe import (
+    Batch,
+    Checkpoint,
+    Data,
+    Evaluation,
+    Optimizer,
+    Recipe,
+    Samples,
+    Schedule,
+    Source,
+    Stage,
+)
+from chatsmith.train.run import check_free, train
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from chatsmith.models.decoder import Decoder
+    from chatsmith.text.tokenizer import Tokenizer
+
+# Shares of the built-in conversations beside a person's own text: a few all along, more towards the end, so that the
+# model can talk and still speaks the text's language.
+_CHAT_EARLY, _CHAT_LATE, _LATE_FROM = 0.10, 0.35, 0.75
+# What the end of a run takes: the last checkpoint, the model folder, the comparison with compressors.
+_CLOSING_SECONDS = 3.0
+_COMPARED_BYTES = 2**20  # held-out text given to gzip and xz at most
+_COMPARED_TOKENS = 60_000  # and to the model
+_WORLD_BYTES = 20_000_000  # what a small model reads of the small world
+_PACKED = {".gz": 4, ".bz2": 4, ".xz": 4, ".zst": 4, ".parquet": 3, ".pdf": 0.1, ".docx": 1}
+
+_WORLD_PROMPTS = ("Once upon a time", "3 + 4 =", "dog => chien\ncheese =>")
+_TEXT_PROMPTS = ("", "The ")
+"""What the model continues on the way, so that one sees it learn; the empty one begins a document."""
+
+
+@dataclass(frozen=True)
+class NewReport:
+    """How it went: what was read, what was trained, and what to expect of it.
+
+    Losses are bits per byte of held-out text; `gzip` and `xz` are what those compressors need for the same text.
+    """
+
+    folder: Path
+    outcome: Outcome
+    read: tuple[ReadReport, ...]
+    bits_per_byte: float | None
+    gzip: float | None
+    xz: float | None
+    seconds: float
+    minutes: float
+    parameters: int
+    epochs: float
+    built_in: bool
+    notes: tuple[str, ...] = field(default=())
+
+    def expectation(self) -> str:
+        """What one may expect of this model, in plain words."""
+        if self.built_in:
+            return (
+                "It knows the small world: its stories, sums to 9 + 9, a few hundred French words, and how to follow "
+                "examples. Ask it about anything else and it will answer from there."
+            )
+        start = f"A {self.minutes:g}-minute model babbles" if self.minutes < 30 else "It is a small model"
+        body = f"{start}: it has the words and the tone of the text, not its knowledge."
+        if self.bits_per_byte is None or self.xz is None or self.gzip is None:
+            return body
+        better = "less than either" if self.bits_per_byte < min(self.xz, self.gzip) else "not yet less than both"
+        return (
+            f"{body} It needs {self.bits_per_byte:.2f} bits per byte of held-out text; gzip needs {self.gzip:.2f} "
+            f"and xz {self.xz:.2f} ({better})."
+        )
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The report as pairs of name and value."""
+        outcome = self.outcome
+        rows = [
+            ("model", f"{self.parameters:,} parameters in {self.folder}"),
+            ("trained", f"{outcome.tokens:,} tokens in {outcome.steps:,} steps"),
+            ("time", f"{self.seconds / 60:.1f} of {self.minutes:g} minutes"),
+        ]
+        if outcome.tokens and outcome.seconds:
+            rows.append(("speed", f"{outcome.tokens / outcome.seconds:,.0f} tokens/s"))
+        if self.epochs >= 0.1 and not self.built_in:
+            rows.append(("the text was read", f"{self.epochs:.1f} times"))
+        if self.bits_per_byte is not None:
+            rows.append(("held-out text", f"{self.bits_per_byte:.3f} bits per byte"))
+        if self.gzip is not None and self.xz is not None:
+            rows.append(("the same by gzip, xz", f"{self.gzip:.3f}, {self.xz:.3f} bits per byte"))
+        return rows
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The report as JSON takes it."""
+        outcome = self.outcome
+        return {
+            "folder": str(self.folder),
+            "parameters": self.parameters,
+            "steps": outcome.steps,
+            "tokens": outcome.tokens,
+            "seconds": self.seconds,
+            "training_seconds": outcome.seconds,
+            "loss": outcome.loss,
+            "held_out_loss": outcome.held_out_loss,
+            "bits_per_byte": self.bits_per_byte,
+            "gzip_bits_per_byte": self.gzip,
+            "xz_bits_per_byte": self.xz,
+            "epochs": self.epochs,
+            "stopped": outcome.stopped,
+            "read": [report.to_mapping() for report in self.read],
+            "expectation": self.expectation(),
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{name}: {value}" for name, value in self.rows()]
+        return "\n".join([*lines, self.expectation()])
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 2))
+        for name, value in self.rows():
+            table.add_row(Text(name, style="dim"), Text(value))
+        return Group(table, Text(self.expectation()))
+
+
+def new(
+    paths: Sequence[str | Path] = (),
+    *,
+    minutes: float = 5.0,
+    out: str | Path,
+    field: str | None = None,
+    vocab_size: int | None = None,
+    seed: int = 1337,
+    overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> NewReport:
+    """Make a model that talks from the documents at `paths` in about `minutes`, reading included, into folder `out`.
+
+    Reads the documents (without paths: the built-in small world), drops duplicates, learns a vocabulary sized to the
+    text (or of `vocab_size`), measures this machine for a few seconds, chooses a model for what is left of the time,
+    trains it and writes the model folder. `field` names the field of JSON, CSV or Parquet records that holds the text.
+
+    Raises `RequestError` where there is nothing to read, the budget is no time, or `out` already holds a model (unless
+    `overwrite`). Ctrl-C ends training after its step; the model folder is then whole, and the report says so.
+    """
+    began = time.perf_counter()
+    out = Path(out)
+    if not (isinstance(minutes, (int, float)) and math.isfinite(minutes) and 0 < minutes <= budget.MAX_MINUTES):
+        raise RequestError(f"{minutes} minutes is no time to train in", "for example --minutes 5")
+    check_free(out, overwrite)
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        for callback in callbacks:
+            callback.on_note(text)
+
+    size = _rough_size(paths) if paths else _WORLD_BYTES
+    peak = machine.measure_peak()
+    seconds = minutes * 60
+    note(f"this machine multiplies matrices at {peak / 1e9:,.0f} GFLOP/s")
+    vocabulary = vocab_size or budget.vocabulary_size(size, seconds, peak)
+    data = _data(paths, field, vocabulary, seconds)
+    base = Recipe(
+        name=out.resolve().name,
+        seed=seed,
+        data=data,
+        model=_shape(budget.choose(seconds, peak, vocabulary, math.inf).spec),
+        schedule=Schedule(minutes=minutes),
+    )
+    corpus = prepare(base, out, note=note)
+    for report in corpus.reports:
+        note(report.summary())
+    left = seconds - (time.perf_counter() - began) - _CLOSING_SECONDS
+    if left < 0.3 * seconds:
+        left = 0.3 * seconds
+        note(f"reading took most of the time; training gets {left:.0f} seconds")
+    tokens = corpus.folders[0].manifest.tokens if paths else math.inf
+    choice = budget.choose(left, peak, corpus.tokenizer.vocab_size, tokens)
+    recipe = _with_choice(base, choice, left / 60, built_in=not paths)
+    note(f"chose a model of {choice.spec.parameters:,} parameters for about {choice.tokens / 1e6:.1f} million tokens")
+    outcome = train(
+        recipe,
+        out,
+        overwrite=overwrite,
+        corpus=corpus,
+        sampler=continuations,
+        callbacks=callbacks,
+        peak_flops=peak,
+    )
+    bits, gzipped, xzipped = _compared(out, corpus)
+    return NewReport(
+        folder=out,
+        outcome=outcome,
+        read=corpus.reports,
+        bits_per_byte=bits,
+        gzip=gzipped,
+        xz=xzipped,
+        seconds=time.perf_counter() - began,
+        minutes=minutes,
+        parameters=choice.spec.parameters,
+        epochs=outcome.tokens / tokens,
+        built_in=not paths,
+        notes=tuple(notes),
+    )
+
+
+def continuations(model: Decoder, tokenizer: Tokenizer, prompts: Sequence[str], tokens: int) -> list[str]:
+    """Samples on the way: the same chance each time, so that what changes is what was learned."""
+    return LanguageModel(model, tokenizer).complete(prompts, tokens, temperature=0.7, seed=1)
+
+
+def _data(paths: Sequence[str | Path], text_field: str | None, vocab_size: int, seconds: float) -> Data:
+    """What is read: the small world alone, or the documents and some of its conversations."""
+    if not paths:
+        return Data(sources=(Source(path="world"),), vocab_size=vocab_size)
+    first, *others = (str(path) for path in paths)
+    return Data(
+        sources=(
+            Source(path=first, also=tuple(others), field=text_field or ""),
+            Source(path="world", part="chat", tokens=int(min(4e6, max(3e5, seconds * 3000)))),
+        ),
+        vocab_size=vocab_size,
+        held_out=0.02,
+        stages=(
+            Stage(_LATE_FROM, (1 - _CHAT_EARLY, _CHAT_EARLY)),
+            Stage(1.0, (1 - _CHAT_LATE, _CHAT_LATE)),
+        ),
+    )
+
+
+def _rough_size(paths: Sequence[str | Path]) -> int:
+    """About how many bytes of text the files hold, from their sizes alone."""
+    total = 0.0
+    for path in walk(existing(paths), ReadReport(), hidden=False):
+        if format_of(path.name) is not None:
+            total += path.stat().st_size * _PACKED.get(path.suffix.lower(), 1)
+    return int(total)
+
+
+def _shape(spec: ModelSpec) -> dict[str, Any]:
+    """The shape as a recipe says it."""
+    names = ("context", "width", "layers", "heads", "dropout")
+    return {"preset": "modern"} | {name: getattr(spec, name) for name in names}
+
+
+def _with_choice(recipe: Recipe, choice: budget.Choice, minutes: float, *, built_in: bool) -> Recipe:
+    """The recipe completed by what was chosen."""
+    return replace(
+        recipe,
+        model=_shape(choice.spec),
+        batch=Batch(micro_batch=choice.rows, context=choice.spec.context),
+        optimizer=Optimizer(learning_rate=choice.learning_rate, muon_learning_rate=choice.muon_learning_rate),
+        schedule=Schedule(minutes=minutes),
+        checkpoint=Checkpoint(minutes=max(1.0, min(10.0, minutes / 3))),
+        evaluation=Evaluation(times=8, tokens=20_000 if minutes < 10 else 100_000),
+        samples=Samples(prompts=_WORLD_PROMPTS if built_in else _TEXT_PROMPTS, times=5, tokens=40),
+    )
+
+
+def _compared(folder: Path, corpus: Corpus) -> tuple[float | None, float | None, float | None]:
+    """Bits per byte of held-out text (the documents' own, not the conversations added) by model, gzip and xz."""
+    tokens = corpus.folders[0]
+    if "held_out" not in tokens.splits:
+        return None, None, None
+    split = tokens.split("held_out")
+    model = load_decoder(folder, verify="never")
+    batches = evaluation_batches(split, model.spec.context, 16, _COMPARED_TOKENS)
+    measured = held_out_loss(model, batches)
+    text = _beginning(split, corpus.tokenizer)
+    if not text or not measured.bytes:
+        return None, None, None
+    gzipped = 8 * len(gzip.compress(text, 9)) / len(text)
+    xzipped = 8 * len(lzma.compress(text, preset=9)) / len(text)
+    return measured.bits_per_byte, gzipped, xzipped
+
+
+def _beginning(split: TokenSplit, tokenizer: Tokenizer) -> bytes:
+    """The first mebibyte of a split's text."""
+    parts: list[bytes] = []
+    size = 0
+    for text in split.iter_text(tokenizer):
+        parts.append(text.encode("utf-8"))
+        size += len(parts[-1])
+        if size >= _COMPARED_BYTES:
+            break
+    return b"\n".join(parts)[:_COMPARED_BYTES]
