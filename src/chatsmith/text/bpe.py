@@ -74,7 +74,9 @@ def train_tokenizer(
     names = [bytes_to_token(token) for token in tokens]
     specials = {name: number for number, name in enumerate(SPECIALS)}
     vocabulary = specials | {name: len(SPECIALS) + number for number, name in enumerate(names)}
-    document = byte_level_document(vocabulary, [(names[left], names[right]) for left, right in merges], pattern, specials)
+    document = byte_level_document(
+        vocabulary, [(names[left], names[right]) for left, right in merges], pattern, specials
+    )
     config = {"eos_token": SPECIALS[0], "pad_token": SPECIALS[0], "chat_template": CHAT_TEMPLATE}
     return Tokenizer(document, config)
 

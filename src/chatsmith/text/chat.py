@@ -76,7 +76,9 @@ def encode_conversation(
             "this model has no chat template: it continues text but was not taught to talk",
             "use write instead of chat, or tune it on conversations first",
         )
-    if tokenizer.chat_template == CHAT_TEMPLATE and all(f"<|{message.role}|>" in tokenizer.specials for message in messages):
+    if tokenizer.chat_template == CHAT_TEMPLATE and all(
+        f"<|{message.role}|>" in tokenizer.specials for message in messages
+    ):
         return _encode_own(tokenizer, messages, add_generation_prompt)
     return _encode_spans(tokenizer, _spans(tokenizer, messages, add_generation_prompt))
 

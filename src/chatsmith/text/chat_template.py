@@ -1,7 +1,7 @@
 """Chat templates: rendering the Jinja programs that model folders bring along.
 
-A template comes with a model from elsewhere, so it is a stranger's program. It runs in Jinja's immutable sandbox, set up
-as transformers does, so that what it prints is equal; beyond that, what it may use up is bounded here: its own size,
+A template comes with a model from elsewhere, so it is a stranger's program. It runs in Jinja's immutable sandbox, set
+up as transformers does, so that what it prints is equal; beyond that, what it may use up is bounded here: its own size,
 loop rounds and macro calls, the clock (looked at in each of these), and how long a string it may build or print.
 """
 
@@ -130,6 +130,12 @@ class _Environment(ImmutableSandboxedEnvironment):
             return False
         return super().is_safe_attribute(obj, attr, value)
 
+    def wrap_str_format(self, value: Any) -> Any:
+        """`format` writes any width; the sandbox would otherwise let it through before asking `is_safe_attribute`."""
+        if super().wrap_str_format(value) is not None:
+            raise SecurityError("access to attribute 'format' of 'str' object is unsafe: it can write any width")
+        return None
+
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         sizes = [len(side) if isinstance(side, str | list | tuple) else None for side in (left, right)]
         numbers = [side if isinstance(side, int) else 1 for side in (left, right)]
@@ -147,7 +153,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 class _Concatenations(NodeTransformer):
     """Lead each `a ~ b` through `_Environment.joined`."""
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 (Jinja's naming)
         parts = [self.visit(part) for part in node.nodes]
         call = nodes.Call(nodes.EnvironmentAttribute("joined"), parts, [], None, None)
         return call.set_lineno(node.lineno)

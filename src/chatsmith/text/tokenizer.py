@@ -26,7 +26,13 @@ import numpy.typing as npt
 from chatsmith.errors import RequestError
 from chatsmith.machine import usable_cores
 from chatsmith.text import tokenizer_files
-from chatsmith.text.tokenizer_engines import Engine, LibraryEngine, TiktokenEngine, library_tokenizer, without_surrogates
+from chatsmith.text.tokenizer_engines import (
+    Engine,
+    LibraryEngine,
+    TiktokenEngine,
+    library_tokenizer,
+    without_surrogates,
+)
 from chatsmith.text.tokenizer_files import Document, token_to_bytes
 from chatsmith.text.tokenizer_merges import Unsuitable, ranks_of
 

@@ -200,7 +200,9 @@ def _checked(document: Document, path: Path) -> Document:
         owner = {number: token for token, number in vocabulary.items()}
         for content, number in contents.items():
             if vocabulary.get(content, number) != number or owner.get(number, content) != content:
-                raise RequestError(f"{path}: the added token {content!r} is at odds with the vocabulary about id {number}")
+                raise RequestError(
+                    f"{path}: the added token {content!r} is at odds with the vocabulary about id {number}"
+                )
     return document
 
 
@@ -222,7 +224,9 @@ def _pair_document(vocabulary_path: Path, merges_path: Path) -> Document:
             continue
         parts = line.rstrip("\r").split(" ")
         if len(parts) != 2 or not all(parts) or any(token not in vocabulary for token in (*parts, "".join(parts))):
-            raise RequestError(f"{merges_path}: {line[:80]!r} does not merge two tokens of {vocabulary_path.name} into one")
+            raise RequestError(
+                f"{merges_path}: {line[:80]!r} does not merge two tokens of {vocabulary_path.name} into one"
+            )
         merges.append((parts[0], parts[1]))
     specials = {token: number for token, number in vocabulary.items() if token == "<|endoftext|>"}
     return byte_level_document(vocabulary, merges, tokenizer_words.GPT2, specials)

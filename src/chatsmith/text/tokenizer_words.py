@@ -34,7 +34,7 @@ BREAK = "\U0010ffff"
 
 LETTER, NUMBER, OTHER, SPACE, NEWLINE, EDGE = range(6)
 
-_CLITIC = "s t m d re ve ll".split()
+_CLITIC = ["s", "t", "m", "d", "re", "ve", "ll"]
 
 
 @dataclass(frozen=True)

@@ -31,24 +31,20 @@ BAD = {
     "place": ("dirty", "too loud", "dark and cold", "ugly"),
     "thing": ("broken", "weak", "ugly", "badly made"),
 }
-GOOD_ENDINGS = (
-    "I [loved|liked|enjoyed] it.",
-    "I want [more|it again].",
-    "I was very happy.",
-    "everybody should try it.",
-    "I will come back [soon|again].",
-    "[thank you!|it made my day.|I smiled all day.]",
-    "",
-)
-BAD_ENDINGS = (
-    "I [hated|did not like|did not enjoy] it.",
-    "I want my money back.",
-    "I was very sad.",
-    "nobody should try it.",
-    "I will never come back.",
-    "[never again!|it ruined my day.|what a waste!]",
-    "",
-)
+GOOD_ENDINGS = {
+    "any": ("I [loved|liked|enjoyed] it.", "I was very happy.", "It made my day.", "I smiled all day.", "thank you!", ""),
+    "story": ("it was over too soon.", "I laughed a lot.", "I will tell all my friends."),
+    "food": ("I want more.", "I ate everything.", "everybody should try it."),
+    "place": ("I will come back [soon|again].", "I want to stay here.", "everybody should go there."),
+    "thing": ("I use it every day.", "I will buy another one.", "everybody should have one."),
+}
+BAD_ENDINGS = {
+    "any": ("I [hated|did not like|did not enjoy] it.", "I was very sad.", "never again!", "what a waste!", ""),
+    "story": ("I fell asleep.", "I did not finish it.", "I will not tell my friends."),
+    "food": ("I left it on the plate.", "nobody should try it.", "even the dog did not want it."),
+    "place": ("I will never come back.", "I went home early.", "nobody should go there."),
+    "thing": ("I want my money back.", "it broke after a day.", "nobody should buy it."),
+}
 
 
 def judgement_is_held_out(subject: str, judgement: str) -> bool:
@@ -84,7 +80,8 @@ def review(dice: Dice, *, unseen: bool = False) -> tuple[str, str]:
         parts.append(f"the {subject} was {word}, and it was {more} too.")
     parts.append(f"the {subject} was not {opposite}. it was {word}.")
     parts.append(f"my friend said the {subject} was {opposite}, but it was {word}.")
-    ending = dice.pick(GOOD_ENDINGS if good else BAD_ENDINGS)
+    endings = GOOD_ENDINGS if good else BAD_ENDINGS
+    ending = dice.pick((*endings["any"], *endings[SUBJECTS[subject]]))
     text = f"{dice.pick(parts)} {ending}".strip()
     return sentences(phrase(text, dice)), "positive" if good else "negative"
 
