@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from chatsmith.cli.console import say
+from chatsmith.cli.console import err, say
 from chatsmith.cli.start import is_model
 from chatsmith.errors import RequestError
 from chatsmith.paths import cache_dir
@@ -29,11 +30,20 @@ def existing_built_in() -> Path:
 
 
 def make_built_in(minutes: float) -> Path:
-    """The folder of the built-in model, which is made first where it is missing."""
+    """The folder of the built-in model, which is made first where it is missing.
+
+    It is made beside its place and moved there when it is finished, so that a run that was stopped is never taken for
+    the model.
+    """
     folder = built_in_folder()
     if not is_model(folder):
         from chatsmith.cli.new import make
 
         say(f"making the built-in model first, in about {minutes:g} minutes; it is kept in {folder}")
-        make([], minutes=minutes, out=folder)
+        making = folder.parent / "making" / NAME
+        report = make([], minutes=minutes, out=making, overwrite=True)
+        if report.outcome.stopped is not None:
+            raise KeyboardInterrupt("stopped before the built-in model was finished; chatsmith chat makes it anew")
+        os.replace(making, folder)
+        err().print(report)
     return folder

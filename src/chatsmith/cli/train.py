@@ -13,8 +13,6 @@ from chatsmith.cli.options import Json
 from chatsmith.errors import RequestError
 
 if TYPE_CHECKING:
-    from chatsmith.models.decoder import Decoder
-    from chatsmith.text.tokenizer import Tokenizer
     from chatsmith.train.callbacks import Outcome
     from chatsmith.train.recipe import Recipe
 
@@ -46,7 +44,7 @@ def train(
     outcome = _run(chosen, folder, resume=resume, overwrite=overwrite)
     if json:
         print_json({"folder": folder, **_figures(outcome)})
-    return _farewell(outcome, json)
+    return farewell(outcome, f'chatsmith write {folder} "…"')
 
 
 def _chosen(recipe: Path, out: Path | None, resume: bool, changes: Sequence[str]) -> tuple[Recipe, Path]:
@@ -71,6 +69,7 @@ def _chosen(recipe: Path, out: Path | None, resume: bool, changes: Sequence[str]
 def _run(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool) -> Outcome:
     from chatsmith import machine
     from chatsmith.cli.progress import training_view
+    from chatsmith.new import continuations
     from chatsmith.train.run import train as run
 
     view = training_view()
@@ -80,19 +79,12 @@ def _run(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool) -> Outc
             folder,
             resume=resume,
             overwrite=overwrite,
-            sampler=_continue,
+            sampler=continuations,
             callbacks=[view],
             peak_flops=machine.measure_peak(recipe.precision.compute),
         )
     finally:
         view.close()
-
-
-def _continue(model: Decoder, tokenizer: Tokenizer, prompts: Sequence[str], tokens: int) -> list[str]:
-    """Samples on the way: the same chance each time, so that what changes is what was learned."""
-    from chatsmith.language_model import LanguageModel
-
-    return LanguageModel(model, tokenizer).complete(prompts, tokens, temperature=0.7, seed=1)
 
 
 def _describe(recipe: Recipe, folder: Path, json: bool) -> None:
@@ -118,13 +110,12 @@ def _figures(outcome: Outcome) -> dict[str, object]:
     return {name: getattr(outcome, name) for name in names}
 
 
-def _farewell(outcome: Outcome, json: bool) -> int:
-    """The next command to type; the exit code is the shell's for a run that a signal ended."""
+def farewell(outcome: Outcome, next_command: str) -> int:
+    """Say what to type next; the exit code is the shell's for a run that a signal ended."""
     from chatsmith.cli.console import say
 
     if outcome.stopped is not None:
         say(f"go on with: chatsmith train --resume {outcome.folder}")
         return 128 + signal.Signals[outcome.stopped]
-    if not json:
-        say(f'try it: chatsmith write {outcome.folder} "…"')
+    say(f"next: {next_command}")
     return 0
