@@ -137,7 +137,7 @@ class NewReport:
             "xz_bits_per_byte": self.xz,
             "epochs": self.epochs,
             "stopped": outcome.stopped,
-            "read": [report.to_mapping() for report in self.read],
+            "read": [report.to_json() for report in self.read],
             "expectation": self.expectation(),
             "notes": list(self.notes),
         }

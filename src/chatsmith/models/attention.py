@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,7 +18,7 @@ from chatsmith.specs import ModelSpec
 class Attention(nn.Module):
     """Causal self-attention of one layer (Vaswani et al. 2017), H query heads sharing K key/value heads."""
 
-    def __init__(self, spec: ModelSpec, layer: int, **where: object) -> None:
+    def __init__(self, spec: ModelSpec, layer: int, **where: Any) -> None:
         super().__init__()
         self.layer, self.heads, self.kv_heads, self.head_dim = layer, spec.heads, spec.kv_heads, spec.head_dim
         self.dropout = spec.dropout

@@ -35,7 +35,7 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | N
     flat = [x.reshape(B * H, T, D) for x in (query, key, value)]
     if mask is not None:
         mask = mask.expand(B, H, T, T).reshape(B * H, T, T) if mask.shape[0] > 1 else mask[0]
-    return _Causal.apply(*flat, mask).view(B, H, T, D)  # type: ignore[no-any-return]
+    return _Causal.apply(*flat, mask).view(B, H, T, D)
 
 
 def _probabilities(query: Tensor, key: Tensor, start: int, end: int, mask: Tensor | None) -> Tensor:
@@ -71,7 +71,7 @@ class _Causal(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         query, key, value, *kept = ctx.saved_tensors
         T, D = query.shape[1:]
         d_query = torch.empty_like(query)

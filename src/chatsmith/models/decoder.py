@@ -8,6 +8,7 @@ Shapes: B batch, T time (query), S source (key), H heads, K key/value heads, D h
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,9 @@ from chatsmith.specs import ModelSpec
 class Embedding(nn.Module):
     """A table of vectors [V, E], looked up by id and given in `dtype`."""
 
-    def __init__(self, count: int, width: int, **where: object) -> None:
+    def __init__(self, count: int, width: int, **where: Any) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(count, width, **where))  # type: ignore[arg-type]
+        self.weight = nn.Parameter(torch.empty(count, width, **where))
 
     def forward(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         return F.embedding(ids, self.weight).to(dtype)
@@ -35,7 +36,7 @@ class Embedding(nn.Module):
 class Block(nn.Module):
     """One pre-norm layer: x + attention(norm(x)), then x + ffn(norm(x))."""
 
-    def __init__(self, spec: ModelSpec, layer: int, **where: object) -> None:
+    def __init__(self, spec: ModelSpec, layer: int, **where: Any) -> None:
         super().__init__()
         self.attention_norm = make_norm(spec, spec.width, **where)
         self.attention = Attention(spec, layer, **where)

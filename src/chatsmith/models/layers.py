@@ -7,6 +7,7 @@ flows through it. So precision is chosen once, by the dtype of the embedding's o
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,10 @@ from chatsmith.specs import ModelSpec, RopeScaling
 class Linear(nn.Module):
     """y = x Wᵀ + b with W [out, in], computed in the dtype of x."""
 
-    def __init__(self, inputs: int, outputs: int, bias: bool, **where: object) -> None:
+    def __init__(self, inputs: int, outputs: int, bias: bool, **where: Any) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(outputs, inputs, **where))  # type: ignore[arg-type]
-        self.bias = nn.Parameter(torch.empty(outputs, **where)) if bias else None  # type: ignore[arg-type]
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, **where))
+        self.bias = nn.Parameter(torch.empty(outputs, **where)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
@@ -32,10 +33,10 @@ class Linear(nn.Module):
 class LayerNorm(nn.Module):
     """Layer normalisation with gain and bias over the last dimension (Ba et al. 2016)."""
 
-    def __init__(self, width: int, epsilon: float, **where: object) -> None:
+    def __init__(self, width: int, epsilon: float, **where: Any) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(width, **where))  # type: ignore[arg-type]
-        self.bias = nn.Parameter(torch.empty(width, **where))  # type: ignore[arg-type]
+        self.weight = nn.Parameter(torch.empty(width, **where))
+        self.bias = nn.Parameter(torch.empty(width, **where))
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,9 +46,9 @@ class LayerNorm(nn.Module):
 class RMSNorm(nn.Module):
     """Root-mean-square normalisation with a gain over the last dimension (Zhang and Sennrich 2019), float32 inside."""
 
-    def __init__(self, width: int, epsilon: float, **where: object) -> None:
+    def __init__(self, width: int, epsilon: float, **where: Any) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(width, **where))  # type: ignore[arg-type]
+        self.weight = nn.Parameter(torch.empty(width, **where))
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ class RMSNorm(nn.Module):
         return (wide * scale).to(x.dtype) * self.weight.to(x.dtype)
 
 
-def make_norm(spec: ModelSpec, width: int, **where: object) -> nn.Module:
+def make_norm(spec: ModelSpec, width: int, **where: Any) -> nn.Module:
     """The norm that a spec asks for, over `width` features."""
     kind = LayerNorm if spec.norm == "layer" else RMSNorm
     return kind(width, spec.norm_epsilon, **where)
@@ -67,7 +68,7 @@ def make_norm(spec: ModelSpec, width: int, **where: object) -> nn.Module:
 class FeedForward(nn.Module):
     """Two linear maps round a GELU (GPT-2), or three with a SiLU gate (SwiGLU, Shazeer 2020)."""
 
-    def __init__(self, spec: ModelSpec, **where: object) -> None:
+    def __init__(self, spec: ModelSpec, **where: Any) -> None:
         super().__init__()
         self.activation = spec.activation
         if spec.gated:
@@ -135,7 +136,7 @@ class _Rotate(torch.autograd.Function):
         return _rotate(x, cosine, sine)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
         cosine, sine = ctx.saved_tensors  # type: ignore[attr-defined]
         return _rotate(gradient, cosine, -sine), None, None
 
@@ -149,4 +150,4 @@ def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
     """Turn x [B, T, H, D] by the cosine and sine of `angles`, [T, D/2] or [B, T, D/2], in the layout of Llama: number i
     of a head and number i + D/2 make a pair."""
     cosine, sine = (table.to(x.dtype)[..., None, :] for table in angles)
-    return _Rotate.apply(x, cosine, sine)  # type: ignore[no-any-return]
+    return _Rotate.apply(x, cosine, sine)
