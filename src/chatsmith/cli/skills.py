@@ -33,7 +33,12 @@ def skills(
 
     loaded = load(model if model is not None else existing_built_in())
     report = measure_skills(
-        loaded.complete, skills=skill or None, shots=shots or (0, 1, 4), count=count, seed=seed, keep_misses=misses
+        lambda batch, max_tokens, stop: loaded.complete(batch, max_tokens, stop),
+        skills=skill or None,
+        shots=shots or (0, 1, 4),
+        count=count,
+        seed=seed,
+        keep_misses=misses,
     )
     if json:
         print_json(report.to_mapping())
