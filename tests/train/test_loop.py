@@ -153,6 +153,9 @@ def test_hooks_are_called_in_order(tiny: TinyRecipe, tmp_path: Path) -> None:
 
     def sampler(model: Decoder, tokenizer: Tokenizer, prompts: Sequence[str], tokens: int) -> Sequence[str]:
         assert not model.training
+        assert model.dtype == torch.float32
+        with torch.inference_mode():
+            model(torch.zeros(1, 32, dtype=torch.int64))
         torch.rand(3)
         return [f"{prompt}{tokens}" for prompt in prompts]
 

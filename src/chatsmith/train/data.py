@@ -112,7 +112,9 @@ def _texts(recipe: Recipe, source: Source) -> Iterator[str]:
 def _documents(recipe: Recipe, source: Source, report: ReadReport) -> Iterator[Document]:
     if source.is_world:
         return world.documents(recipe.seed, mixture=source.mixture or None, stage=source.part)
-    return read_documents([source.path, *source.also], report=report, field=source.field or None, duplicates=source.duplicates)
+    return read_documents(
+        [source.path, *source.also], report=report, field=source.field or None, duplicates=source.duplicates
+    )
 
 
 def _is_tokens(source: Source) -> bool:

@@ -78,7 +78,7 @@ class Trainer:
         save_folder: Callable[[Trainer], None],
         save_often: bool = True,
         held_out: Sequence[HeldOut] = (),
-        sample: Callable[[], Sequence[tuple[str, str]]] | None = None,
+        sample: Callable[[Decoder], Sequence[tuple[str, str]]] | None = None,
         callbacks: Sequence[Callback] = (),
         peak_flops: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
@@ -110,6 +110,16 @@ class Trainer:
             self.timeline = Timeline(plans)
 
     # ---- the state that checkpoints hold -------------------------------------------------------------------------
+
+    def snapshot(self) -> Decoder:
+        """The model as it stands, in float32 and in evaluation mode: what is saved and sampled from.
+
+        It shares its weights' memory with the optimizer, and nothing with the model in training: tables that inference
+        builds must not end up in a backward pass.
+        """
+        model = Decoder(self.model.spec, device="meta")
+        model.load_state_dict(self.optimizer.masters(), assign=True)
+        return model.requires_grad_(False).eval()
 
     def save_checkpoint(self) -> None:
         """Make the run's state durable."""
@@ -354,9 +364,7 @@ class Trainer:
         assert self._sample is not None
         # A sampler may draw from the global generator; training must not notice.
         with torch.random.fork_rng(devices=[]):
-            self.model.eval()
-            samples = self._sample()
-            self.model.train()
+            samples = self._sample(self.snapshot())
         self._tell(lambda callback: callback.on_sample(self.counters.step, samples))
 
     def _tell(self, call: Callable[[Callback], None]) -> None:

@@ -1,0 +1,102 @@
+"""The log: a line per step, whole lines only, read back whatever happened to its end."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from importlib import util
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatsmith.errors import MissingExtra, RequestError, WorkError
+from chatsmith.train.metrics import LogWriter, StepRecord, read_log
+
+
+def record(step: int, **changes: object) -> StepRecord:
+    values: dict[str, object] = dict(
+        step=step, loss=2.0 / step, learning_rate=1e-3, gradient_norm=1.0, tokens=64 * step, tokens_per_second=1e4,
+        memory=10**8, seconds=0.02 * step, progress=step / 100, rows=2,
+    )  # fmt: skip
+    return StepRecord(**(values | changes))  # type: ignore[arg-type]
+
+
+def write(folder: Path, steps: range, keep: int = 0) -> None:
+    log = LogWriter(folder, keep)
+    for step in steps:
+        log.write(record(step))
+    log.close()
+
+
+def test_written_and_read(tmp_path: Path) -> None:
+    log = LogWriter(tmp_path)
+    log.write(record(1))
+    log.write(record(2, held_out_loss=1.5, bits_per_byte=0.7, held_out={"a": 1.0, "b": 2.0}, share_of_peak=0.5))
+    log.write(record(3, loss=math.nan, gradient_norm=math.inf, skipped=True))
+    log.close()
+    first, second, third = read_log(tmp_path)
+    assert first["loss"] == 2.0
+    assert not {"held_out_loss", "bits_per_byte", "held_out", "skipped"} & first.keys()
+    assert (second["bits_per_byte"], second["held_out"], second["share_of_peak"]) == (0.7, {"a": 1.0, "b": 2.0}, 0.5)
+    assert (third["loss"], third["gradient_norm"], third["skipped"]) == (None, None, True)
+
+
+@given(cut=st.integers(0, 400))
+def test_a_cut_last_line_is_dropped(cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A kill may leave any beginning of a write; what is whole is read, and a resumed run goes on cleanly."""
+    folder = tmp_path_factory.mktemp("log")
+    write(folder, range(1, 6))
+    path = folder / "log.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - cut])
+    left = read_log(folder)
+    assert [r["step"] for r in left] == list(range(1, 1 + whole[: len(whole) - cut].count(b"\n")))
+    keep = len(left)
+    write(folder, range(keep + 1, 6), keep)
+    assert path.read_bytes() == whole
+
+
+def test_resuming_says_each_step_once(tmp_path: Path) -> None:
+    write(tmp_path, range(1, 10))
+    write(tmp_path, range(6, 12), keep=5)
+    assert [r["step"] for r in read_log(tmp_path)] == list(range(1, 12))
+
+
+def test_damage_in_the_middle_is_named(tmp_path: Path) -> None:
+    write(tmp_path, range(1, 4))
+    path = tmp_path / "log.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], lines[1][:20], lines[2]]) + "\n")
+    with pytest.raises(WorkError, match="line 2 is damaged"):
+        read_log(tmp_path)
+    with pytest.raises(RequestError, match=r"no log\.jsonl"):
+        read_log(tmp_path / "nowhere")
+
+
+def test_a_line_costs_next_to_nothing(tmp_path: Path) -> None:
+    """Well below 1% of a step of 20 ms, with the file system's share."""
+    log = LogWriter(tmp_path)
+    began = time.process_time()
+    for step in range(1, 2001):
+        log.write(record(step))
+    log.close()
+    assert (time.process_time() - began) / 2000 < 100e-6
+    assert len(read_log(tmp_path)) == 2000
+
+
+def test_lines_are_json_of_seven_digits(tmp_path: Path) -> None:
+    line = record(3).to_line()
+    assert json.loads(line)["loss"] == 0.6666667
+    assert "\n" not in line
+
+
+@pytest.mark.skipif(util.find_spec("tensorboard") is not None, reason="tensorboard is installed")
+def test_tensorboard_names_its_extra(tmp_path: Path) -> None:
+    from chatsmith.train.tensorboard import TensorBoard
+
+    with pytest.raises(MissingExtra, match="tensorboard") as caught:
+        TensorBoard(tmp_path)
+    assert caught.value.hint == 'pip install "chatsmith[track]"'
