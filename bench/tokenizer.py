@@ -1,4 +1,4 @@
-"""Learning a vocabulary and encoding with it: MB of text per second beside the tokenizers library, tiktoken and rustbpe.
+"""Learning a vocabulary and encoding with it: MB of text a second, beside the tokenizers library, tiktoken and rustbpe.
 
     python bench/tokenizer.py                            books and Wikipedia from $CHATSMITH_SHARED, else made text
     python bench/tokenizer.py --data PATH …              your own files
@@ -150,9 +150,8 @@ def main() -> None:
     texts = texts_of(paths, options.megabytes)
     megabytes = sum(len(text.encode()) for text in texts) / 1e6
     source = ", ".join(map(str, paths)) or "the built-in corpus"
-    print(
-        f"{megabytes:.1f} MB in {len(texts):,} texts from {source}; {options.vocab:,} tokens, {options.threads} threads\n"
-    )
+    print(f"{megabytes:.1f} MB in {len(texts):,} texts from {source}")
+    print(f"{options.vocab:,} tokens, {options.threads} threads\n")
     train_tokenizer(["warm up. " * 100], 300)
 
     learning = Contest("learn", megabytes, options.rounds)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from array import array
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
@@ -252,34 +253,48 @@ class _Queue:
 
 
 class _Chain:
-    """All distinct words as one chain of tokens, where neighbours can become one token."""
+    """All distinct words as one chain of tokens, where neighbours can become one token.
+
+    The same memory is seen in two ways: numpy merges many places at once, Python's arrays a few places faster.
+    """
 
     _EDGE, _GONE = -1, -2
+
+    _FEW = 64
+    """Places up to which numpy's fixed cost (some 50 µs a merge) is higher than Python's cost per place."""
 
     def __init__(self, words: dict[str, int]) -> None:
         # 0xFF occurs in no UTF-8 text: it stands around the words.
         data = np.frombuffer(b"\xff" + b"\xff".join([word.encode() for word in words]) + b"\xff", np.uint8)
         number_of = np.empty(256, np.int64)
         number_of[_SINGLES] = np.arange(256)
-        self.tokens = number_of[data]
-        self.tokens[data == 0xFF] = self._EDGE
-        edges = np.flatnonzero(data == 0xFF)
-        self.weights = np.zeros(len(data), np.int64)
-        self.weights[:-1] = np.repeat(np.fromiter(words.values(), np.int64, len(words)), np.diff(edges))
-        self.next = np.arange(1, len(data) + 1)
-        self.previous = np.arange(-1, len(data) - 1)
+        number_of[0xFF] = self._EDGE
+        weights = np.zeros(len(data), np.int64)
+        weights[:-1] = np.repeat(
+            np.fromiter(words.values(), np.int64, len(words)), np.diff(np.flatnonzero(data == 0xFF))
+        )
+        chain = (number_of[data], np.arange(1, len(data) + 1), np.arange(-1, len(data) - 1), weights)
+        self._arrays = tuple(array("q", part.tobytes()) for part in chain)
+        self._tokens, self._next, self._previous, self._weights = (
+            np.frombuffer(part, np.int64) for part in self._arrays
+        )
 
     def pairs(self) -> list[tuple[int, int, Places]]:
         """Each pair (left << 32 | right), its frequency, and the places of its left tokens, ascending."""
-        where = np.flatnonzero((self.tokens[:-1] >= 0) & (self.tokens[1:] >= 0))
-        return _grouped(self.tokens[where] << 32 | self.tokens[where + 1], self.weights[where], where)
+        tokens = self._tokens
+        where = np.flatnonzero((tokens[:-1] >= 0) & (tokens[1:] >= 0))
+        # At first all tokens are bytes, and numpy sorts 16-bit keys much faster.
+        where = where[np.argsort((tokens[where] << 8 | tokens[where + 1]).astype(np.uint16), kind="stable")]
+        return _grouped(tokens[where] << 32 | tokens[where + 1], self._weights[where], where)
 
     def merge(self, left: int, right: int, made: int, places: Places) -> list[tuple[int, int, Places]]:
         """Make `left`, `right` into `made` at those of the places where they still stand, leftmost first.
 
         Returns the new pairs, how frequent they are and where.
         """
-        tokens, following, preceding = self.tokens, self.next, self.previous
+        if len(places) <= self._FEW:
+            return self._merge_few(left, right, made, places)
+        tokens, following, preceding = self._tokens, self._next, self._previous
         where = np.asarray(places)
         where = where[(tokens[where] == left) & (tokens[following[where]] == right)]
         if left == right and len(where) > 1:
@@ -290,13 +305,37 @@ class _Chain:
         following[where], preceding[after] = after, where
         before = preceding[where]
         token_before, token_after = tokens[before], tokens[after]
-        weights = self.weights[where]
+        weights = self._weights[where]
         has_left = token_before >= 0
         # Where two merged pairs stand side by side, the one on the right has told of both.
         has_right = (token_after >= 0) & (token_after != made)
         pairs = np.concatenate([token_before[has_left] << 32 | made, made << 32 | token_after[has_right]])
         amounts = np.concatenate([weights[has_left], weights[has_right]])
         return _grouped(pairs, amounts, np.concatenate([before[has_left], where[has_right]]))
+
+    def _merge_few(self, left: int, right: int, made: int, places: Places) -> list[tuple[int, int, Places]]:
+        tokens, following, preceding, weights = self._arrays
+        amounts: dict[int, int] = {}
+        where: dict[int, list[int]] = {}
+        for place in places if isinstance(places, list) else places.tolist():
+            second = following[place]
+            if tokens[place] != left or tokens[second] != right:
+                continue
+            before, after = preceding[place], following[second]
+            tokens[place], tokens[second] = made, self._GONE
+            following[place], preceding[after] = after, place
+            neighbour = tokens[before]
+            if neighbour >= 0:
+                pair = neighbour << 32 | made
+                amounts[pair] = amounts.get(pair, 0) + weights[place]
+                where.setdefault(pair, []).append(before)
+            neighbour = tokens[after]
+            # A pair that is about to be merged too will tell of both.
+            if neighbour >= 0 and not (neighbour == left and tokens[following[after]] == right):
+                pair = made << 32 | neighbour
+                amounts[pair] = amounts.get(pair, 0) + weights[place]
+                where.setdefault(pair, []).append(place)
+        return [(pair, amount, where[pair]) for pair, amount in amounts.items()]
 
 
 def _alternate(touches: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -310,16 +349,8 @@ def _grouped(
     pairs: npt.NDArray[np.int64], amounts: npt.NDArray[np.int64], places: npt.NDArray[np.int64]
 ) -> list[tuple[int, int, Places]]:
     """Each distinct pair, its total, and its places in the order given."""
-    if len(pairs) < 48:  # numpy's fixed cost is higher than Python's here
-        totals: dict[int, int] = {}
-        where: dict[int, list[int]] = {}
-        for pair, amount, place in zip(pairs.tolist(), amounts.tolist(), places.tolist(), strict=True):
-            if pair in totals:
-                totals[pair] += amount
-                where[pair].append(place)
-            else:
-                totals[pair], where[pair] = amount, [place]
-        return [(pair, total, where[pair]) for pair, total in totals.items()]
+    if not len(pairs):
+        return []
     order = np.argsort(pairs, kind="stable")
     pairs, places = pairs[order], places[order]
     begin = np.flatnonzero(np.concatenate([[True], pairs[1:] != pairs[:-1]]))
