@@ -186,7 +186,7 @@ def _gpt(layers: int, width: int, heads: int, context: int) -> ModelSpec:
 
 
 def modern(vocab_size: int, context: int, width: int, layers: int, heads: int, **changes: object) -> ModelSpec:
-    """A decoder of Qwen3's shape: rotary, RMS norms, query/key norms, SwiGLU, no biases. What `chatsmith new` trains."""
+    """A decoder of Qwen3's shape: rotary, RMS norms, query/key norms, SwiGLU, no biases. What `new` trains."""
     shape: dict[str, object] = dict(
         norm="rms",
         norm_epsilon=1e-6,

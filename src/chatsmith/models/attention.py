@@ -21,7 +21,6 @@ class Attention(nn.Module):
     def __init__(self, spec: ModelSpec, layer: int, **where: Any) -> None:
         super().__init__()
         self.layer, self.heads, self.kv_heads, self.head_dim = layer, spec.heads, spec.kv_heads, spec.head_dim
-        self.dropout = spec.dropout
         inner, keys = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
         self.query = Linear(spec.width, inner, spec.attention_bias, **where)
         self.key = Linear(spec.width, keys, spec.attention_bias, **where)
@@ -43,8 +42,7 @@ class Attention(nn.Module):
         value = self._heads(self.value(x), None, None)
         if cache is not None:
             key, value = cache.append(self.layer, key, value)
-        dropout = self.dropout if self.training else 0.0
-        if cache is None and not dropout and causal.suits(query):
+        if cache is None and causal.suits(query):
             repeat = self.heads // self.kv_heads
             if repeat > 1:
                 key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
@@ -55,7 +53,6 @@ class Attention(nn.Module):
                 key,
                 value,
                 attn_mask=mask,
-                dropout_p=dropout,
                 is_causal=mask is None and T > 1,
                 enable_gqa=self.heads != self.kv_heads,
             )

@@ -150,6 +150,8 @@ class Decoder(nn.Module):
             positions = queries
         self._check_length(T if cache is None else cache._end)
         x = self.embed(ids, self.dtype)
+        if self.spec.dropout:
+            x = F.dropout(x, self.spec.dropout, self.training)
         angles = None
         if self.spec.positions == "learned":
             # A padded row may point past the table; what stands there is never looked at.
