@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -142,3 +143,14 @@ def test_resume_takes_the_runs_folder(run: Callable[..., Any], recipe: Path, tmp
     refused = run("train", out)
     assert refused.code == 2
     assert f"chatsmith train --resume {out}" in refused.err
+
+
+def test_tensorboard_is_an_extra(run: Callable[..., Any], recipe: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ran = run("train", recipe, "--out", out, "--set", "schedule.steps=4", "--tensorboard")
+    if importlib.util.find_spec("tensorboard") is None:
+        assert ran.code == 2
+        assert ran.err.splitlines()[-1] == '  pip install "chatsmith[track]"'
+    else:
+        assert ran.code == 0, ran.err
+        assert list((out / "tensorboard").glob("events.*"))

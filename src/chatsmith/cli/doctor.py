@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from chatsmith import machine
+from chatsmith.kernels import build
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -34,11 +35,12 @@ def doctor(
 
     found = machine.describe(gpus=not quick)
     rates = None if quick else measure(found)
-    parts, versions = machine.optional_parts(), machine.versions()
+    kernels = None if quick else build.status()
+    parts, versions = (*machine.optional_parts(), _c_compiler()), machine.versions()
     if json:
-        print_json({"machine": found, "rates": rates, "versions": versions, "parts": parts})
+        print_json({"machine": found, "rates": rates, "kernels": kernels, "versions": versions, "parts": parts})
         return
-    out().print(_machine_table(found, rates, versions))
+    out().print(_machine_table(found, rates, kernels, versions))
     out().print(_parts_table(parts))
 
 
@@ -57,7 +59,12 @@ def measure(found: machine.Machine) -> Rates:
     )
 
 
-def _machine_table(found: machine.Machine, rates: Rates | None, versions: dict[str, str]) -> Table:
+def _c_compiler() -> machine.Part:
+    purpose = "native kernels: much faster training on the CPU"
+    return machine.Part("C compiler", purpose, build.find_compiler() is not None, "apt-get install gcc")
+
+
+def _machine_table(found: machine.Machine, rates: Rates | None, kernels: str | None, versions: dict[str, str]) -> Table:
     from rich.table import Table
 
     from chatsmith.cli.console import bytes_text
@@ -77,6 +84,8 @@ def _machine_table(found: machine.Machine, rates: Rates | None, versions: dict[s
             table.add_row(f"matmul {name}", f"{value / 1e9:,.0f} GFLOP/s")
         for name, value in rates.bytes_per_second.items():
             table.add_row(f"memory {name}", f"{value / 1e9:,.1f} GB/s read")
+    if kernels is not None:
+        table.add_row("native kernels", kernels)
     table.add_row("versions", ", ".join(f"{name} {version}" for name, version in versions.items()))
     return table
 

@@ -13,7 +13,7 @@ from chatsmith.cli.options import Json
 from chatsmith.errors import RequestError
 
 if TYPE_CHECKING:
-    from chatsmith.train.callbacks import Outcome
+    from chatsmith.train.callbacks import Callback, Outcome
     from chatsmith.train.recipe import Recipe
 
 
@@ -29,6 +29,9 @@ def train(
         Parameter(name="--set", help="Change a setting: key=value, as in optimizer.learning_rate=3e-4."),
     ] = (),
     dry_run: Annotated[bool, Parameter(help="Print the whole recipe and the model's size, and train nothing.")] = False,
+    tensorboard: Annotated[
+        bool, Parameter(help="Also write the figures for TensorBoard, into OUT/tensorboard.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """Train from a TOML recipe, or resume a run.
@@ -41,7 +44,7 @@ def train(
     if dry_run:
         _describe(chosen, folder, json)
         return 0
-    outcome = _run(chosen, folder, resume=resume, overwrite=overwrite)
+    outcome = _run(chosen, folder, resume=resume, overwrite=overwrite, tensorboard=tensorboard)
     if json:
         print_json({"folder": folder, **_figures(outcome)})
     return farewell(outcome, f'chatsmith write {folder} "…"')
@@ -66,13 +69,17 @@ def _chosen(recipe: Path, out: Path | None, resume: bool, changes: Sequence[str]
     return loaded, out or Path(loaded.name or recipe.stem)
 
 
-def _run(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool) -> Outcome:
+def _run(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, tensorboard: bool) -> Outcome:
     from chatsmith import machine
     from chatsmith.cli.progress import training_view
     from chatsmith.new import continuations
     from chatsmith.train.run import train as run
 
-    view = training_view()
+    callbacks: list[Callback] = [view := training_view()]
+    if tensorboard:
+        from chatsmith.train.tensorboard import TensorBoard
+
+        callbacks.append(TensorBoard(folder / "tensorboard"))
     try:
         return run(
             recipe,
@@ -80,7 +87,7 @@ def _run(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool) -> Outc
             resume=resume,
             overwrite=overwrite,
             sampler=continuations,
-            callbacks=[view],
+            callbacks=callbacks,
             peak_flops=machine.measure_peak(recipe.precision.compute),
         )
     finally:
