@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.live import Live
 
+    from chatsmith.train.metrics import StepRecord
+
 _REDRAW_SECONDS = 0.25
 _LINE_SECONDS = 5.0
 _BARS = "▁▂▃▄▅▆▇█"
@@ -42,17 +44,32 @@ def sample_text(prompt: str, continuation: str) -> str:
     return safe(text if len(text) <= _SAMPLE_CHARACTERS else text[: _SAMPLE_CHARACTERS - 1] + "…")
 
 
-def figures(moment: Moment, held_out: float | None = None) -> list[str]:
-    """The figures of a step, in words; `held_out` are the latest bits per byte on held-out text."""
-    record = moment.record
-    found = [f"loss {record.loss:.3f}"]
-    bits = record.bits_per_byte if record.bits_per_byte is not None else held_out
-    if bits is not None:
-        found.append(f"{bits:.3f} bits per byte held out")
-    found.append(f"{record.tokens_per_second:,.0f} tokens/s")
-    if record.share_of_peak is not None:
-        found.append(f"{record.share_of_peak:.0%} of this machine's peak")
-    return found
+class Course:
+    """The course of a run so far: its losses, its speed over the last steps, and the latest held-out figure."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self._bits: float | None = None
+        self._rate = self._share = self._weight = 0.0
+
+    def take(self, record: StepRecord) -> None:
+        """Take in a step; speeds are means over about the last twenty."""
+        self.losses.append(record.loss)
+        if record.bits_per_byte is not None:
+            self._bits = record.bits_per_byte
+        self._weight = 0.95 * self._weight + 1.0
+        self._rate += (record.tokens_per_second - self._rate) / self._weight
+        self._share += ((record.share_of_peak or 0.0) - self._share) / self._weight
+
+    def figures(self) -> list[str]:
+        """Where it stands, in words."""
+        found = [f"loss {self.losses[-1]:.3f}"]
+        if self._bits is not None:
+            found.append(f"{self._bits:.3f} bits per byte held out")
+        found.append(f"{self._rate:,.0f} tokens/s")
+        if self._share:
+            found.append(f"{self._share:.0%} of this machine's peak")
+        return found
 
 
 def place(moment: Moment) -> str:
@@ -68,7 +85,7 @@ class PlainView(Callback):
     def __init__(self, every: float = _LINE_SECONDS) -> None:
         self._every = every
         self._next = 0.0
-        self._bits: float | None = None
+        self._course = Course()
 
     def on_start(self, start: RunStart) -> None:
         """Say what is trained."""
@@ -83,12 +100,11 @@ class PlainView(Callback):
 
     def on_step(self, moment: Moment) -> None:
         """Say where the run stands, when it is time."""
-        if moment.record.bits_per_byte is not None:
-            self._bits = moment.record.bits_per_byte
+        self._course.take(moment.record)
         now = time.monotonic()
         if now >= self._next or moment.record.step >= moment.total_steps:
             self._next = now + self._every
-            say(f"{place(moment)}: " + ", ".join(figures(moment, self._bits)))
+            say(f"{place(moment)}: " + ", ".join(self._course.figures()))
 
     def on_sample(self, step: int, samples: Sequence[tuple[str, str]]) -> None:
         """Show what the model writes by now."""
@@ -107,8 +123,7 @@ class LiveView(Callback):
         self._live: Live | None = None
         self._drawn = 0.0
         self._moment: Moment | None = None
-        self._losses: list[float] = []
-        self._bits: float | None = None
+        self._course = Course()
         self._samples: list[str] = []
         self._sampled_at = 0
 
@@ -127,9 +142,7 @@ class LiveView(Callback):
     def on_step(self, moment: Moment) -> None:
         """Take in the figures, and redraw when it is time."""
         self._moment = moment
-        self._losses.append(moment.record.loss)
-        if moment.record.bits_per_byte is not None:
-            self._bits = moment.record.bits_per_byte
+        self._course.take(moment.record)
         if moment.record.step >= moment.total_steps or time.monotonic() - self._drawn >= _REDRAW_SECONDS:
             self._draw()
 
@@ -167,7 +180,7 @@ class LiveView(Callback):
         parts: list[RenderableType] = [
             ProgressBar(total=1.0, completed=share, width=min(60, err().width)),
             Text(place(moment), style="bold"),
-            Text("   ".join([*figures(moment, self._bits), sparkline(self._losses)])),
+            Text("   ".join([*self._course.figures(), sparkline(self._course.losses)])),
         ]
         parts += [Text(sample, style="cyan", overflow="ellipsis") for sample in self._samples]
         return Group(*parts)
