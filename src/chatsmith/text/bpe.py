@@ -269,12 +269,15 @@ class _Chain:
         number_of = np.empty(256, np.int64)
         number_of[_SINGLES] = np.arange(256)
         number_of[0xFF] = self._EDGE
-        weights = np.zeros(len(data), np.int64)
-        weights[:-1] = np.repeat(
-            np.fromiter(words.values(), np.int64, len(words)), np.diff(np.flatnonzero(data == 0xFF))
+        lengths = np.diff(np.flatnonzero(data == 0xFF), append=len(data))
+        counts = np.fromiter(itertools.chain(words.values(), [0]), np.int64, len(lengths))
+        # One after the other, so that only one is in memory twice.
+        self._arrays = (
+            _array(number_of[data]),
+            _array(np.arange(1, len(data) + 1)),
+            _array(np.arange(-1, len(data) - 1)),
+            _array(np.repeat(counts, lengths)),
         )
-        chain = (number_of[data], np.arange(1, len(data) + 1), np.arange(-1, len(data) - 1), weights)
-        self._arrays = tuple(array("q", part.tobytes()) for part in chain)
         self._tokens, self._next, self._previous, self._weights = (
             np.frombuffer(part, np.int64) for part in self._arrays
         )
@@ -284,7 +287,8 @@ class _Chain:
         tokens = self._tokens
         where = np.flatnonzero((tokens[:-1] >= 0) & (tokens[1:] >= 0))
         # At first all tokens are bytes, and numpy sorts 16-bit keys much faster.
-        where = where[np.argsort((tokens[where] << 8 | tokens[where + 1]).astype(np.uint16), kind="stable")]
+        first = tokens[where].astype(np.uint16)
+        where = where[np.argsort(first << 8 | tokens[where + 1].astype(np.uint16), kind="stable")]
         return _grouped(tokens[where] << 32 | tokens[where + 1], self._weights[where], where)
 
     def merge(self, left: int, right: int, made: int, places: Places) -> list[tuple[int, int, Places]]:
@@ -336,6 +340,12 @@ class _Chain:
                 amounts[pair] = amounts.get(pair, 0) + weights[place]
                 where.setdefault(pair, []).append(place)
         return [(pair, amount, where[pair]) for pair, amount in amounts.items()]
+
+
+def _array(values: npt.NDArray[np.int64]) -> array[int]:
+    result = array("q")
+    result.frombytes(values.data.cast("B"))
+    return result
 
 
 def _alternate(touches: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chatsmith.errors import RequestError
+from chatsmith.machine import usable_cores
 from chatsmith.text.tokenizer_files import Document
 from chatsmith.text.tokenizer_merges import Ranks
 from chatsmith.text.tokenizer_words import BREAK, Lexicon, Words, words_of
@@ -78,7 +79,8 @@ class Lane:
     Threads share the encoder below, which keeps no state, but no lane.
     """
 
-    _MOST_WORDS = 1 << 19
+    _MOST_WORDS = 1 << 18
+    """Beyond these the cache starts anew; a word costs some 200 bytes."""
 
     def __init__(self, encode_word: Callable[[str], list[int]]) -> None:
         self._encode_word = encode_word
@@ -154,7 +156,7 @@ class TiktokenEngine:
     def encode(self, text: str) -> list[int]:
         if len(text) <= SHORT:
             return self._direct(self._prepare(text))
-        return self.encode_batch([text], threads=1)[0].tolist()
+        return self.encode_batch([text], usable_cores())[0].tolist()
 
     def encode_batch(self, texts: Sequence[str], threads: int) -> list[Ids]:
         jobs = list(_jobs([self._prepare(text) for text in texts]))
