@@ -26,7 +26,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 _SAMPLE_CHARACTERS = 300
 
 
-def sparkline(values: Sequence[float], width: int = 24) -> str:
+def sparkline(values: Sequence[float], width: int = 20) -> str:
     """Values as a line of bars, averaged down to `width` of them; empty for fewer than two values."""
     if len(values) < 2:
         return ""
@@ -174,12 +174,14 @@ class LiveView(Callback):
     def _picture(self, moment: Moment) -> RenderableType:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
+        from rich.table import Table
         from rich.text import Text
 
         share = min(moment.record.progress, 1.0)
+        bar = Table.grid(padding=(0, 2))
+        bar.add_row(ProgressBar(total=1.0, completed=share, width=max(10, min(40, err().width - 50))), place(moment))
         parts: list[RenderableType] = [
-            ProgressBar(total=1.0, completed=share, width=min(60, err().width)),
-            Text(place(moment), style="bold"),
+            bar,
             Text("   ".join([*self._course.figures(), sparkline(self._course.losses)])),
         ]
         parts += [Text(sample, style="cyan", overflow="ellipsis") for sample in self._samples]
