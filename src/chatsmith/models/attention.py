@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from chatsmith.kernels import ops
 from chatsmith.models import causal
 from chatsmith.models.cache import KVCache
 from chatsmith.models.layers import Linear, RMSNorm, rotate
@@ -30,7 +29,6 @@ class Attention(nn.Module):
             self.query_norm = RMSNorm(spec.head_dim, spec.norm_epsilon, **where)
             self.key_norm = RMSNorm(spec.head_dim, spec.norm_epsilon, **where)
         self.qk_norm = spec.qk_norm
-        self.epsilon = spec.norm_epsilon
 
     def forward(
         self, x: Tensor, angles: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: KVCache | None
@@ -60,9 +58,6 @@ class Attention(nn.Module):
 
     def _heads(self, x: Tensor, norm: RMSNorm | None, angles: tuple[Tensor, Tensor] | None) -> Tensor:
         """x [B, T, n·D] → [B, n, T, D], each head normed and turned where asked for."""
-        if ops.ready(x) and ops.heads_fit(self.head_dim) and (angles is None or angles[0].ndim == 2):
-            gain = None if norm is None else norm.weight.to(x.dtype)
-            return ops.split_heads(x, self.head_dim, gain=gain, angles=angles, epsilon=self.epsilon)
         split = x.view(*x.shape[:2], -1, self.head_dim)
         if norm is not None:
             split = norm(split)
@@ -82,9 +77,9 @@ def attention_mask(
     distance = queries[:, :, None] - keys[:, None, :]
     mask = distance >= 0
     if band is not None:
-        mask &= distance < band
+        mask = mask & (distance < band)
     if segments is not None:
-        mask &= segments[0][:, :, None] == segments[1][:, None, :]
+        mask = mask & (segments[0][:, :, None] == segments[1][:, None, :])
     return mask[:, None]
 
 

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chatsmith.kernels import ops
-
 # Queries per block: small enough that little is computed in vain, large enough for an efficient matmul.
 _BLOCK = 128
 # Probabilities are kept for the backward pass up to this many bytes per call, and computed again beyond it.
@@ -41,8 +39,6 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | N
 def _probabilities(query: Tensor, key: Tensor, start: int, end: int, mask: Tensor | None) -> Tensor:
     """Attention weights [N, end − start, end] of the (already scaled) queries start … end."""
     scores = torch.bmm(query[:, start:end], key[:, :end].transpose(1, 2))
-    if mask is None and ops.ready(scores):
-        return ops.causal_softmax_(scores, start)
     if mask is None:
         size = end - start
         hidden = torch.full((size, size), float("-inf"), dtype=scores.dtype, device=scores.device).triu_(1)
@@ -83,10 +79,7 @@ class _Causal(torch.autograd.Function):
             seen = gradient[:, start:end]
             d_value[:, :end] += torch.bmm(weights.transpose(1, 2), seen)
             d_weights = torch.bmm(seen, value[:, :end].transpose(1, 2))
-            if ctx.mask is None and ops.ready(d_weights):
-                d_scores = ops.causal_softmax_back_(d_weights, weights, start)
-            else:
-                d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+            d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
             d_query[:, start:end] = torch.bmm(d_scores, key[:, :end])
             d_key[:, :end] += torch.bmm(d_scores.transpose(1, 2), query[:, start:end])
         return d_query.mul_(D**-0.5), d_key, d_value, None

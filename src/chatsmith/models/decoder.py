@@ -8,6 +8,8 @@ Shapes: B batch, T time (query), S source (key), H heads, K key/value heads, D h
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from chatsmith.errors import RequestError
+from chatsmith.models import fused
 from chatsmith.models.attention import Attention, attention_mask, places
 from chatsmith.models.cache import KVCache
 from chatsmith.models.layers import FeedForward, Linear, Rotary, make_norm
@@ -160,16 +163,36 @@ class Decoder(nn.Module):
             running = cache is None and positions is queries
             cosine, sine = self.rotary.tables(T if running else int(positions.max()) + 1, x.device)
             angles = (cosine[:T], sine[:T]) if running else (cosine[positions], sine[positions])
-        masks = self._masks(T, queries, keys, segments, cache)
-        for layer, block in enumerate(self.blocks):
-            mask = masks[self.spec.layer_band(layer) is not None]
+        for run in self._layers(x, angles, queries, keys, segments, cache):
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, x, angles, mask, cache, use_reentrant=False)
+                x = checkpoint(run, x, use_reentrant=False)
             else:
-                x = block(x, angles, mask, cache)
+                x = run(x)
         if cache is not None:
             cache.commit()
         return self.norm(x)
+
+    def _layers(
+        self,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor] | None,
+        queries: Tensor,
+        keys: Tensor,
+        segments: Tensor | None,
+        cache: KVCache | None,
+    ) -> Iterator[Callable[[Tensor], Tensor]]:
+        """The layers one after the other, each as a function of its input alone."""
+        if cache is None and fused.suits(self.spec, x, self.blocks[0].attention.query.weight, self.training):
+            found = [fused.windows(x, band, segments) for band in (None, self.spec.band)]
+            if all(window is not fused.NO_WINDOW for window in found):
+                for layer, block in enumerate(self.blocks):
+                    first = found[self.spec.layer_band(layer) is not None]
+                    yield partial(fused.layer, block, self.spec, angles=angles, first=first)
+                return
+        masks = self._masks(x.shape[1], queries, keys, segments, cache)
+        for layer, block in enumerate(self.blocks):
+            mask = masks[self.spec.layer_band(layer) is not None]
+            yield partial(block, angles=angles, mask=mask, cache=cache)
 
     def _check_length(self, length: int) -> None:
         if length > self.spec.context:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from chatsmith.kernels import ops
+from chatsmith.kernels import native
 
 IGNORE = -100  # a target that is not to be learned, as in PyTorch and Transformers
 _CHUNK_BYTES = 2**26  # float32 logits alive at once
@@ -54,9 +54,9 @@ def _rows_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor,
 
 def _loss_and_slope(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Summed loss and d loss / d logits [n, V]: probabilities − one-hot, and nothing for rows that do not count."""
-    if ops.ready(hidden):
-        logits = F.linear(hidden, weight)
-        return ops.cross_entropy_(logits, targets).sum(), logits
+    if native.ready(hidden):
+        logits = native.linear(hidden, weight) if native.multiplies(hidden) else F.linear(hidden, weight)
+        return native.cross_entropy_(logits, targets).sum(), logits
     loss, slope, counted = _rows_loss(hidden, weight, targets)
     slope.scatter_add_(1, targets.clamp(min=0)[:, None], slope.new_full((len(targets), 1), -1.0))
     return loss, slope.mul_(counted[:, None]).to(hidden.dtype)
@@ -72,11 +72,13 @@ class _HeadLoss(torch.autograd.Function):
         for rows, wanted in _chunks(hidden, weight, targets):
             loss, slope = _loss_and_slope(rows, weight, wanted)
             total += loss
-            torch.mm(slope, weight, out=d_hidden[start : start + len(rows)])
-            if d_weight is None:
-                d_weight = torch.mm(slope.t(), rows)
+            part = d_hidden[start : start + len(rows)]
+            if native.multiplies(hidden):
+                part.copy_(native.linear_input(slope, weight))
+                d_weight = native.linear_weight(slope, rows, d_weight)
             else:
-                d_weight.addmm_(slope.t(), rows)
+                torch.mm(slope, weight, out=part)
+                d_weight = torch.mm(slope.t(), rows) if d_weight is None else d_weight.addmm_(slope.t(), rows)
             start += len(rows)
         ctx.save_for_backward(d_hidden, d_weight)
         return total

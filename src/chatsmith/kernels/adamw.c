@@ -1,0 +1,74 @@
+/* AdamW (Loshchilov and Hutter 2019) over many tensors in one call, and the size of their gradients. */
+#ifndef NUM
+
+#include "numbers.h"
+
+#define SLICE 16384 /* numbers that a thread takes at a time, so that many small tensors are shared out evenly */
+
+#define EACH "adamw.c"
+#include "each_type.h"
+
+#else
+
+static void FN(adamw_slice)(float *restrict master, const NUM *restrict slope, float *restrict first,
+                            float *restrict second, NUM *restrict weight, int64_t count, float beta1, float beta2,
+                            float epsilon, float keep, float step, float root, float scale) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) {
+        float g = GET(slope[i]) * scale;
+        float m = beta1 * first[i] + (1.0f - beta1) * g;
+        float v = beta2 * second[i] + (1.0f - beta2) * g * g;
+        first[i] = m;
+        second[i] = v;
+        float value = master[i] * keep - step * m / (sqrtf(v) * root + epsilon);
+        master[i] = value;
+        if (!IS_FLOAT) weight[i] = PUT(value);
+    }
+}
+
+/* One step of `tensors` tensors: table [5, tensors] holds the addresses of masters, gradients, first and second
+ * averages and of the weights that are rounded from the masters (read for bfloat16 only), counts [tensors] their
+ * sizes. Gradients count times `scale`. */
+void FN(adamw)(const int64_t *table, const int64_t *counts, int64_t tensors, float rate, float beta1, float beta2,
+               float epsilon, float decay, float correction1, float correction2, float scale, int threads) {
+    float step = rate / correction1, root = 1.0f / sqrtf(correction2), keep = 1.0f - rate * decay;
+    int64_t slices = 0;
+    for (int64_t t = 0; t < tensors; t++) slices += (counts[t] + SLICE - 1) / SLICE;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int thread = 0; thread < threads; thread++) {
+        int64_t from = slices * thread / threads, to = slices * (thread + 1) / threads, passed = 0;
+        for (int64_t t = 0; t < tensors && passed < to; t++) {
+            int64_t here = (counts[t] + SLICE - 1) / SLICE;
+            int64_t start = from > passed ? (from - passed) * SLICE : 0;
+            int64_t end = to < passed + here ? (to - passed) * SLICE : counts[t];
+            passed += here;
+            if (start >= end) continue;
+            FN(adamw_slice)((float *)table[t] + start, (const NUM *)table[tensors + t] + start,
+                            (float *)table[2 * tensors + t] + start, (float *)table[3 * tensors + t] + start,
+                            (NUM *)table[4 * tensors + t] + start, end - start, beta1, beta2, epsilon, keep, step,
+                            root, scale);
+        }
+    }
+}
+
+/* The sum of squares of each thread's share of all gradients, in squares [threads]. */
+void FN(squares)(const int64_t *addresses, const int64_t *counts, double *squares, int64_t tensors, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int thread = 0; thread < threads; thread++) {
+        double total = 0.0;
+        for (int64_t t = 0; t < tensors; t++) {
+            const NUM *x = (const NUM *)addresses[t];
+            int64_t end = counts[t] * (thread + 1) / threads;
+            for (int64_t from = counts[t] * thread / threads; from < end; from += SLICE) {
+                float sum = 0.0f;
+                int64_t to = from + SLICE < end ? from + SLICE : end;
+#pragma omp simd reduction(+ : sum)
+                for (int64_t i = from; i < to; i++) sum += GET(x[i]) * GET(x[i]);
+                total += (double)sum;
+            }
+        }
+        squares[thread] = total;
+    }
+}
+
+#endif

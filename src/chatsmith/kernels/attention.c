@@ -1,0 +1,216 @@
+/* Causal attention, forwards and backwards, without ever holding the matrix of scores.
+ *
+ * query [batch, time, heads * dim], key and value [batch, time, groups * dim] lie as the linear maps leave them; each
+ * group's key and value serve heads / groups query heads. A query at t sees the keys from first[b, t] (0 where `first`
+ * is null) to t. Of the forward pass only the output and log_sum [batch, heads, time], the logarithm of each row's
+ * sum, are kept; the way back computes the weights again (as FlashAttention does, Dao et al. 2022).
+ */
+#ifndef NUM
+
+#include "gemm.h"
+
+#define BLOCK 96 /* queries that the way back takes together */
+#define LINE(count) (((count) + 31) / 32 * 32) /* rows of scratch hold whole vectors */
+
+/* Bytes of scratch per thread for either direction, with numbers of `size` bytes. */
+int64_t attention_scratch(int64_t time, int64_t dim, int64_t size) {
+    int64_t whole = LINE(time + 1), wide = LINE(dim);
+    int64_t packed = 3 * (whole * LINE(dim) + 32 * wide) * size + 2 * (BLOCK + 2) * wide * size;
+    return packed + 2 * BLOCK * whole * size + 16 * whole * 8 + 2 * whole * wide * 4 + 12 * (whole + 2) * 4 + 8192;
+}
+
+#ifdef HAS_GEMM
+
+INLINE char *take(char **scratch, int64_t size) {
+    char *mine = *scratch;
+    *scratch += (size + 63) / 64 * 64;
+    return mine;
+}
+
+#define EACH "attention.c"
+#include "each_type.h"
+#endif
+
+#else
+
+#define PER_WORD (IS_FLOAT ? 1 : 2)
+#include "tile.h"
+
+/* All panels of a matrix [count, dim] whose rows lie along the sum (dim), or across it. */
+static uint32_t *FN(pack_rows)(char **scratch, const NUM *from, int64_t stride, int64_t count, int64_t dim) {
+    int64_t depth = dim / PER_WORD;
+    uint32_t *packed = (uint32_t *)take(scratch, LINE(count) * depth * 4);
+    for (int64_t n = 0; n < count; n += COLUMNS)
+        pack_along((bytes)(from + n * stride), stride * (int64_t)sizeof(NUM), count - n < COLUMNS ? count - n : COLUMNS,
+                   depth, packed + n * depth);
+    return packed;
+}
+
+static void FN(pack_columns)(uint32_t *packed, const NUM *from, int64_t stride, int64_t count, int64_t dim,
+                             int64_t span) {
+    for (int64_t d = 0; d < dim; d += COLUMNS)
+        FN(pack_across)(from + d, stride, dim - d < COLUMNS ? dim - d : COLUMNS, count, packed + d * span, COLUMNS);
+}
+
+/* Scores of `rows` queries against the keys up to `seen`, as floats [rows][line]. */
+INLINE void FN(scores)(int rows, const NUM *from, int64_t stride, const uint32_t *packed, int64_t seen, int64_t dim,
+                       float *to, int64_t line) {
+    FN(Out) out = {0, 0, 0, to, line, 1, 0};
+    int64_t depth = dim / PER_WORD;
+    for (int64_t n = 0; n < seen; n += COLUMNS)
+        FN(tiles)(rows, (bytes)from, stride * (int64_t)sizeof(NUM), 4, packed + n * depth, depth, &out, n, 0xffff,
+                  0xffff, n);
+}
+
+void FN(attention)(const NUM *query, const NUM *key, const NUM *value, const int32_t *first, NUM *output,
+                   float *log_sum, char *scratch, int64_t batch, int64_t time, int64_t heads, int64_t groups,
+                   int64_t dim, int64_t query_stride, int64_t key_stride, float scale, int threads) {
+    int64_t line = LINE(time + 1), size = attention_scratch(time, dim, sizeof(NUM)), share = heads / groups;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t item = 0; item < batch * groups; item++) {
+        int64_t b = item / groups, g = item % groups;
+        char *own = scratch + omp_get_thread_num() * size;
+        const NUM *keys = key + b * time * key_stride + g * dim, *values = value + b * time * key_stride + g * dim;
+        uint32_t *packed_keys = FN(pack_rows)(&own, keys, key_stride, time, dim);
+        int64_t span = (time + PER_WORD - 1) / PER_WORD;
+        uint32_t *packed_values = (uint32_t *)take(&own, span * LINE(dim) * 4);
+        FN(pack_columns)(packed_values, values, key_stride, time, dim, span);
+        float *score = (float *)take(&own, ROWS * line * 4);
+        NUM *weight = (NUM *)take(&own, ROWS * line * (int64_t)sizeof(NUM));
+        for (int64_t h = g * share; h < (g + 1) * share; h++) {
+            for (int64_t t0 = 0; t0 < time; t0 += ROWS) {
+                int rows = time - t0 < ROWS ? (int)(time - t0) : ROWS;
+                int64_t seen = t0 + rows, end = (seen + 15) / 16 * 16;
+                FN(scores)(rows, query + (b * time + t0) * query_stride + h * dim, query_stride, packed_keys, seen, dim,
+                           score, line);
+                for (int r = 0; r < rows; r++) {
+                    float *row = score + r * line, most = -INFINITY, sum = 0.0f;
+                    NUM *to = weight + r * line;
+                    int from = first ? first[b * time + t0 + r] : 0, last = (int)(t0 + r);
+                    for (int i = 0; i < (int)end; i += 16)
+#pragma omp simd reduction(max : most)
+                        for (int j = 0; j < 16; j++) {
+                            float x = i + j >= from && i + j <= last ? row[i + j] : -INFINITY;
+                            row[i + j] = x;
+                            most = x > most ? x : most;
+                        }
+                    /* a row of NaN has no maximum: it stays NaN */
+                    most = most > -INFINITY ? most : 0.0f;
+                    for (int i = 0; i < (int)end; i += 16)
+#pragma omp simd reduction(+ : sum)
+                        for (int j = 0; j < 16; j++) {
+                            float x = fast_exp((row[i + j] - most) * scale);
+                            x = row[i + j] == -INFINITY ? 0.0f : x;
+                            row[i + j] = x;
+                            sum += x;
+                        }
+                    log_sum[(b * heads + h) * time + t0 + r] = most * scale + logf(sum);
+                    float factor = 1.0f / sum;
+                    for (int i = 0; i < (int)end; i += 16)
+#pragma omp simd
+                        for (int j = 0; j < 16; j++) to[i + j] = PUT(row[i + j] * factor);
+                }
+                FN(Out) out = {output + (b * time + t0) * heads * dim + h * dim, 0, 0, 0, heads * dim, 1, 1};
+                for (int64_t d = 0; d < dim; d += COLUMNS)
+                    FN(tiles)(rows, (bytes)weight, line * (int64_t)sizeof(NUM), 4, packed_values + d * span,
+                              (seen + PER_WORD - 1) / PER_WORD, &out, d, mask_below(dim - d), mask_below(dim - d - 16),
+                              d);
+            }
+        }
+    }
+}
+
+/* sums [count, wide] += left^T right: left [rows, ...] weights of `rows` queries, right packed [rows / PER_WORD]. */
+INLINE void FN(gather)(const NUM *left, int64_t line, int64_t rows, const uint32_t *right, uint32_t *panel,
+                       float *sums, int64_t count, int64_t dim, int64_t wide) {
+    FN(Out) out = {0, 0, 0, sums, wide, 0, 0};
+    int64_t depth = (rows + PER_WORD - 1) / PER_WORD;
+    for (int64_t m = 0; m < count; m += ROWS) {
+        int keys = count - m < ROWS ? (int)(count - m) : ROWS;
+        FN(pack_across)(left + m, line, keys, rows, panel, ROWS);
+        for (int64_t d = 0; d < dim; d += COLUMNS)
+            FN(tiles)(keys, (bytes)panel, 4, ROWS * 4, right + d * depth, depth, &out, m * wide + d, 0xffff, 0xffff, d);
+    }
+}
+
+INLINE void FN(put_sums)(const float *sums, int64_t count, int64_t dim, int64_t wide, NUM *to, int64_t stride) {
+    for (int64_t t = 0; t < count; t++)
+#pragma omp simd
+        for (int64_t d = 0; d < dim; d++) to[t * stride + d] = PUT(sums[t * wide + d]);
+}
+
+/* Slopes of query, key and value (laid out as these are) from that of the output [batch, time, heads * dim]. */
+void FN(attention_back)(const NUM *slope, const NUM *query, const NUM *key, const NUM *value, const int32_t *first,
+                        const float *log_sum, NUM *d_query, NUM *d_key, NUM *d_value, char *scratch, int64_t batch,
+                        int64_t time, int64_t heads, int64_t groups, int64_t dim, int64_t query_stride,
+                        int64_t key_stride, float scale, int threads) {
+    int64_t line = LINE(time + 1), wide = LINE(dim), size = attention_scratch(time, dim, sizeof(NUM));
+    int64_t share = heads / groups, inner = heads * dim, span = (time + PER_WORD - 1) / PER_WORD;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t item = 0; item < batch * groups; item++) {
+        int64_t b = item / groups, g = item % groups, place = b * time * key_stride + g * dim;
+        char *own = scratch + omp_get_thread_num() * size;
+        uint32_t *packed_keys = FN(pack_rows)(&own, key + place, key_stride, time, dim);
+        uint32_t *packed_values = FN(pack_rows)(&own, value + place, key_stride, time, dim);
+        uint32_t *across_keys = (uint32_t *)take(&own, span * wide * 4);
+        FN(pack_columns)(across_keys, key + place, key_stride, time, dim, span);
+        uint32_t *across_query = (uint32_t *)take(&own, (BLOCK / PER_WORD) * wide * 4);
+        uint32_t *across_slope = (uint32_t *)take(&own, (BLOCK / PER_WORD) * wide * 4);
+        uint32_t *panel = (uint32_t *)take(&own, (BLOCK / PER_WORD) * ROWS * 4);
+        float *score = (float *)take(&own, ROWS * line * 4), *d_weight = (float *)take(&own, ROWS * line * 4);
+        NUM *weight = (NUM *)take(&own, BLOCK * line * (int64_t)sizeof(NUM));
+        NUM *d_score = (NUM *)take(&own, BLOCK * line * (int64_t)sizeof(NUM));
+        float *sum_key = (float *)take(&own, time * wide * 4), *sum_value = (float *)take(&own, time * wide * 4);
+        memset(sum_key, 0, (size_t)(time * wide) * 4);
+        memset(sum_value, 0, (size_t)(time * wide) * 4);
+        for (int64_t h = g * share; h < (g + 1) * share; h++) {
+            for (int64_t from = 0; from < time; from += BLOCK) {
+                int64_t count = time - from < BLOCK ? time - from : BLOCK, all = from + count;
+                const NUM *queries = query + (b * time + from) * query_stride + h * dim;
+                const NUM *slopes = slope + (b * time + from) * inner + h * dim;
+                int64_t depth = (count + PER_WORD - 1) / PER_WORD, clear = (all + 15) / 16 * 16;
+                FN(pack_columns)(across_query, queries, query_stride, count, dim, depth);
+                FN(pack_columns)(across_slope, slopes, inner, count, dim, depth);
+                for (int64_t t0 = 0; t0 < count; t0 += ROWS) {
+                    int rows = count - t0 < ROWS ? (int)(count - t0) : ROWS;
+                    int64_t seen = from + t0 + rows, end = (seen + 15) / 16 * 16;
+                    FN(scores)(rows, queries + t0 * query_stride, query_stride, packed_keys, seen, dim, score, line);
+                    FN(scores)(rows, slopes + t0 * inner, inner, packed_values, seen, dim, d_weight, line);
+                    for (int r = 0; r < rows; r++) {
+                        float *row = score + r * line, *d_row = d_weight + r * line, dot = 0.0f;
+                        NUM *to = weight + (t0 + r) * line, *d_to = d_score + (t0 + r) * line;
+                        int last = (int)(from + t0 + r), start = first ? first[b * time + last] : 0;
+                        float log = log_sum[(b * heads + h) * time + last];
+                        for (int i = 0; i < (int)end; i += 16)
+#pragma omp simd reduction(+ : dot)
+                            for (int j = 0; j < 16; j++) {
+                                int visible = i + j >= start && i + j <= last;
+                                float p = visible ? fast_exp(row[i + j] * scale - log) : 0.0f;
+                                d_row[i + j] = visible ? d_row[i + j] : 0.0f;
+                                row[i + j] = p;
+                                to[i + j] = PUT(p);
+                                dot += p * d_row[i + j];
+                            }
+                        for (int i = 0; i < (int)end; i += 16)
+#pragma omp simd
+                            for (int j = 0; j < 16; j++) d_to[i + j] = PUT(row[i + j] * (d_row[i + j] - dot) * scale);
+                        memset(to + end, 0, (size_t)(clear - end) * sizeof(NUM));
+                        memset(d_to + end, 0, (size_t)(clear - end) * sizeof(NUM));
+                    }
+                    FN(Out) out = {d_query + (b * time + from + t0) * query_stride + h * dim, 0, 0, 0, query_stride, 1, 1};
+                    for (int64_t d = 0; d < dim; d += COLUMNS)
+                        FN(tiles)(rows, (bytes)(d_score + t0 * line), line * (int64_t)sizeof(NUM), 4,
+                                  across_keys + d * span, (seen + PER_WORD - 1) / PER_WORD, &out, d,
+                                  mask_below(dim - d), mask_below(dim - d - 16), d);
+                }
+                FN(gather)(weight, line, count, across_slope, panel, sum_value, all, dim, wide);
+                FN(gather)(d_score, line, count, across_query, panel, sum_key, all, dim, wide);
+            }
+        }
+        FN(put_sums)(sum_key, time, dim, wide, d_key + place, key_stride);
+        FN(put_sums)(sum_value, time, dim, wide, d_value + place, key_stride);
+    }
+}
+
+#undef PER_WORD
+#endif

@@ -1,0 +1,317 @@
+"""The kernels, called on plain tensors: no gradients are recorded, shapes are trusted, results are new tensors.
+
+`ready(x)` and `multiplies(x)` say what serves tensors like x. `ops` wraps some of these as differentiable functions,
+`models.block` puts them together to a whole layer with its own way back.
+"""
+
+from __future__ import annotations
+
+import threading
+from ctypes import c_float, c_int, c_int64, c_void_p
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chatsmith.kernels import build
+
+_SUFFIX = {torch.float32: "float", torch.bfloat16: "bf16"}
+_SMALL = 16384  # numbers below which a second thread costs more than it brings
+_SMALL_PRODUCT = 2**20  # multiplications below which the same holds
+_DEPTH_BYTES = 8192  # a row of the sum longer than this is taken in parts, as DEPTH in gemm.h says
+_FORWARD, _BACK, _WEIGHTS = 0, 1, 2
+MAX_DIM = 1024
+"""The largest head the kernels hold on their stack."""
+
+_local = threading.local()
+
+
+def ready(x: Tensor) -> bool:
+    """Whether the kernels serve tensors like x: float32 or bfloat16 on the CPU, where they could be built."""
+    if x.device.type != "cpu" or x.dtype not in _SUFFIX or torch.compiler.is_compiling():
+        return False
+    return build.library() is not None
+
+
+@lru_cache(maxsize=1)
+def _multiplies() -> bool:
+    library = build.library()
+    # A processor with matrix tiles multiplies bfloat16 faster than vectors can: PyTorch knows how.
+    return library is not None and bool(library.gemm_built()) and not torch.cpu._is_amx_tile_supported()
+
+
+def multiplies(x: Tensor) -> bool:
+    """Whether the matrix kernels serve tensors like x, too: on a processor with AVX-512 for bfloat16."""
+    return ready(x) and _multiplies()
+
+
+def _threads(numbers: int, small: int = _SMALL) -> int:
+    return 1 if numbers < small else torch.get_num_threads()
+
+
+_known: dict[tuple[str, torch.dtype], Any] = {}
+
+
+def _call(name: str, dtype: torch.dtype, *arguments: Tensor | int | float | None) -> None:
+    """Call one kernel: tensors go as pointers, ints as int64 but the last (threads) as int, floats as float."""
+    function = _known.get((name, dtype))
+    if function is None:
+        function = getattr(build.library(), f"{name}_{_SUFFIX[dtype]}")
+        kinds = [c_float if isinstance(a, float) else c_int64 if isinstance(a, int) else c_void_p for a in arguments]
+        function.argtypes, function.restype = [*kinds[:-1], c_int], None
+        _known[name, dtype] = function
+    function(*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments])
+
+
+def _scratch(size: int) -> Tensor:
+    """At least `size` bytes that this thread may overwrite until its next call."""
+    held: Tensor | None = getattr(_local, "scratch", None)
+    if held is None or held.numel() < size:
+        held = _local.scratch = torch.empty(size, dtype=torch.uint8)
+    return held
+
+
+# ---- matrices --------------------------------------------------------------------------------------------------------
+
+
+def _gemm(kind: int, a: Tensor, b: Tensor, out: Tensor, m: int, n: int, k: int, bias: Any, add: Any) -> Tensor:
+    threads = _threads(m * n * k, _SMALL_PRODUCT)
+    if a.dtype == torch.float32:
+        sums: Tensor | None = out if add is None else torch.empty_like(out)
+    else:
+        sums = torch.empty(m, n) if kind == _WEIGHTS or k * 2 > _DEPTH_BYTES else None
+    scratch = _scratch(threads * _gemm_scratch())
+    strides = (a.stride(0), b.stride(0), out.stride(0))
+    _call("gemm", a.dtype, a, b, out, bias, add, sums, scratch, kind, m, n, k, *strides, threads)
+    return out
+
+
+@lru_cache(maxsize=1)
+def _gemm_scratch() -> int:
+    library = build.library()
+    assert library is not None
+    library.gemm_scratch.restype = c_int64
+    return int(library.gemm_scratch())
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | None = None) -> Tensor:
+    """x Wᵀ + bias + add, for x [N, in] and W [out, in]."""
+    (N, inputs), outputs = x.shape, weight.shape[0]
+    if inputs % 2 and x.dtype == torch.bfloat16:
+        y = torch.mm(x, weight.t()) if bias is None else torch.addmm(bias, x, weight.t())
+        return y if add is None else y.add_(add)
+    return _gemm(_FORWARD, x, weight, x.new_empty(N, outputs), N, outputs, inputs, bias, add)
+
+
+def linear_input(slope: Tensor, weight: Tensor, add: Tensor | None = None) -> Tensor:
+    """The slope of a linear map's input, dY W + add, for dY [N, out] and W [out, in]; `add` may be overwritten."""
+    (N, outputs), inputs = slope.shape, weight.shape[1]
+    if outputs % 2 and slope.dtype == torch.bfloat16:
+        return torch.mm(slope, weight) if add is None else add.addmm_(slope, weight)
+    return _gemm(_BACK, slope, weight, slope.new_empty(N, inputs), N, inputs, outputs, None, add)
+
+
+def linear_weight(slope: Tensor, x: Tensor, add: Tensor | None = None) -> Tensor:
+    """The slope of a linear map's weight, dYᵀ X (+ `add`, which then receives the sum), for dY [N, out], X [N, in]."""
+    outputs, inputs = slope.shape[1], x.shape[1]
+    out = slope.new_empty(outputs, inputs) if add is None else add
+    return _gemm(_WEIGHTS, slope, x, out, outputs, inputs, x.shape[0], None, add)
+
+
+def column_sums(x: Tensor) -> Tensor:
+    """The sum of the rows of x [N, n], as [n] in its dtype: the slope of a bias."""
+    rows, width = x.shape
+    threads = _threads(x.numel())
+    partial = torch.zeros(threads, width)
+    _call("column_sums", x.dtype, x, partial, rows, width, threads)
+    return partial.sum(0).to(x.dtype)
+
+
+# ---- norms and heads ---------------------------------------------------------------------------------------------------
+
+Kept = tuple[Tensor, Tensor | None]
+"""What a norm keeps of a pass: one over the deviation of each row, and its mean (None: root-mean-square norm)."""
+
+
+def norm(x: Tensor, gain: Tensor, bias: Tensor | None, epsilon: float) -> tuple[Tensor, Kept]:
+    """Layer norm of x [..., n] or, without a bias, root-mean-square norm."""
+    width = x.shape[-1]
+    rows = x.numel() // width
+    y, scale, mean = torch.empty_like(x), torch.empty(rows), None if bias is None else torch.empty(rows)
+    _call("norm", x.dtype, x, gain, bias, y, scale, mean, rows, width, epsilon, _threads(x.numel()))
+    return y, (scale, mean)
+
+
+def norm_back(
+    slope: Tensor, x: Tensor, gain: Tensor, kept: Kept, add: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The slopes of x (plus `add`), gain and bias."""
+    width, threads = x.shape[-1], _threads(x.numel())
+    rows = x.numel() // width
+    dx, partial = torch.empty_like(x), torch.zeros(threads, 2, width)
+    _call("norm_back", x.dtype, slope, x, gain, *kept, add, dx, partial, rows, width, threads)
+    sums = partial.sum(0).to(gain.dtype)
+    return dx, sums[0], None if kept[1] is None else sums[1]
+
+
+Angles = tuple[Tensor, Tensor]
+
+
+def heads(
+    x: Tensor, dim: int, gain: Tensor | None, angles: Angles | None, epsilon: float
+) -> tuple[Tensor, Tensor | None]:
+    """x [B, T, n·D] with each head normed (where `gain` [D] is given) and turned by `angles`, cosine and sine in
+    float32, [T, D/2] or [B, T, D/2] and contiguous; and the norms' factors, which `heads_back` wants."""
+    count = x.shape[2] // dim
+    rows, period = _rows_and_period(x, angles)
+    cosine, sine = angles or (None, None)
+    y, scale = torch.empty_like(x), None if gain is None else torch.empty(rows * count)
+    sizes = (rows, period, count, dim)
+    _call("heads", x.dtype, x, gain, cosine, sine, y, scale, *sizes, epsilon, _threads(x.numel()))
+    return y, scale
+
+
+def heads_back(
+    slope: Tensor, x: Tensor | None, dim: int, gain: Tensor | None, angles: Angles | None, scale: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """The slopes of x and gain; x itself is needed only with a gain. `slope` [B, T, n·D] is overwritten."""
+    threads = _threads(slope.numel())
+    cosine, sine = angles or (None, None)
+    partial = torch.zeros(threads, dim)
+    sizes = (*_rows_and_period(slope, angles), slope.shape[2] // dim, dim)
+    _call("heads_back", slope.dtype, slope, x, gain, cosine, sine, scale, slope, partial, *sizes, threads)
+    return slope, None if gain is None else partial.sum(0).to(gain.dtype)
+
+
+def _rows_and_period(x: Tensor, angles: Angles | None) -> tuple[int, int]:
+    """How many rows x [B, T, n·D] has, and after how many the angles begin anew."""
+    rows = x.shape[0] * x.shape[1]
+    return rows, rows if angles is not None and angles[0].ndim == 3 else x.shape[1]
+
+
+# ---- attention -----------------------------------------------------------------------------------------------------------
+
+
+def attends(dim: int) -> bool:
+    """Whether heads of `dim` numbers fit the attention kernel."""
+    return dim <= MAX_DIM and dim % 2 == 0
+
+
+def _attention_scratch(query: Tensor, time: int, dim: int) -> tuple[Tensor, int]:
+    library = build.library()
+    assert library is not None
+    threads = _threads(query.numel() * time, _SMALL_PRODUCT)
+    library.attention_scratch.restype = c_int64
+    size = library.attention_scratch(c_int64(time), c_int64(dim), c_int64(query.element_size()))
+    return _scratch(threads * size), threads
+
+
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, dim: int, first: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Causal attention for query [B, T, H·D], key and value [B, T, K·D]; a query at t sees first[b, t] (int32) … t.
+
+    Returns the output [B, T, H·D] and the logarithm of each row's sum [B, H, T].
+    """
+    B, T, inner = query.shape
+    count, groups = inner // dim, key.shape[2] // dim
+    output, log_sum = torch.empty_like(query), torch.empty(B, count, T)
+    scratch, threads = _attention_scratch(query, T, dim)
+    sizes = (B, T, count, groups, dim, inner, key.shape[2], dim**-0.5)
+    _call("attention", query.dtype, query, key, value, first, output, log_sum, scratch, *sizes, threads)
+    return output, log_sum
+
+
+def attention_back(
+    slope: Tensor, query: Tensor, key: Tensor, value: Tensor, dim: int, first: Tensor | None, log_sum: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The slopes of query, key and value from that of the output."""
+    B, T, inner = query.shape
+    count, groups = inner // dim, key.shape[2] // dim
+    out = (torch.empty_like(query), torch.empty_like(key), torch.empty_like(value))
+    scratch, threads = _attention_scratch(query, T, dim)
+    sizes = (B, T, count, groups, dim, inner, key.shape[2], dim**-0.5)
+    _call("attention_back", query.dtype, slope, query, key, value, first, log_sum, *out, scratch, *sizes, threads)
+    return out
+
+
+# ---- activations and loss ------------------------------------------------------------------------------------------------
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """silu(gate) · up."""
+    y = torch.empty_like(gate)
+    _call("swiglu", gate.dtype, gate, up, y, gate.numel(), _threads(gate.numel()))
+    return y
+
+
+def swiglu_back(slope: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The slopes of gate and up, and the output once more."""
+    d_gate, d_up, y = torch.empty_like(gate), torch.empty_like(up), torch.empty_like(gate)
+    _call("swiglu_back", gate.dtype, slope, gate, up, d_gate, d_up, y, gate.numel(), _threads(gate.numel()))
+    return d_gate, d_up, y
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU in its tanh form (Hendrycks and Gimpel 2016)."""
+    y = torch.empty_like(x)
+    _call("gelu", x.dtype, x, y, x.numel(), _threads(x.numel()))
+    return y
+
+
+def gelu_tanh_back(slope: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The slope of x, and the output once more."""
+    dx, y = torch.empty_like(x), torch.empty_like(x)
+    _call("gelu_back", x.dtype, slope, x, dx, y, x.numel(), _threads(x.numel()))
+    return dx, y
+
+
+def cross_entropy_(logits: Tensor, targets: Tensor) -> Tensor:
+    """Logits [n, V] to the slope of their summed cross-entropy, in place; returns the losses [n] in nats, float32.
+
+    A target outside 0 … V − 1 counts nothing.
+    """
+    rows, columns = logits.shape
+    losses = torch.empty(rows)
+    _call("cross_entropy", logits.dtype, logits, targets.contiguous(), losses, rows, columns, _threads(logits.numel()))
+    return losses
+
+
+# ---- the optimizer's steps -------------------------------------------------------------------------------------------------
+
+
+class Addresses:
+    """Where lists of tensors lie: table [lists, tensors] of addresses and counts [tensors], as `adamw` reads them."""
+
+    def __init__(self, *lists: list[Tensor]) -> None:
+        self.numbers = sum(tensor.numel() for tensor in lists[0])
+        self.table = torch.tensor([[tensor.data_ptr() for tensor in tensors] for tensors in lists])
+        self.counts = torch.tensor([tensor.numel() for tensor in lists[0]])
+
+
+def adamw_(
+    dtype: torch.dtype,
+    at: Addresses,
+    *,
+    rate: float,
+    betas: tuple[float, float],
+    epsilon: float,
+    decay: float,
+    step: int,
+    scale: float,
+) -> None:
+    """One AdamW step of float32 masters from gradients of `dtype` times `scale`; `at` lists masters, gradients, first
+    and second averages, and the weights that take the rounded masters (read for bfloat16 only)."""
+    corrections = (1 - betas[0] ** step, 1 - betas[1] ** step)
+    numbers = [float(number) for number in (rate, *betas, epsilon, decay, *corrections, scale)]
+    _call("adamw", dtype, at.table, at.counts, len(at.counts), *numbers, _threads(at.numbers))
+
+
+def sum_of_squares(tensors: list[Tensor]) -> float:
+    """The sum of the squares of all numbers of contiguous tensors of one dtype."""
+    at = Addresses(tensors)
+    threads = _threads(at.numbers)
+    squares = torch.empty(threads, dtype=torch.float64)
+    _call("squares", tensors[0].dtype, at.table, at.counts, squares, len(tensors), threads)
+    return float(squares.sum())

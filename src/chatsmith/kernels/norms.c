@@ -1,0 +1,173 @@
+/* Norms of rows and of heads, the rotation of heads, and sums over rows; forwards and backwards. */
+#ifndef NUM
+
+#include "numbers.h"
+
+#define EACH "norms.c"
+#include "each_type.h"
+
+#else
+
+/* y = (x - mean) / deviation * gain + bias over rows of `width`. Without a bias it is the root-mean-square norm, and
+ * mean is 0. scale[row] = 1 / deviation, and mean[row] where there is a bias, are kept for the way back. */
+void FN(norm)(const NUM *x, const NUM *gain, const NUM *bias, NUM *y, float *scale, float *mean, int64_t rows,
+              int64_t width, float epsilon, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        const NUM *from = x + row * width;
+        NUM *to = y + row * width;
+        float sum = 0.0f, middle = 0.0f;
+        if (bias) {
+#pragma omp simd reduction(+ : sum)
+            for (int64_t i = 0; i < width; i++) sum += GET(from[i]);
+            mean[row] = middle = sum / (float)width;
+            sum = 0.0f;
+        }
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < width; i++) sum += (GET(from[i]) - middle) * (GET(from[i]) - middle);
+        float factor = scale[row] = 1.0f / sqrtf(sum / (float)width + epsilon);
+        if (bias) {
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++)
+                to[i] = PUT((GET(from[i]) - middle) * factor * GET(gain[i]) + GET(bias[i]));
+        } else {
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) to[i] = PUT(GET(from[i]) * factor * GET(gain[i]));
+        }
+    }
+}
+
+/* dx from dy (plus `add`, or null), and each thread's share of d gain and d bias in its own slice of `partial`
+ * [threads, 2, width], zeroed by the caller. A null `mean` says root-mean-square norm. */
+void FN(norm_back)(const NUM *dy, const NUM *x, const NUM *gain, const float *scale, const float *mean, const NUM *add,
+                   NUM *dx, float *partial, int64_t rows, int64_t width, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int thread = 0; thread < threads; thread++) {
+        float *restrict d_gain = partial + thread * 2 * width, *restrict d_bias = d_gain + width;
+        for (int64_t row = rows * thread / threads; row < rows * (thread + 1) / threads; row++) {
+            const NUM *slope = dy + row * width, *from = x + row * width, *more = add ? add + row * width : 0;
+            NUM *to = dx + row * width;
+            float factor = scale[row], middle = mean ? mean[row] : 0.0f, dot = 0.0f, sum = 0.0f;
+#pragma omp simd reduction(+ : dot, sum)
+            for (int64_t i = 0; i < width; i++) {
+                float d = GET(slope[i]) * GET(gain[i]);
+                dot += d * (GET(from[i]) - middle);
+                sum += d;
+            }
+            dot *= factor * factor / (float)width;
+            sum = mean ? sum / (float)width : 0.0f;
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) {
+                float d = GET(slope[i]), value = GET(from[i]) - middle;
+                d_gain[i] += d * value * factor;
+                d_bias[i] += d;
+                float out = factor * (d * GET(gain[i]) - sum - value * dot);
+                to[i] = PUT(more ? out + GET(more[i]) : out);
+            }
+        }
+    }
+}
+
+/* One head's vector of `dim` numbers: normed when gain is given, rotated when cosine is; returns the norm's factor. */
+static inline float FN(turn)(const NUM *from, const NUM *gain, const float *cosine, const float *sine, NUM *to,
+                             int64_t dim, float epsilon) {
+    int64_t half = dim / 2;
+    float factor = 1.0f;
+    if (gain) {
+        float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < dim; i++) sum += GET(from[i]) * GET(from[i]);
+        factor = 1.0f / sqrtf(sum / (float)dim + epsilon);
+    }
+    if (!cosine) {
+#pragma omp simd
+        for (int64_t i = 0; i < dim; i++) to[i] = PUT(GET(from[i]) * factor * (gain ? GET(gain[i]) : 1.0f));
+        return factor;
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < half; i++) {
+        float a = GET(from[i]) * factor * (gain ? GET(gain[i]) : 1.0f);
+        float b = GET(from[i + half]) * factor * (gain ? GET(gain[i + half]) : 1.0f);
+        to[i] = PUT(a * cosine[i] - b * sine[i]);
+        to[i + half] = PUT(b * cosine[i] + a * sine[i]);
+    }
+    return factor;
+}
+
+/* x [rows, heads * dim] -> y of the same shape: norm per head, then rotation by the angles of row % period.
+ * gain [dim] or null; cosine, sine [period, dim/2] or null; scale [rows, heads] keeps the norm's factor. */
+void FN(heads)(const NUM *x, const NUM *gain, const float *cosine, const float *sine, NUM *y, float *scale,
+               int64_t rows, int64_t period, int64_t heads, int64_t dim, float epsilon, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+        int64_t t = row % period;
+        const float *c = cosine ? cosine + t * (dim / 2) : 0, *s = cosine ? sine + t * (dim / 2) : 0;
+        for (int64_t h = 0; h < heads; h++) {
+            int64_t at = (row * heads + h) * dim;
+            float factor = FN(turn)(x + at, gain, c, s, y + at, dim, epsilon);
+            if (gain) scale[row * heads + h] = factor;
+        }
+    }
+}
+
+/* dx from dy (they may be one), and each thread's share of d gain in its slice of partial [threads, dim], zeroed. */
+void FN(heads_back)(const NUM *dy, const NUM *x, const NUM *gain, const float *cosine, const float *sine,
+                    const float *scale, NUM *dx, float *partial, int64_t rows, int64_t period, int64_t heads,
+                    int64_t dim, int threads) {
+    int64_t half = dim / 2;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int thread = 0; thread < threads; thread++) {
+        float *share = partial + thread * dim;
+        float slope[1024];
+        for (int64_t row = rows * thread / threads; row < rows * (thread + 1) / threads; row++) {
+            for (int64_t h = 0; h < heads; h++) {
+                const NUM *back = dy + (row * heads + h) * dim;
+                NUM *to = dx + (row * heads + h) * dim;
+                if (cosine) {
+                    const float *c = cosine + row % period * half, *s = sine + row % period * half;
+#pragma omp simd
+                    for (int64_t i = 0; i < half; i++) {
+                        float p = GET(back[i]), q = GET(back[i + half]);
+                        slope[i] = p * c[i] + q * s[i];
+                        slope[i + half] = q * c[i] - p * s[i];
+                    }
+                } else {
+#pragma omp simd
+                    for (int64_t i = 0; i < dim; i++) slope[i] = GET(back[i]);
+                }
+                if (!gain) {
+#pragma omp simd
+                    for (int64_t i = 0; i < dim; i++) to[i] = PUT(slope[i]);
+                    continue;
+                }
+                const NUM *from = x + (row * heads + h) * dim;
+                float factor = scale[row * heads + h], dot = 0.0f;
+#pragma omp simd reduction(+ : dot)
+                for (int64_t i = 0; i < dim; i++) dot += slope[i] * GET(gain[i]) * GET(from[i]);
+                dot *= factor * factor * factor / (float)dim;
+#pragma omp simd
+                for (int64_t i = 0; i < dim; i++) {
+                    float value = GET(from[i]);
+                    share[i] += slope[i] * value * factor;
+                    to[i] = PUT(slope[i] * GET(gain[i]) * factor - value * dot);
+                }
+            }
+        }
+    }
+}
+
+/* Each thread's share of the sums of the columns of x [rows, width], in its slice of partial [threads, width],
+ * zeroed by the caller. */
+void FN(column_sums)(const NUM *x, float *partial, int64_t rows, int64_t width, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int thread = 0; thread < threads; thread++) {
+        float *restrict share = partial + thread * width;
+        for (int64_t row = rows * thread / threads; row < rows * (thread + 1) / threads; row++) {
+            const NUM *from = x + row * width;
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) share[i] += GET(from[i]);
+        }
+    }
+}
+
+#endif
