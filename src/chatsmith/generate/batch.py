@@ -38,6 +38,11 @@ class _Row:
         self.stopper = StopText(request.sampling.stop)
         self.seen: set[int] | None = set(request.prompt) if request.sampling.repetition_penalty != 1 else None
 
+    @property
+    def reach(self) -> int:
+        """The most positions this row can come to need."""
+        return len(self.request.prompt) + self.limit
+
     def take(self, token: int) -> tuple[str, Finish | None]:
         """Add a token: the text that may be shown now, and why the answer ends, if it does."""
         self.position += 1
@@ -65,6 +70,8 @@ class Batch:
         self._last: list[int] = []
         self._cache: KVCache | None = None
         self._added = 0
+        spec = model.spec
+        self._position_bytes = 2 * spec.layers * spec.kv_heads * spec.head_dim * model.dtype.itemsize
 
     @property
     def busy(self) -> bool:
@@ -79,7 +86,7 @@ class Batch:
         if size >= context:
             raise RequestError(
                 f"the prompt has {size} tokens, and the model's context of {context} leaves no room for an answer",
-                f"shorten it by at least {size - context + 1} tokens",
+                f"shorten it to at most {context - 1} tokens",
             )
         if not all(0 <= token < self.tokenizer.vocab_size for token in request.prompt):
             raise RequestError(f"the prompt has ids outside the vocabulary of {self.tokenizer.vocab_size}")
@@ -118,34 +125,34 @@ class Batch:
         return events
 
     def _admit(self) -> list[list[_Row]]:
-        """Take waiting rows, first come first served, as far as rows, memory and one prefill's tokens allow."""
+        """Take waiting rows, first come first served, as far as rows, memory and one prefill's tokens allow.
+
+        While many wait, a few free rows are not worth a prefill of their own: it stops the running rows, and their
+        keys and values are copied once more. Then a quarter of the rows must be free.
+        """
         joining: list[list[_Row]] = []
-        room, longest = self._room(), 0
-        while self._waiting and room > 0:
+        free = self.max_rows - len(self._rows)
+        if not self._waiting or free < min(len(self._waiting), -(-self.max_rows // 4)):
+            return joining
+        reach = max((row.reach for row in self._rows), default=0)
+        longest = 0
+        while self._waiting and free > 0:
             rows = self._waiting[0]
             longest = max(longest, len(rows[0].request.prompt))
-            if joining and (len(joining) + 1) * longest > _PREFILL_TOKENS:
+            reach = max(reach, rows[0].reach)
+            free = min(free, self.cache_bytes // (reach * self._position_bytes) - len(self._rows))
+            if not self._rows:
+                free = max(free, 1)
+            if free <= 0 or (joining and (len(joining) + 1) * longest > _PREFILL_TOKENS):
                 break
-            joining.append(rows[:room])
-            room -= len(rows)
-            if room < 0:
+            joining.append(rows[:free])
+            self._rows += joining[-1]
+            free -= len(joining[-1])
+            if len(joining[-1]) < len(rows):
                 self._waiting[0] = rows[len(joining[-1]) :]
             else:
                 self._waiting.popleft()
-        for rows in joining:
-            self._rows += rows
         return joining
-
-    def _room(self) -> int:
-        """How many more rows fit."""
-        spec = self.model.spec
-        everyone = [*self._rows, *(rows[0] for rows in self._waiting)]
-        if not everyone:
-            return 0
-        longest = max(len(row.request.prompt) + row.limit for row in everyone)
-        position = 2 * spec.layers * spec.kv_heads * spec.head_dim * self.model.dtype.itemsize
-        fitting = max(1, self.cache_bytes // (position * longest))
-        return min(self.max_rows, fitting) - len(self._rows)
 
     def _prefill(self, joining: Sequence[Sequence[_Row]]) -> Floats:
         """Read the prompts, one row each, and give every sample its own copy; logits [rows, V] after the prompts."""

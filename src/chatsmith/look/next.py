@@ -182,7 +182,9 @@ def next_tokens(
         if found and len(ids) + len(made) >= engine.model.spec.context:
             break
         [answer] = engine.complete([Request((*ids, *made), one, look=True)])
-        step = _step(answer.distributions[0], text + tokenizer.decode(made), top, engine)
+        # By bytes: `decode` takes a SentencePiece vocabulary's first space away, and this text goes on.
+        grown = text + tokenizer.decode_bytes(made).decode("utf-8", "replace")
+        step = _step(answer.distributions[0], grown, top, engine)
         found.append(step)
         if step.top.id in tokenizer.stop_ids:
             break
