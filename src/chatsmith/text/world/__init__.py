@@ -9,6 +9,18 @@ from __future__ import annotations
 
 from chatsmith.text.world.items import SKILLS, SPLITS, Skill, SkillItem, Split, skill_items
 from chatsmith.text.world.lexicon import lexicon
-from chatsmith.text.world.mixture import KINDS, MIXTURE, documents
+from chatsmith.text.world.mixture import CURRICULUM, KINDS, MIXTURE, documents
 
-__all__ = ["KINDS", "MIXTURE", "SKILLS", "SPLITS", "Skill", "SkillItem", "Split", "documents", "lexicon", "skill_items"]
+__all__ = [
+    "CURRICULUM",
+    "KINDS",
+    "MIXTURE",
+    "SKILLS",
+    "SPLITS",
+    "Skill",
+    "SkillItem",
+    "Split",
+    "documents",
+    "lexicon",
+    "skill_items",
+]

@@ -12,7 +12,7 @@ from functools import lru_cache
 from chatsmith.text.chat import Message
 from chatsmith.text.world.dice import Dice, held_out
 from chatsmith.text.world.lexicon import Adjective, Noun, lexicon
-from chatsmith.text.world.phrasing import capital, phrase, sentences, with_article
+from chatsmith.text.world.phrasing import capital, sentences, with_article
 
 BEFORE = ("big", "small")
 """The adjectives that stand before the noun in French, among those we put to nouns."""
@@ -84,19 +84,33 @@ def framed(noun: Noun, dice: Dice) -> tuple[str, str]:
     )
 
 
+def spoken(english: str, word: str | None = None) -> str:
+    """A word as it stands in a sentence about it; what is a sentence itself stands in quotation marks.
+
+    `word` is what to write, where it is not the English itself but its French.
+    """
+    whole = english.endswith("?") or english.startswith(("I ", "it is ", "my ", "where ", "here "))
+    word = word or english
+    return f'"{word}"' if whole else word
+
+
+def in_french(english: str, french: str) -> str:
+    """'In French, cheese is fromage.'"""
+    return f"In French, {spoken(english)} is {spoken(english, french)}."
+
+
+def in_english(french: str, english: str) -> str:
+    """'In English, fromage is cheese.'"""
+    return f"In English, {spoken(english, french)} is {spoken(english)}."
+
+
 def _told(english: str, french: str, dice: Dice) -> str:
-    return phrase(
-        dice.pick(
-            (
-                f'The French word for {english} is "{french}".',
-                f'In French, {english} is "{french}".',
-                f'"{capital(french)}" means {english}.',
-                f'{capital(english)} is "{french}" in French.',
-                f'"{capital(english)}" in French: "{french}".',
-            )
-        ),
-        dice,
-    )
+    chance = dice.random()
+    if chance < 0.6:
+        return in_french(english, french)
+    if chance < 0.8 or spoken(english) != english:
+        return in_english(french, english)
+    return f"The French word for {english} is {french}."
 
 
 def _sentences(dice: Dice) -> str:
@@ -143,25 +157,18 @@ TO_FRENCH = (
 TO_ENGLISH = ("What does {} mean?", "What is {} in English?", "Translate {} into English.")
 
 
-def asked_in_french(question: str, english: str) -> str:
-    """The question with the word in it; a phrase of several words stands in quotation marks."""
-    several = len(english.removeprefix("to ").split()) > 1 or english.endswith("?")
-    return question.format(f'"{english}"' if several else english)
-
-
 def french_talk(dice: Dice) -> tuple[Message, Message]:
     """A question about a word or a phrase, and its answer."""
     kind = dice.random()
     if kind < 0.65:
-        english, answer = dice.pick(dictionary())
-        question = asked_in_french(dice.pick(TO_FRENCH), english)
+        english, french = dice.pick(dictionary())
     elif kind < 0.8:
-        word, answer = dice.pick(back_dictionary())
-        question = asked_in_french(dice.pick(TO_ENGLISH), word)
-    elif kind < 0.92:
-        english, answer = noun_phrase(*dice.pick(noun_phrases(False)))
-        question = asked_in_french(dice.pick(TO_FRENCH), english)
+        french, english = dice.pick(back_dictionary())
+        question = dice.pick(TO_ENGLISH).format(spoken(english, french))
+        return Message("user", sentences(question)), Message("assistant", in_english(french, english))
+    elif kind < 0.93:
+        english, french = noun_phrase(*dice.pick(noun_phrases(False)))
     else:
-        english, answer = framed(dice.pick(lexicon().of_kind("animal", "food", "thing", "clothes", "vehicle")), dice)
-        question = asked_in_french(dice.pick(TO_FRENCH[:2]), english)
-    return Message("user", sentences(question)), Message("assistant", answer)
+        english, french = framed(dice.pick(lexicon().of_kind("animal", "food", "thing", "clothes", "vehicle")), dice)
+    question = dice.pick(TO_FRENCH).format(spoken(english))
+    return Message("user", sentences(question)), Message("assistant", in_french(english, french))

@@ -252,10 +252,12 @@ def _chat_sizes(dice: Dice, shots: int, unseen: bool) -> SkillItem:
 def _chat_translation(dice: Dice, shots: int, unseen: bool) -> SkillItem:
     def fact() -> tuple[str, str]:
         english, other = dice.pick(french.dictionary())
-        return sentences(french.asked_in_french(french.TO_FRENCH[0], english)), other
+        question = sentences(french.TO_FRENCH[0].format(french.spoken(english)))
+        return question, french.in_french(english, other)
 
     question, answer = fact()
-    return _chat(dice, shots, fact, question, answers=(answer,))
+    word = answer.removesuffix(".").rsplit(" is ", 1)[1].strip('"')
+    return _chat(dice, shots, fact, question, answers=(word,), match="mention")
 
 
 def _story_questions(dice: Dice, shots: int, unseen: bool) -> SkillItem:

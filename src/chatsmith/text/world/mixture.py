@@ -48,26 +48,43 @@ def _turns(one: Callable[[Dice], tuple[Message, ...]], most: int = 4) -> Callabl
 
 
 KINDS: dict[str, Kind] = {
-    "stories": Kind(26, "text", "short stories, some with questions and answers", story),
-    "numbers": Kind(7, "text", "counting, sums, differences, comparing", numbers),
-    "words": Kind(6, "text", "opposites, colours, sizes, plurals, animals", words),
-    "french": Kind(9, "text", "words and short phrases in English and French", french),
-    "known rules": Kind(6, "text", "examples of a known rule: translate, opposite, plural …", known_rule),
+    "stories": Kind(22, "text", "short stories, some with questions and answers", story),
+    "numbers": Kind(6, "text", "counting, sums, differences, comparing", numbers),
+    "words": Kind(9, "text", "opposites, colours, sizes, plurals, animals", words),
+    "french": Kind(10, "text", "words and short phrases in English and French", french),
+    "known rules": Kind(7, "text", "examples of a known rule: translate, opposite, plural …", known_rule),
     "lookups": Kind(6, "text", "random pairs of words, to be read off the examples", lookup),
     "classes": Kind(6, "text", "kinds of words with labels, to be read off the examples", classes),
-    "echoes": Kind(4, "text", "lists of random words that come again", echo),
-    "reviews": Kind(3, "text", "reviews labelled positive or negative", sentiment),
+    "echoes": Kind(3, "text", "lists of random words that come again", echo),
+    "reviews": Kind(2, "text", "reviews labelled positive or negative", sentiment),
     "story talk": Kind(13, "chat", "a story asked for, told, and asked about", talk.story_talk),
-    "small talk": Kind(6, "chat", "greetings, who are you, feelings, what I told you before", talk.small_talk),
-    "number talk": Kind(2, "chat", "questions about numbers", _turns(number_talk)),
-    "word talk": Kind(2, "chat", "questions about words", _turns(word_talk)),
-    "french talk": Kind(2, "chat", "how do you say this in French?", _turns(french_talk)),
+    "small talk": Kind(5, "chat", "greetings, who are you, feelings, what I told you before", talk.small_talk),
+    "number talk": Kind(2.5, "chat", "questions about numbers", _turns(number_talk)),
+    "word talk": Kind(3.5, "chat", "questions about words", _turns(word_talk)),
+    "french talk": Kind(3.5, "chat", "how do you say this in French?", _turns(french_talk)),
     "in-context talk": Kind(1.5, "chat", "examples in a message, the answer in the reply", _turns(in_context_talk, 2)),
     "review talk": Kind(0.5, "chat", "is this review positive or negative?", _turns(sentiment_talk, 3)),
 }
 
 MIXTURE: dict[str, float] = {name: kind.share for name, kind in KINDS.items()}
 """The default share of the characters for each kind, in per cent of all stages together."""
+
+
+def _lean(chat: float) -> dict[str, float]:
+    """The default mixture with this factor on everything that is talk."""
+    return {name: share * (chat if KINDS[name].stage == "chat" else 1) for name, share in MIXTURE.items()}
+
+
+CURRICULUM: tuple[tuple[float, dict[str, float]], ...] = (
+    (0.06, {"echoes": 3, "lookups": 1}),
+    (0.7, _lean(0.7)),
+    (1.0, _lean(2.0)),
+)
+"""A good order of things: (until this share of the run, with this mixture).
+
+A small model that first only reads lists which come again learns in its first minute to look back for what followed a
+word before. All else that must be read off a text, names in a story as much as examples in a prompt, then comes sooner.
+"""
 
 
 @lru_cache(maxsize=64)

@@ -32,7 +32,14 @@ BAD = {
     "thing": ("broken", "weak", "ugly", "badly made"),
 }
 GOOD_ENDINGS = {
-    "any": ("I [loved|liked|enjoyed] it.", "I was very happy.", "It made my day.", "I smiled all day.", "thank you!", ""),
+    "any": (
+        "I [loved|liked|enjoyed] it.",
+        "I was very happy.",
+        "It made my day.",
+        "I smiled all day.",
+        "thank you!",
+        "",
+    ),
     "story": ("it was over too soon.", "I laughed a lot.", "I will tell all my friends."),
     "food": ("I want more.", "I ate everything.", "everybody should try it."),
     "place": ("I will come back [soon|again].", "I want to stay here.", "everybody should go there."),

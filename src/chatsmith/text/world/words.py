@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from chatsmith.text.chat import Message
 from chatsmith.text.world.dice import Dice, held_out, held_out_pair
+from chatsmith.text.world.french import in_french
 from chatsmith.text.world.lexicon import Noun, lexicon
 from chatsmith.text.world.phrasing import capital, phrase, split, with_article
 
@@ -73,15 +74,9 @@ def colour_subject(word: str) -> str:
 
 def _opposite(dice: Dice) -> str:
     one, other = dice.pick(opposites())
-    return dice.pick(
-        (
-            f"The opposite of {one} is {other}.",
-            f"The opposite of {one} is {other}.",
-            f"{capital(one)} is the opposite of {other}.",
-            f"{capital(one)} and {other} are opposites.",
-            f"Not {one}, but {other}.",
-        )
-    )
+    if dice.chance(0.75):
+        return f"The opposite of {one} is {other}."
+    return f"{capital(one)} is the opposite of {other}." if dice.chance(0.7) else f"Not {one}, but {other}."
 
 
 def _colour(dice: Dice) -> str:
@@ -101,20 +96,16 @@ def _size(dice: Dice) -> str:
 
 def _plural(dice: Dice) -> str:
     noun = dice.pick(plurals(False))
-    return phrase(
-        f"[One {noun.word}, two {noun.plural}.|The plural of {noun.word} is {noun.plural}."
-        f"|One {noun.word}, many {noun.plural}.]",
-        dice,
-    )
+    if dice.chance(0.7):
+        return f"The plural of {noun.word} is {noun.plural}."
+    return f"One {noun.word}, two {noun.plural}."
 
 
 def _past(dice: Dice) -> str:
     verb = dice.pick(lexicon().verbs)
-    return phrase(
-        f"[Today I {verb.word}, yesterday I {verb.past}.|The past of {verb.word} is {verb.past}."
-        f"|Now they {verb.word}. Before, they {verb.past}.]",
-        dice,
-    )
+    if dice.chance(0.7):
+        return f"The past of {verb.word} is {verb.past}."
+    return f"Today I {verb.word}, yesterday I {verb.past}."
 
 
 def animal_facts(word: str) -> list[tuple[str, str, str]]:
@@ -175,7 +166,7 @@ def _card(dice: Dice) -> str:
     noun = animal.noun
     lines = [f"{capital(noun.a)} is an animal."]
     lines += dice.shuffled([answer for _, answer, _ in animal_facts(noun.word)])
-    lines.append(f'In French, {noun.word} is "{noun.french}".')
+    lines.append(in_french(noun.word, noun.french))
     if not plural_is_held_out(noun.word):
         lines.append(f"One {noun.word}, two {noun.plural}.")
     colour = dict(lexicon().colours).get(noun.word)
