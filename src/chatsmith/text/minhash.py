@@ -91,8 +91,10 @@ def _words(joined: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     # Chinese and Japanese have no spaces: each of their characters (lead bytes E3 to E9) begins a word.
     alone = np.zeros(0, np.int64) if joined.isascii() else np.flatnonzero(letters - np.uint8(0xE3) <= 6)
     if len(alone):
-        cuts = np.setdiff1d(alone, starts, assume_unique=True)
-        starts, ends = np.sort(np.concatenate((starts, cuts))), np.sort(np.concatenate((ends, cuts)))
+        word = np.searchsorted(starts, alone, "right")  # the one after that which the character is in
+        inner = starts[word - 1] != alone
+        cuts, word = alone[inner], word[inner]
+        starts, ends = np.insert(starts, word, cuts), np.insert(ends, word - 1, cuts)
     lengths = ends - starts
     if len(lengths) and lengths.max() > _WORD:
         pieces = -(-lengths // _WORD)
