@@ -167,8 +167,8 @@ def _record(row: list[str], names: list[str] | None, field: str | None) -> Any:
 def parquet(stream: IO[bytes], field: str | None) -> Iterator[Record]:
     """The rows of a Parquet file, from the columns that can be or hold text; one row group in memory at a time."""
     try:
-        import pyarrow  # type: ignore[import-untyped]
-        import pyarrow.parquet  # type: ignore[import-untyped]
+        import pyarrow
+        import pyarrow.parquet
     except ImportError:
         raise MissingExtra("pyarrow", "data", "reading .parquet files") from None
     number = 0
@@ -185,7 +185,7 @@ def parquet(stream: IO[bytes], field: str | None) -> Iterator[Record]:
 
 def _text_columns(schema: Any, field: str | None) -> list[str]:
     """The columns to read: the one asked for, or those of usual names, or all that can hold text."""
-    import pyarrow.types as types  # type: ignore[import-untyped]
+    import pyarrow.types as types
 
     def textual(kind: Any) -> bool:
         if types.is_list(kind) or types.is_large_list(kind):
