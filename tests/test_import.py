@@ -38,9 +38,14 @@ def test_every_public_name_is_there() -> None:
         _ = chatsmith.lod
 
 
-@pytest.mark.parametrize("before", ["", "from chatsmith.new import new; ", "import chatsmith.new; "])
-def test_new_is_a_module_and_a_function(before: str) -> None:
-    assert run(f"{before}import chatsmith; print(callable(chatsmith.new), chatsmith.new.new.__name__)") == "True new\n"
+def test_new_is_the_function() -> None:
+    assert run("import chatsmith; print(chatsmith.new.__name__, chatsmith.new.__module__)") == "new chatsmith.create\n"
+
+
+def test_waiting_threads_sleep_soon_unless_told_otherwise() -> None:
+    shown = "import os, chatsmith; print(os.environ.get('GOMP_SPINCOUNT'))"
+    assert run(shown) == "1000\n"
+    assert run(f"import os; os.environ['GOMP_SPINCOUNT'] = '7'; {shown}") == "7\n"
 
 
 def test_help_shows_how_to_begin() -> None:

@@ -24,18 +24,23 @@ Importing chatsmith loads nothing heavy; torch comes with the first call that ne
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from chatsmith import new
+    from chatsmith.create import new
     from chatsmith.errors import ChatsmithError, MissingExtra, RequestError, WorkError
     from chatsmith.generate.sampling import Sampling
     from chatsmith.language_model import LanguageModel, load
     from chatsmith.specs import PRESETS, ModelSpec, preset
     from chatsmith.text.chat import Message
     from chatsmith.text.tokenizer import Tokenizer
+
+# GNU OpenMP lets a waiting thread spin for milliseconds before it sleeps. When another program takes a core, the one
+# that should work then waits for the one that spins, and training becomes ten to fifty times slower. A short spin costs
+# little alone and keeps about the half that is left beside a neighbour. It is read when torch loads.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 __all__ = [
     "PRESETS",
@@ -66,6 +71,7 @@ _HOMES = {
     "Tokenizer": "chatsmith.text.tokenizer",
     "WorkError": "chatsmith.errors",
     "load": "chatsmith.language_model",
+    "new": "chatsmith.create",
     "preset": "chatsmith.specs",
 }
 
@@ -75,8 +81,6 @@ def __getattr__(name: str) -> Any:
         value: Any = _version()
     elif name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
-    elif name == "new":
-        return importlib.import_module("chatsmith.new")
     else:
         raise AttributeError(f"module 'chatsmith' has no attribute {name!r}")
     globals()[name] = value
@@ -94,21 +98,3 @@ def _version() -> str:
         return version("chatsmith")
     except PackageNotFoundError:  # run from a checkout that was not installed
         return "0+unknown"
-
-
-class _CallableModule(ModuleType):
-    """A module named after its one function: `chatsmith.new(…)` is `chatsmith.new.new(…)`."""
-
-    def __call__(self, *arguments: Any, **settings: Any) -> Any:
-        return getattr(self, self.__name__.rpartition(".")[2])(*arguments, **settings)
-
-
-class _Package(ModuleType):
-    def __setattr__(self, name: str, value: Any) -> None:
-        # The import system sets a submodule as an attribute of its package, whoever imports it first.
-        if name == "new" and isinstance(value, ModuleType):
-            value.__class__ = _CallableModule
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

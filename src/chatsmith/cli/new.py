@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from chatsmith.cli.options import Json
 
 if TYPE_CHECKING:
-    from chatsmith.new import NewReport
+    from chatsmith.create import NewReport
 
 
 def new(
@@ -48,7 +48,7 @@ def new(
 def make(paths: Sequence[Path], *, minutes: float, out: Path, **settings: Any) -> NewReport:
     """`chatsmith.new` with its progress on stderr."""
     from chatsmith.cli.progress import training_view
-    from chatsmith.new import new as make_model
+    from chatsmith.create import new as make_model
 
     view = training_view()
     try:

@@ -72,7 +72,7 @@ def _chosen(recipe: Path, out: Path | None, resume: bool, changes: Sequence[str]
 def _run(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, tensorboard: bool) -> Outcome:
     from chatsmith import machine
     from chatsmith.cli.progress import training_view
-    from chatsmith.new import continuations
+    from chatsmith.create import continuations
     from chatsmith.train.run import train as run
 
     callbacks: list[Callback] = [view := training_view()]
