@@ -11,7 +11,7 @@ from chatsmith.generate.sampling import STAGES, Sampling, Stages
 
 
 def one(logits: list[float], sampling: Sampling, seen: tuple[int, ...] = ()) -> Distribution:
-    stages = Stages(np.array([logits], np.float32), sampling, [np.array(seen, np.int64)] if seen else [])
+    stages = Stages(np.array([logits], np.float32), sampling, [np.array(seen, np.int64)] if seen else [], look=True)
     return Distribution.of(stages, 0, int(stages.choose(np.array([1], np.uint64))[0]))
 
 
@@ -51,7 +51,7 @@ def test_greedy_shows_a_certain_choice() -> None:
 
 def test_the_numbers_are_copies_of_one_row() -> None:
     logits = np.random.default_rng(0).standard_normal((4, 50)).astype(np.float32)
-    stages = Stages(logits, Sampling(temperature=1, top_k=10))
+    stages = Stages(logits, Sampling(temperature=1, top_k=10), look=True)
     shown = Distribution.of(stages, 2, 0)
     weights = stages.weights["top_k"][2].copy()
     logits[:] = 0

@@ -161,6 +161,13 @@ def test_a_row_is_the_same_to_the_last_bit_alone_or_in_a_batch(sampling: Samplin
         assert (alone.weights["min_p"][0] == together.weights["min_p"][row]).all()
 
 
+def test_looking_changes_no_number() -> None:
+    logits, seen = logits_of(4, 5000), [np.arange(9)] * 4
+    for sampling in SETTINGS:
+        one, other = (Stages(logits, sampling, seen, look=look).weights["min_p"] for look in (False, True))
+        assert (one == other).all()
+
+
 def test_logprobs_are_the_models_own() -> None:
     logits = logits_of(5, 1000)
     ids = np.arange(5) * 7

@@ -214,6 +214,7 @@ class Batch:
                 logits if len(groups) == 1 else logits[places],
                 sampling,
                 [np.fromiter(row.seen, np.int64, len(row.seen)) for row in members if row.seen is not None],
+                look=any(row.request.look for row in members),
             )
             tokens = stages.choose(_keys(members))
             logprobs = stages.logprobs(tokens).tolist()

@@ -50,7 +50,7 @@ class Distribution:
 
     @classmethod
     def of(cls, stages: Stages, row: int, chosen: int) -> Distribution:
-        """The distribution of one row of a batch that went through the stages."""
+        """The distribution of one row of a batch that went through the stages, with `look`."""
         copies: dict[int, Floats] = {}
 
         def copy(array: Floats) -> Floats:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -108,10 +109,13 @@ class Stages:
     """Logits [B, V] on their way to a choice; all rows share `sampling.shape`, each has its own text so far.
 
     `histories` holds, per row, the distinct ids already in the text; only the repetition penalty reads them. After
-    temperature the stages work on weights: probabilities up to a factor, the largest of a row exactly 1.
+    temperature the stages work on weights: probabilities up to a factor, the largest of a row exactly 1. What each
+    stage left is kept only with `look`; otherwise they write over one another, the same numbers in less memory.
     """
 
-    def __init__(self, logits: Floats, sampling: Sampling, histories: Sequence[Ids] = ()) -> None:
+    def __init__(
+        self, logits: Floats, sampling: Sampling, histories: Sequence[Ids] = (), *, look: bool = False
+    ) -> None:
         self.sampling = sampling
         self.logits = logits
         self.peak = logits.max(axis=1)
@@ -122,25 +126,25 @@ class Stages:
             )
         self.penalised = penalise(logits, histories, sampling.repetition_penalty)
         self._lift = self.peak if self.penalised is logits else self.penalised.max(axis=1)
-        self._weights: dict[Stage, Floats] | None = None
+        self.look = look
 
-    @property
+    @cached_property
     def weights(self) -> dict[Stage, Floats]:
-        """Weights [B, V] after temperature, top-k, top-p and min-p; a stage that is off shares the array before it."""
-        if self._weights is None:
-            self._weights = self._weigh()
-        return self._weights
+        """Weights [B, V] after temperature, top-k, top-p and min-p; a stage that is off shares the array before it.
 
-    def _weigh(self) -> dict[Stage, Floats]:
+        Without `look` all of them are the last one.
+        """
         s, z = self.sampling, self.penalised
         if s.greedy:
             likeliest = np.zeros_like(z)
             likeliest[np.arange(len(z)), z.argmax(axis=1)] = 1.0
             return dict.fromkeys(STAGES[2:], likeliest)
         warm = heat(z, self._lift, s.temperature)
-        top_k = keep_top_k(z, warm, s.top_k) if 0 < s.top_k < z.shape[1] else warm
-        top_p = keep_top_p(top_k, s.top_p) if s.top_p < 1 else top_k
-        min_p = keep_min_p(top_p, s.min_p) if s.min_p > 0 else top_p
+        # Arrays of this size are often mapped afresh by the allocator, which costs more than what is computed in them.
+        out = None if self.look else warm
+        top_k = keep_top_k(z, warm, s.top_k, out) if 0 < s.top_k < z.shape[1] else warm
+        top_p = keep_top_p(top_k, s.top_p, out) if s.top_p < 1 else top_k
+        min_p = keep_min_p(top_p, s.min_p, out) if s.min_p > 0 else top_p
         return {"temperature": warm, "top_k": top_k, "top_p": top_p, "min_p": min_p}
 
     def choose(self, keys: NDArray[np.uint64]) -> Ids:
@@ -176,9 +180,9 @@ def heat(logits: Floats, peak: Floats, temperature: float) -> Floats:
         return np.exp(weights, out=weights)
 
 
-def keep_top_k(logits: Floats, weights: Floats, k: int) -> Floats:
+def keep_top_k(logits: Floats, weights: Floats, k: int, out: Floats | None = None) -> Floats:
     """Weights with all but the k largest logits of each row at zero; ties with the k-th stay, as in transformers."""
-    return weights * (logits >= kth_largest(logits, k))
+    return np.multiply(weights, logits >= kth_largest(logits, k), out=out)
 
 
 def kth_largest(values: Floats, k: int) -> Floats:
@@ -208,7 +212,7 @@ def compress(values: Floats, mask: NDArray[np.bool_], blank: float) -> Floats:
     return few
 
 
-def keep_top_p(weights: Floats, top_p: float) -> Floats:
+def keep_top_p(weights: Floats, top_p: float, out: Floats | None = None) -> Floats:
     """Weights with all but the nucleus at zero: a token stays if those likelier than it sum to less than `top_p`.
 
     Among equals the lowest ids stay.
@@ -229,13 +233,13 @@ def keep_top_p(weights: Floats, top_p: float) -> Floats:
     before = ordered.cumsum(axis=1, dtype=np.float64) - ordered
     sizes = np.maximum((before < wanted).sum(axis=1), 1)
     edges = ordered[np.arange(len(weights)), sizes - 1][:, None]
-    kept = weights * (weights >= edges)
+    kept = np.multiply(weights, weights >= edges, out=out)
     surplus = (ordered >= edges).sum(axis=1) - sizes
     for row in surplus.nonzero()[0]:
-        kept[row, np.flatnonzero(weights[row] == edges[row])[-surplus[row] :]] = 0
+        kept[row, np.flatnonzero(kept[row] == edges[row])[-surplus[row] :]] = 0
     return kept
 
 
-def keep_min_p(weights: Floats, min_p: float) -> Floats:
+def keep_min_p(weights: Floats, min_p: float, out: Floats | None = None) -> Floats:
     """Weights below `min_p` times the largest of the row at zero (the largest is 1, see `Stages`)."""
-    return weights * (weights >= np.float32(min_p))
+    return np.multiply(weights, weights >= np.float32(min_p), out=out)
