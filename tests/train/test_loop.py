@@ -23,6 +23,7 @@ from chatsmith.store.folder import load_model
 from chatsmith.text.shards import TokenFolder
 from chatsmith.text.tokenizer import Tokenizer
 from chatsmith.train import objectives
+from chatsmith.train.accumulation import GradientSums
 from chatsmith.train.callbacks import Callback, Moment, Outcome, RunStart
 from chatsmith.train.metrics import read_log
 from chatsmith.train.mixture import StagedBatches
@@ -314,3 +315,20 @@ def test_training_goes_on_from_a_model_folder(tiny: TinyRecipe, tmp_path: Path) 
     recipe = replace(tiny(schedule={"steps": 5}), model={"start_from": str(tmp_path / "first")})
     tuned = train(recipe, tmp_path / "second")
     assert tuned.loss < first.loss * 1.15
+
+
+def test_bfloat16_sums_keep_small_gradients() -> None:
+    """A thousand gradients of one thousandth: in bfloat16 the sum would stop growing long before 1."""
+    parameter = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.bfloat16))
+    idle = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    sums = GradientSums([parameter, idle])
+    for _ in range(2):
+        for _ in range(1000):
+            parameter.grad = torch.full((2, 2), 0.001, dtype=torch.bfloat16)
+            sums.take()
+        sums.put()
+        assert parameter.grad is not None
+        assert parameter.grad.dtype == torch.bfloat16
+        assert torch.allclose(parameter.grad.float(), torch.ones(2, 2), atol=0.01)
+        assert idle.grad is not None
+        assert not idle.grad.any()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ import torch
 from chatsmith.errors import WorkError
 from chatsmith.models.decoder import Decoder
 from chatsmith.store.state import TrainingState, save_state
-from chatsmith.text.batches import Batch
+from chatsmith.train.accumulation import GradientSums
 from chatsmith.train.callbacks import Callback, Moment, Outcome
 from chatsmith.train.interrupts import StopSignals
 from chatsmith.train.metrics import LogWriter, StepRecord, peak_memory
-from chatsmith.train.objectives import HeldOutLoss, Objective, held_out_loss, micro_batches, predicted
+from chatsmith.train.objectives import HeldOut, HeldOutLoss, Objective, held_out_loss, micro_batches, predicted
 from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.pace import Pacer
 from chatsmith.train.recipe import Recipe
@@ -48,14 +48,6 @@ class Counters:
     held_out_loss: float | None = None
     bits_per_byte: float | None = None
     best_held_out_loss: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """Held-out text of one source: its name, and a function that gives the same batches each time."""
-
-    name: str
-    batches: Callable[[], Iterable[Batch]]
 
 
 class Trainer:
@@ -100,6 +92,8 @@ class Trainer:
         self._evaluations = Milestones(recipe.evaluation.times if held_out else 0)
         self._samplings = Milestones(recipe.samples.times if sample and recipe.samples.prompts else 0)
         self._stage: int | None = None
+        low = model.embed.weight.dtype != torch.float32
+        self._sums = GradientSums(model.parameters()) if low and recipe.batch.accumulation > 1 else None
         # A run whose plans are written down repeats them without looking at the clock.
         minutes = None if recipe.schedule.replans else recipe.schedule.minutes
         self._pace = Pacer(minutes * 60 if minutes else None, recipe.batch, clock)
@@ -247,6 +241,10 @@ class Trainer:
             loss = self.objective.loss(self.model, part) / count
             loss.backward()
             losses.append(loss.detach())
+            if self._sums is not None:
+                self._sums.take()
+        if self._sums is not None:
+            self._sums.put()
         total = float(torch.stack(losses).sum())
         if not math.isfinite(total):
             self.optimizer.zero_grad()

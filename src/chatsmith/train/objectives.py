@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -115,6 +116,14 @@ class HeldOutLoss(NamedTuple):
     def __add__(self, other: object) -> HeldOutLoss:
         assert isinstance(other, HeldOutLoss)
         return HeldOutLoss(self.nats + other.nats, self.tokens + other.tokens, self.bytes + other.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Held-out text of one source: its name, and a function that gives the same batches each time."""
+
+    name: str
+    batches: Callable[[], Iterable[Batch]]
 
 
 def held_out_loss(

@@ -248,7 +248,8 @@ class Precision:
     """`compute`: what the layers compute in ("auto": bfloat16 where this machine is fast at it). The weights that are
     trained and saved, and the optimizer's averages, are float32 always.
 
-    `compile` runs the model through torch.compile ("auto": where the run is long enough to pay for it).
+    `compile` runs the layers through torch.compile ("auto": where our own kernels do not serve and the run is long
+    enough to pay for it).
     `activation_checkpointing` recomputes each layer in the backward pass: less memory, about a third more time.
     """
 
