@@ -53,15 +53,16 @@ def _threads(numbers: int, small: int = _SMALL) -> int:
 _known: dict[tuple[str, torch.dtype], Any] = {}
 
 
-def _call(name: str, dtype: torch.dtype, *arguments: Tensor | int | float | None) -> None:
-    """Call one kernel: tensors go as pointers, ints as int64 but the last (threads) as int, floats as float."""
+def _call(name: str, dtype: torch.dtype, tensors: tuple[Tensor | None, ...], *numbers: float) -> None:
+    """Call one kernel: its tensors first, as pointers, then its numbers (whole ones as int64, but the last, which is
+    the number of threads, as int)."""
     function = _known.get((name, dtype))
     if function is None:
         function = getattr(build.library(), f"{name}_{_SUFFIX[dtype]}")
-        kinds = [c_float if isinstance(a, float) else c_int64 if isinstance(a, int) else c_void_p for a in arguments]
-        function.argtypes, function.restype = [*kinds[:-1], c_int], None
+        kinds = [c_float if isinstance(number, float) else c_int64 for number in numbers[:-1]]
+        function.argtypes, function.restype = [*[c_void_p] * len(tensors), *kinds, c_int], None
         _known[name, dtype] = function
-    function(*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments])
+    function(*[None if tensor is None else tensor.data_ptr() for tensor in tensors], *numbers)
 
 
 def _scratch(size: int) -> Tensor:
@@ -72,7 +73,7 @@ def _scratch(size: int) -> Tensor:
     return held
 
 
-# ---- matrices --------------------------------------------------------------------------------------------------------
+# ---- matrices ------------------------------------------------------------------------------------------------------
 
 
 def _gemm(kind: int, a: Tensor, b: Tensor, out: Tensor, m: int, n: int, k: int, bias: Any, add: Any) -> Tensor:
@@ -83,7 +84,7 @@ def _gemm(kind: int, a: Tensor, b: Tensor, out: Tensor, m: int, n: int, k: int, 
         sums = torch.empty(m, n) if kind == _WEIGHTS or k * 2 > _DEPTH_BYTES else None
     scratch = _scratch(threads * _gemm_scratch())
     strides = (a.stride(0), b.stride(0), out.stride(0))
-    _call("gemm", a.dtype, a, b, out, bias, add, sums, scratch, kind, m, n, k, *strides, threads)
+    _call("gemm", a.dtype, (a, b, out, bias, add, sums, scratch), kind, m, n, k, *strides, threads)
     return out
 
 
@@ -123,12 +124,12 @@ def column_sums(x: Tensor) -> Tensor:
     """The sum of the rows of x [N, n], as [n] in its dtype: the slope of a bias."""
     rows, width = x.shape
     threads = _threads(x.numel())
-    partial = torch.zeros(threads, width)
-    _call("column_sums", x.dtype, x, partial, rows, width, threads)
-    return partial.sum(0).to(x.dtype)
+    sums = x.new_empty(width)
+    _call("column_sums", x.dtype, (x, sums, _scratch(threads * width * 4)), rows, width, threads)
+    return sums
 
 
-# ---- norms and heads ---------------------------------------------------------------------------------------------------
+# ---- norms and heads -----------------------------------------------------------------------------------------------
 
 Kept = tuple[Tensor, Tensor | None]
 """What a norm keeps of a pass: one over the deviation of each row, and its mean (None: root-mean-square norm)."""
@@ -139,7 +140,7 @@ def norm(x: Tensor, gain: Tensor, bias: Tensor | None, epsilon: float) -> tuple[
     width = x.shape[-1]
     rows = x.numel() // width
     y, scale, mean = torch.empty_like(x), torch.empty(rows), None if bias is None else torch.empty(rows)
-    _call("norm", x.dtype, x, gain, bias, y, scale, mean, rows, width, epsilon, _threads(x.numel()))
+    _call("norm", x.dtype, (x, gain, bias, y, scale, mean), rows, width, epsilon, _threads(x.numel()))
     return y, (scale, mean)
 
 
@@ -149,10 +150,10 @@ def norm_back(
     """The slopes of x (plus `add`), gain and bias."""
     width, threads = x.shape[-1], _threads(x.numel())
     rows = x.numel() // width
-    dx, partial = torch.empty_like(x), torch.zeros(threads, 2, width)
-    _call("norm_back", x.dtype, slope, x, gain, *kept, add, dx, partial, rows, width, threads)
-    sums = partial.sum(0).to(gain.dtype)
-    return dx, sums[0], None if kept[1] is None else sums[1]
+    dx, slopes = torch.empty_like(x), x.new_empty(2, width)
+    partial = _scratch(threads * width * 8)
+    _call("norm_back", x.dtype, (slope, x, gain, *kept, add, dx, slopes, partial), rows, width, threads)
+    return dx, slopes[0], None if kept[1] is None else slopes[1]
 
 
 Angles = tuple[Tensor, Tensor]
@@ -168,7 +169,7 @@ def heads(
     cosine, sine = angles or (None, None)
     y, scale = torch.empty_like(x), None if gain is None else torch.empty(rows * count)
     sizes = (rows, period, count, dim)
-    _call("heads", x.dtype, x, gain, cosine, sine, y, scale, *sizes, epsilon, _threads(x.numel()))
+    _call("heads", x.dtype, (x, gain, cosine, sine, y, scale), *sizes, epsilon, _threads(x.numel()))
     return y, scale
 
 
@@ -178,10 +179,10 @@ def heads_back(
     """The slopes of x and gain; x itself is needed only with a gain. `slope` [B, T, n·D] is overwritten."""
     threads = _threads(slope.numel())
     cosine, sine = angles or (None, None)
-    partial = torch.zeros(threads, dim)
+    d_gain, partial = None if gain is None else torch.empty_like(gain), _scratch(threads * dim * 4)
     sizes = (*_rows_and_period(slope, angles), slope.shape[2] // dim, dim)
-    _call("heads_back", slope.dtype, slope, x, gain, cosine, sine, scale, slope, partial, *sizes, threads)
-    return slope, None if gain is None else partial.sum(0).to(gain.dtype)
+    _call("heads_back", slope.dtype, (slope, x, gain, cosine, sine, scale, slope, d_gain, partial), *sizes, threads)
+    return slope, d_gain
 
 
 def _rows_and_period(x: Tensor, angles: Angles | None) -> tuple[int, int]:
@@ -190,7 +191,7 @@ def _rows_and_period(x: Tensor, angles: Angles | None) -> tuple[int, int]:
     return rows, rows if angles is not None and angles[0].ndim == 3 else x.shape[1]
 
 
-# ---- attention -----------------------------------------------------------------------------------------------------------
+# ---- attention -----------------------------------------------------------------------------------------------------
 
 
 def attends(dim: int) -> bool:
@@ -219,7 +220,7 @@ def attention(
     output, log_sum = torch.empty_like(query), torch.empty(B, count, T)
     scratch, threads = _attention_scratch(query, T, dim)
     sizes = (B, T, count, groups, dim, inner, key.shape[2], dim**-0.5)
-    _call("attention", query.dtype, query, key, value, first, output, log_sum, scratch, *sizes, threads)
+    _call("attention", query.dtype, (query, key, value, first, output, log_sum, scratch), *sizes, threads)
     return output, log_sum
 
 
@@ -232,38 +233,39 @@ def attention_back(
     out = (torch.empty_like(query), torch.empty_like(key), torch.empty_like(value))
     scratch, threads = _attention_scratch(query, T, dim)
     sizes = (B, T, count, groups, dim, inner, key.shape[2], dim**-0.5)
-    _call("attention_back", query.dtype, slope, query, key, value, first, log_sum, *out, scratch, *sizes, threads)
+    tensors = (slope, query, key, value, first, log_sum, *out, scratch)
+    _call("attention_back", query.dtype, tensors, *sizes, threads)
     return out
 
 
-# ---- activations and loss ------------------------------------------------------------------------------------------------
+# ---- activations and loss ------------------------------------------------------------------------------------------
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) · up."""
     y = torch.empty_like(gate)
-    _call("swiglu", gate.dtype, gate, up, y, gate.numel(), _threads(gate.numel()))
+    _call("swiglu", gate.dtype, (gate, up, y), gate.numel(), _threads(gate.numel()))
     return y
 
 
 def swiglu_back(slope: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The slopes of gate and up, and the output once more."""
     d_gate, d_up, y = torch.empty_like(gate), torch.empty_like(up), torch.empty_like(gate)
-    _call("swiglu_back", gate.dtype, slope, gate, up, d_gate, d_up, y, gate.numel(), _threads(gate.numel()))
+    _call("swiglu_back", gate.dtype, (slope, gate, up, d_gate, d_up, y), gate.numel(), _threads(gate.numel()))
     return d_gate, d_up, y
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
     """GELU in its tanh form (Hendrycks and Gimpel 2016)."""
     y = torch.empty_like(x)
-    _call("gelu", x.dtype, x, y, x.numel(), _threads(x.numel()))
+    _call("gelu", x.dtype, (x, y), x.numel(), _threads(x.numel()))
     return y
 
 
 def gelu_tanh_back(slope: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """The slope of x, and the output once more."""
     dx, y = torch.empty_like(x), torch.empty_like(x)
-    _call("gelu_back", x.dtype, slope, x, dx, y, x.numel(), _threads(x.numel()))
+    _call("gelu_back", x.dtype, (slope, x, dx, y), x.numel(), _threads(x.numel()))
     return dx, y
 
 
@@ -274,20 +276,30 @@ def cross_entropy_(logits: Tensor, targets: Tensor) -> Tensor:
     """
     rows, columns = logits.shape
     losses = torch.empty(rows)
-    _call("cross_entropy", logits.dtype, logits, targets.contiguous(), losses, rows, columns, _threads(logits.numel()))
+    tensors = (logits, targets.contiguous(), losses)
+    _call("cross_entropy", logits.dtype, tensors, rows, columns, _threads(logits.numel()))
     return losses
 
 
-# ---- the optimizer's steps -------------------------------------------------------------------------------------------------
+# ---- the optimizer's steps -----------------------------------------------------------------------------------------
 
 
 class Addresses:
-    """Where lists of tensors lie: table [lists, tensors] of addresses and counts [tensors], as `adamw` reads them."""
+    """Where lists of contiguous tensors lie: table [lists, tensors] of addresses and counts [tensors] of numbers.
+
+    It holds the tensors, so that the addresses stay good.
+    """
 
     def __init__(self, *lists: list[Tensor]) -> None:
+        self._lists = list(lists)
         self.numbers = sum(tensor.numel() for tensor in lists[0])
         self.table = torch.tensor([[tensor.data_ptr() for tensor in tensors] for tensors in lists])
         self.counts = torch.tensor([tensor.numel() for tensor in lists[0]])
+
+    def replace(self, index: int, tensors: list[Tensor]) -> None:
+        """Put other tensors of the same sizes in the place of one list."""
+        self._lists[index] = tensors
+        self.table[index] = torch.tensor([tensor.data_ptr() for tensor in tensors])
 
 
 def adamw_(
@@ -305,7 +317,7 @@ def adamw_(
     and second averages, and the weights that take the rounded masters (read for bfloat16 only)."""
     corrections = (1 - betas[0] ** step, 1 - betas[1] ** step)
     numbers = [float(number) for number in (rate, *betas, epsilon, decay, *corrections, scale)]
-    _call("adamw", dtype, at.table, at.counts, len(at.counts), *numbers, _threads(at.numbers))
+    _call("adamw", dtype, (at.table, at.counts), len(at.counts), *numbers, _threads(at.numbers))
 
 
 def sum_of_squares(tensors: list[Tensor]) -> float:
@@ -313,5 +325,34 @@ def sum_of_squares(tensors: list[Tensor]) -> float:
     at = Addresses(tensors)
     threads = _threads(at.numbers)
     squares = torch.empty(threads, dtype=torch.float64)
-    _call("squares", tensors[0].dtype, at.table, at.counts, squares, len(tensors), threads)
+    _call("squares", tensors[0].dtype, (at.table, at.counts, squares), len(tensors), threads)
     return float(squares.sum())
+
+
+def orthogonalises(shape: tuple[int, ...], weight: Tensor) -> bool:
+    """Whether `muon_` serves weights [rows, columns] of this shape, like `weight`."""
+    return multiplies(weight) and shape[0] % 2 == 0 and shape[1] % 2 == 0
+
+
+def muon_(
+    dtype: torch.dtype,
+    at: Addresses,
+    shape: tuple[int, int],
+    *,
+    rounds: int,
+    rate: float,
+    decay: float,
+    momentum: float,
+    scale: float,
+    stretch: float,
+) -> None:
+    """One Muon step of float32 masters of one shape, from gradients of `dtype` times `scale`: orthogonalised in
+    bfloat16, applied times rate · stretch, decayed by rate · decay. `at` lists masters, gradients, momenta, and the
+    weights that take the rounded masters (read for bfloat16 only)."""
+    library = build.library()
+    assert library is not None
+    threads = min(torch.get_num_threads(), len(at.counts))
+    library.muon_scratch.restype = c_int64
+    space = library.muon_scratch(c_int64(shape[0]), c_int64(shape[1])) + 64
+    numbers = (rate * stretch, 1 - rate * decay, momentum, scale)
+    _call("muon", dtype, (at.table, _scratch(threads * space)), len(at.counts), *shape, rounds, *numbers, threads)

@@ -37,13 +37,24 @@ void FN(norm)(const NUM *x, const NUM *gain, const NUM *bias, NUM *y, float *sca
     }
 }
 
-/* dx from dy (plus `add`, or null), and each thread's share of d gain and d bias in its own slice of `partial`
- * [threads, 2, width], zeroed by the caller. A null `mean` says root-mean-square norm. */
+/* The sum of the threads' shares [threads, width], in the order of the threads. */
+static void FN(put_shares)(const float *shares, NUM *to, int64_t width, int threads) {
+#pragma omp simd
+    for (int64_t i = 0; i < width; i++) {
+        float sum = shares[i];
+        for (int thread = 1; thread < threads; thread++) sum += shares[thread * width + i];
+        to[i] = PUT(sum);
+    }
+}
+
+/* dx from dy (plus `add`, or null), and slopes [2, width] of gain and bias. `partial` has room for threads times as
+ * many floats. A null `mean` says root-mean-square norm. */
 void FN(norm_back)(const NUM *dy, const NUM *x, const NUM *gain, const float *scale, const float *mean, const NUM *add,
-                   NUM *dx, float *partial, int64_t rows, int64_t width, int threads) {
+                   NUM *dx, NUM *slopes, float *partial, int64_t rows, int64_t width, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int thread = 0; thread < threads; thread++) {
         float *restrict d_gain = partial + thread * 2 * width, *restrict d_bias = d_gain + width;
+        memset(d_gain, 0, (size_t)width * 8);
         for (int64_t row = rows * thread / threads; row < rows * (thread + 1) / threads; row++) {
             const NUM *slope = dy + row * width, *from = x + row * width, *more = add ? add + row * width : 0;
             NUM *to = dx + row * width;
@@ -66,6 +77,7 @@ void FN(norm_back)(const NUM *dy, const NUM *x, const NUM *gain, const float *sc
             }
         }
     }
+    FN(put_shares)(partial, slopes, 2 * width, threads);
 }
 
 /* One head's vector of `dim` numbers: normed when gain is given, rotated when cosine is; returns the norm's factor. */
@@ -110,15 +122,16 @@ void FN(heads)(const NUM *x, const NUM *gain, const float *cosine, const float *
     }
 }
 
-/* dx from dy (they may be one), and each thread's share of d gain in its slice of partial [threads, dim], zeroed. */
+/* dx from dy (they may be one), and the slope of gain [dim]; `partial` has room for threads times as many floats. */
 void FN(heads_back)(const NUM *dy, const NUM *x, const NUM *gain, const float *cosine, const float *sine,
-                    const float *scale, NUM *dx, float *partial, int64_t rows, int64_t period, int64_t heads,
-                    int64_t dim, int threads) {
+                    const float *scale, NUM *dx, NUM *d_gain, float *partial, int64_t rows, int64_t period,
+                    int64_t heads, int64_t dim, int threads) {
     int64_t half = dim / 2;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int thread = 0; thread < threads; thread++) {
         float *share = partial + thread * dim;
         float slope[1024];
+        memset(share, 0, (size_t)dim * 4);
         for (int64_t row = rows * thread / threads; row < rows * (thread + 1) / threads; row++) {
             for (int64_t h = 0; h < heads; h++) {
                 const NUM *back = dy + (row * heads + h) * dim;
@@ -154,20 +167,22 @@ void FN(heads_back)(const NUM *dy, const NUM *x, const NUM *gain, const float *c
             }
         }
     }
+    if (gain) FN(put_shares)(partial, d_gain, dim, threads);
 }
 
-/* Each thread's share of the sums of the columns of x [rows, width], in its slice of partial [threads, width],
- * zeroed by the caller. */
-void FN(column_sums)(const NUM *x, float *partial, int64_t rows, int64_t width, int threads) {
+/* The sums of the columns of x [rows, width]; `partial` has room for threads times as many floats. */
+void FN(column_sums)(const NUM *x, NUM *sums, float *partial, int64_t rows, int64_t width, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int thread = 0; thread < threads; thread++) {
         float *restrict share = partial + thread * width;
+        memset(share, 0, (size_t)width * 4);
         for (int64_t row = rows * thread / threads; row < rows * (thread + 1) / threads; row++) {
             const NUM *from = x + row * width;
 #pragma omp simd
             for (int64_t i = 0; i < width; i++) share[i] += GET(from[i]);
         }
     }
+    FN(put_shares)(partial, sums, width, threads);
 }
 
 #endif

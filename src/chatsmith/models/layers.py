@@ -40,7 +40,10 @@ class LayerNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.bias.to(x.dtype), self.epsilon)
+        gain, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        if ops.ready(x):
+            return ops.norm(x, gain, bias, self.epsilon)
+        return F.layer_norm(x, x.shape[-1:], gain, bias, self.epsilon)
 
 
 class RMSNorm(nn.Module):

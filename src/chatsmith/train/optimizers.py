@@ -4,7 +4,7 @@ While training, the model holds its weights in the dtype it computes in, and thi
 float32 master per weight (the weight itself where it is float32 already), and the running averages. So no weight is
 cast twice in a step, gradients take two bytes, and an update smaller than a bfloat16 rounding is not lost.
 
-Matrices of one shape are kept and stepped as one stack, because a small model's step is spent on calls, not numbers.
+Matrices of one shape are stepped in one call, because a small model's step is spent on calls, not numbers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from chatsmith.errors import WorkError
+from chatsmith.kernels import native
 from chatsmith.train.recipe import Optimizer as Settings
 
 # Quintic Newton–Schulz coefficients (Keller Jordan et al. 2024, "Muon"): they drive singular values to about 1 in five
@@ -68,6 +69,8 @@ class TrainingOptimizer:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if not gradients:
             raise WorkError("no gradient reached any weight: nothing of this model is being trained")
+        if native.ready(gradients[0]) and all(g.dtype == gradients[0].dtype for g in gradients):
+            return torch.tensor(native.sum_of_squares([g.contiguous() for g in gradients]) ** 0.5)
         norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
         return torch.linalg.vector_norm(torch.stack(norms))
 
@@ -132,26 +135,65 @@ def _runs(named: Iterable[tuple[str, nn.Parameter]]) -> Iterator[list[tuple[str,
             yield run
 
 
-class _AdamW:
-    """AdamW on a list of parameters, all decayed (matrices) or none (vectors)."""
+class _Part:
+    """Parameters stepped together, and the float32 masters that they are rounded from (themselves, if float32)."""
 
     def __init__(self, named: list[tuple[str, nn.Parameter]], settings: Settings) -> None:
         self.names = [name for name, _ in named]
         self.weights = [parameter for _, parameter in named]
         self.settings = settings
+        self.dtype = self.weights[0].dtype
+        own = self.dtype == torch.float32
+        self.master = [w.detach() if own else w.detach().to(_wide(self.dtype)) for w in self.weights]
+
+    def gradients(self) -> list[Tensor]:
+        return [torch.zeros_like(w) if w.grad is None else w.grad.contiguous() for w in self.weights]
+
+    def publish(self) -> None:
+        """Round the model's own weights from the masters."""
+        if self.dtype != torch.float32:
+            torch._foreach_copy_([weight.data for weight in self.weights], self.master)
+
+    def masters(self) -> Iterator[tuple[str, Tensor]]:
+        yield from zip(self.names, self.master, strict=True)
+
+    def addresses(self, *averages: list[Tensor]) -> native.Addresses:
+        """The table that the kernels read: masters, gradients (put in at each step), averages, weights."""
+        return native.Addresses(self.master, self.master, *averages, [weight.data for weight in self.weights])
+
+
+class _AdamW(_Part):
+    """AdamW on a list of parameters, all decayed (matrices) or none (vectors)."""
+
+    def __init__(self, named: list[tuple[str, nn.Parameter]], settings: Settings) -> None:
+        super().__init__(named, settings)
         self.decay = settings.weight_decay if self.weights[0].ndim >= 2 else 0.0
-        self.master = [w.detach() if w.dtype == torch.float32 else w.detach().float() for w in self.weights]
         self.first = [torch.zeros_like(master) for master in self.master]
         self.second = [torch.zeros_like(master) for master in self.master]
         self.steps = [torch.zeros((), dtype=torch.float32, device=w.device) for w in self.weights]
+        self._at = self.addresses(self.first, self.second) if native.ready(self.weights[0]) else None
 
     def step(self, factor: float, scale: float) -> None:
         settings = self.settings
-        gradients = [_gradient(weight).to(torch.float32) for weight in self.weights]
+        torch._foreach_add_(self.steps, 1.0)
+        rate = settings.learning_rate * factor
+        if self._at is not None:
+            self._at.replace(1, self.gradients())
+            native.adamw_(
+                self.dtype,
+                self._at,
+                rate=rate,
+                betas=settings.betas,
+                epsilon=settings.epsilon,
+                decay=self.decay,
+                step=int(self.steps[0]),
+                scale=scale,
+            )
+            return
+        gradients = [gradient.to(master.dtype) for gradient, master in zip(self.gradients(), self.master, strict=True)]
         if scale != 1.0:
             # The model's own gradients may be float32 and are let go after the step, so scaling in place is safe.
             torch._foreach_mul_(gradients, scale)
-        torch._foreach_add_(self.steps, 1.0)
         torch._fused_adamw_(
             self.master,
             gradients,
@@ -159,7 +201,7 @@ class _AdamW:
             self.second,
             [],
             self.steps,
-            lr=settings.learning_rate * factor,
+            lr=rate,
             beta1=settings.betas[0],
             beta2=settings.betas[1],
             weight_decay=self.decay,
@@ -169,13 +211,6 @@ class _AdamW:
         )
         self.publish()
 
-    def publish(self) -> None:
-        if self.weights[0].dtype != torch.float32:
-            torch._foreach_copy_([weight.data for weight in self.weights], self.master)
-
-    def masters(self) -> Iterator[tuple[str, Tensor]]:
-        yield from zip(self.names, self.master, strict=True)
-
     def state(self) -> Iterator[tuple[str, Tensor]]:
         for index, name in enumerate(self.names):
             yield f"master.{name}", self.master[index]
@@ -184,41 +219,49 @@ class _AdamW:
             yield f"steps.{name}", self.steps[index]
 
 
-class _Muon:
-    """Muon on a stack of matrices of one shape [n, out, in]."""
+class _Muon(_Part):
+    """Muon on matrices of one shape [out, in]."""
 
     def __init__(self, named: list[tuple[str, nn.Parameter]], settings: Settings) -> None:
-        self.names = [name for name, _ in named]
-        self.weights = [parameter for _, parameter in named]
-        self.settings = settings
+        super().__init__(named, settings)
         rows, columns = self.weights[0].shape
-        self.scale = max(1.0, rows / columns) ** 0.5
-        self.master = torch.stack([weight.detach().float() for weight in self.weights])
-        self.momentum = torch.zeros_like(self.master)
-        self.dtype = torch.float32 if self.weights[0].dtype == torch.float64 else torch.bfloat16
+        self.shape = (rows, columns)
+        self.stretch = max(1.0, rows / columns) ** 0.5
+        self.momentum = [torch.zeros_like(master) for master in self.master]
+        served = native.orthogonalises(self.shape, self.weights[0])
+        self._at = self.addresses(self.momentum) if served else None
 
     def step(self, factor: float, scale: float) -> None:
         settings = self.settings
-        gradient = torch.stack([_gradient(weight) for weight in self.weights]).float()
-        self.momentum.mul_(settings.momentum).add_(gradient, alpha=scale * (1 - settings.momentum))
-        # Nesterov: look one step of momentum ahead.
-        ahead = torch.lerp(gradient.mul_(scale), self.momentum, settings.momentum)
-        update = orthogonalise(ahead.to(self.dtype))
         rate = settings.muon_learning_rate * factor
-        self.master.mul_(1 - rate * settings.weight_decay).add_(update, alpha=-rate * self.scale)
+        if self._at is not None:
+            self._at.replace(1, self.gradients())
+            native.muon_(
+                self.dtype,
+                self._at,
+                self.shape,
+                rounds=_ROUNDS,
+                rate=rate,
+                decay=settings.weight_decay,
+                momentum=settings.momentum,
+                scale=scale,
+                stretch=self.stretch,
+            )
+            return
+        gradient = torch.stack(self.gradients()).to(self.master[0].dtype).mul_(scale)
+        torch._foreach_lerp_(self.momentum, list(gradient.unbind()), 1 - settings.momentum)
+        # Nesterov: look one step of momentum ahead.
+        ahead = torch.lerp(gradient, torch.stack(self.momentum), settings.momentum)
+        update = orthogonalise(ahead if ahead.dtype == torch.float64 else ahead.to(torch.bfloat16))
+        torch._foreach_mul_(self.master, 1 - rate * settings.weight_decay)
+        torch._foreach_add_(self.master, list(update.to(ahead.dtype).unbind()), alpha=-rate * self.stretch)
         self.publish()
 
-    def publish(self) -> None:
-        torch._foreach_copy_([weight.data for weight in self.weights], list(self.master.unbind()))
-
-    def masters(self) -> Iterator[tuple[str, Tensor]]:
-        yield from zip(self.names, self.master.unbind(), strict=True)
-
     def state(self) -> Iterator[tuple[str, Tensor]]:
-        for name, master, momentum in zip(self.names, self.master.unbind(), self.momentum.unbind(), strict=True):
+        for name, master, momentum in zip(self.names, self.master, self.momentum, strict=True):
             yield f"master.{name}", master
             yield f"momentum.{name}", momentum
 
 
-def _gradient(weight: nn.Parameter) -> Tensor:
-    return torch.zeros_like(weight) if weight.grad is None else weight.grad
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -1,0 +1,116 @@
+/* Muon (Jordan et al. 2024) over many matrices of one shape in one call: momentum, orthogonalisation, step.
+ *
+ * Each thread takes a matrix through all of it, so that the matrix stays in that core's cache.
+ */
+#ifndef NUM
+
+#include "gemm.h"
+
+/* Bytes of scratch per thread for matrices of rows x columns. */
+int64_t muon_scratch(int64_t rows, int64_t columns) {
+#ifdef HAS_GEMM
+    int64_t side = rows < columns ? rows : columns;
+    return GEMM_SCRATCH + 2 * rows * columns * 2 + 2 * side * side * 2 + side * side * 4 + rows * columns * 4 + 256;
+#else
+    (void)rows, (void)columns;
+    return 0;
+#endif
+}
+
+#ifdef HAS_GEMM
+
+#define NUM bf16
+#define NAME bf16
+#define IS_FLOAT 0
+#define PER_WORD 2
+#include "tile.h"
+#include "part.h"
+#undef NUM
+#undef NAME
+#undef IS_FLOAT
+#undef PER_WORD
+
+/* The polynomial of one round, a x + b (x x^T) x + c (x x^T)^2 x: five rounds take singular values to about 1. */
+static const float A = 3.4445f, B = -4.7750f, C = 2.0315f;
+
+static void mirror(bf16 *x, int64_t side) {
+    for (int64_t i = 0; i < side; i++)
+        for (int64_t j = i + 1; j < side; j++) x[i * side + j] = x[j * side + i];
+}
+
+/* x [rows, columns], of Frobenius norm at most 1, towards the nearest matrix with orthogonal rows or columns. */
+static bf16 *orthogonalise(bf16 *x, int64_t rows, int64_t columns, int rounds, char *scratch) {
+    int tall = rows > columns;
+    int64_t side = tall ? columns : rows, other = tall ? rows : columns;
+    bf16 *y = (bf16 *)(scratch + GEMM_SCRATCH), *gram = y + rows * columns, *poly = gram + side * side;
+    float *sums = (float *)(((uintptr_t)(poly + side * side) + 63) / 64 * 64);
+    for (int round = 0; round < rounds; round++) {
+        Out_bf16 to_gram = {gram, 0, 0, sums, side, 1, 1}, to_poly = {poly, 0, 0, sums, side, 1, 1};
+        Out_bf16 to_y = {y, 0, 0, sums, columns, 1, 1};
+        gemm_part_bf16(tall ? WEIGHTS : FORWARD, 1, x, x, to_gram, 0, side, 0, side, other, columns, columns, scratch);
+        mirror(gram, side);
+        gemm_part_bf16(FORWARD, 1, gram, gram, to_poly, 0, side, 0, side, side, side, side, scratch);
+        for (int64_t i = 0; i < side; i++) {
+#pragma omp simd
+            for (int64_t j = 0; j <= i; j++) {
+                float value = B * get_bf16(gram[i * side + j]) + C * get_bf16(poly[i * side + j]);
+                poly[i * side + j] = put_bf16(i == j ? A + value : value);
+            }
+        }
+        mirror(poly, side);
+        if (tall)
+            gemm_part_bf16(BACK, 0, x, poly, to_y, 0, rows, 0, columns, side, columns, side, scratch);
+        else
+            gemm_part_bf16(BACK, 0, poly, x, to_y, 0, rows, 0, columns, side, side, columns, scratch);
+        bf16 *old = x;
+        x = y, y = old;
+    }
+    return x;
+}
+
+#define EACH "muon.c"
+#include "each_type.h"
+#endif
+
+#else
+
+/* One step of `count` matrices: table [4, count] holds the addresses of masters, gradients, momenta and of the weights
+ * that are rounded from the masters (read for bfloat16 only). Gradients count times `scale`; momentum looks one step ahead (Nesterov). */
+void FN(muon)(const int64_t *table, char *scratch, int64_t count, int64_t rows, int64_t columns, int64_t rounds,
+              float rate, float keep, float momentum, float scale, int threads) {
+    int64_t size = rows * columns, space = (muon_scratch(rows, columns) + 63) / 64 * 64;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t item = 0; item < count; item++) {
+        float *restrict master = (float *)table[item], *restrict average = (float *)table[2 * count + item];
+        const NUM *restrict slope = (const NUM *)table[count + item];
+        NUM *restrict weight = (NUM *)table[3 * count + item];
+        char *own = scratch + omp_get_thread_num() * space;
+        bf16 *x = (bf16 *)(own + space - (2 * size + 63) / 64 * 64);
+        double squares = 0.0;
+        for (int64_t r = 0; r < rows; r++) {
+            float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t i = r * columns; i < (r + 1) * columns; i++) {
+                float g = GET(slope[i]) * scale, m = average[i] * momentum + (1.0f - momentum) * g;
+                average[i] = m;
+                float ahead = g + momentum * (m - g);
+                x[i] = put_bf16(ahead);
+                sum += ahead * ahead;
+            }
+            squares += (double)sum;
+        }
+        /* The Frobenius norm bounds the largest singular value: the rounds start inside their region of convergence. */
+        float factor = 1.0f / ((float)sqrt(squares) + 1e-7f);
+#pragma omp simd
+        for (int64_t i = 0; i < size; i++) x[i] = put_bf16(get_bf16(x[i]) * factor);
+        const bf16 *update = orthogonalise(x, rows, columns, (int)rounds, own);
+#pragma omp simd
+        for (int64_t i = 0; i < size; i++) {
+            float value = master[i] * keep - rate * get_bf16(update[i]);
+            master[i] = value;
+            if (!IS_FLOAT) weight[i] = PUT(value);
+        }
+    }
+}
+
+#endif
