@@ -297,6 +297,10 @@ def test_a_folder_in_use_is_not_overwritten(tiny: TinyRecipe, tmp_path: Path) ->
     with pytest.raises(RequestError, match="already holds a model or a training run") as caught:
         train(tiny(), tmp_path / "out")
     assert "--resume" in (caught.value.hint or "")
+    with pytest.raises(RequestError, match="is a file, not a folder"):
+        train(tiny(), tmp_path / "out" / "log.jsonl")
+    with pytest.raises(RequestError, match="cannot write to"):
+        train(tiny(), tmp_path / "out" / "log.jsonl" / "inside")
     assert train(tiny(schedule={"steps": 2}), tmp_path / "out", overwrite=True).steps == 2
     assert len(read_log(tmp_path / "out")) == 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import signal
@@ -9,12 +10,15 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chatsmith.errors import RequestError
+from chatsmith.errors import RequestError, WorkError
+from chatsmith.store import state
+from chatsmith.store.folder import load_model
 from chatsmith.store.state import checkpoints
 from chatsmith.text.shards import TokenFolder
 from chatsmith.train.callbacks import Callback, Moment
@@ -143,6 +147,26 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(recipe: Recipe, t
     assert bits(tmp_path / "out") == bits(tmp_path / "whole")
 
 
+def test_a_full_disk_loses_nothing(recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint before stays; with space again, the run goes on to the same bits."""
+    train(recipe, tmp_path / "whole")
+    real, calls = state.write_tensors, count(1)
+
+    def full(path: Path, tensors: Any) -> None:
+        if next(calls) == 3:
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        real(path, tensors)
+
+    monkeypatch.setattr(state, "write_tensors", full)
+    with pytest.raises(WorkError, match="disk is full"):
+        train(recipe, tmp_path / "out")
+    assert [path.name for path in checkpoints(tmp_path / "out")] == ["step-00000014", "step-00000007"]
+    assert load_model(tmp_path / "out").provenance["run"]["steps"] == 14
+    train(None, tmp_path / "out", resume=True)
+    assert bits(tmp_path / "out") == bits(tmp_path / "whole")
+
+
 def test_resume_refuses_another_run(recipe: Recipe, tmp_path: Path, chain: TokenFolder) -> None:
     train(recipe, tmp_path / "out", callbacks=[StopAt(10)])
     other = replace(recipe, optimizer=replace(recipe.optimizer, learning_rate=0.1))
@@ -150,8 +174,8 @@ def test_resume_refuses_another_run(recipe: Recipe, tmp_path: Path, chain: Token
         train(other, tmp_path / "out", resume=True)
     with pytest.raises(RequestError, match="no checkpoint"):
         train(recipe, tmp_path / "empty", resume=True)
-    state = next(iter(checkpoints(tmp_path / "out"))) / "meta.json"
-    assert json.loads(state.read_text())["meta"]["counters"]["step"] == 10
+    meta = next(iter(checkpoints(tmp_path / "out"))) / "meta.json"
+    assert json.loads(meta.read_text())["meta"]["counters"]["step"] == 10
 
 
 def test_a_longer_schedule_goes_on_from_where_it_stands(tiny: TinyRecipe, tmp_path: Path) -> None:

@@ -134,9 +134,12 @@ def _begun(recipe: Recipe | None, out: Path, overwrite: bool, corpus: Corpus | N
     check_free(out, overwrite)
     for name in (STATE, TOKENS) if corpus is None else (STATE,):
         shutil.rmtree(out / name, ignore_errors=True)
-    (out / LOG).unlink(missing_ok=True)
-    with atomic_write(out / RECIPE, "w") as file:
-        file.write(recipe.to_toml())
+    try:
+        (out / LOG).unlink(missing_ok=True)
+        with atomic_write(out / RECIPE, "w") as file:
+            file.write(recipe.to_toml())
+    except OSError as error:
+        raise RequestError(f"cannot write to {out}: {error.strerror}", "choose another folder") from error
     return recipe
 
 
@@ -312,10 +315,12 @@ class _Run:
         )
 
     def _held_out(self) -> list[HeldOut]:
-        """Held-out batches of each source that keeps some, read once and kept."""
+        """Held-out batches of each source that keeps some and that the run ends with, read once and kept."""
+        data = self.settled.data
+        last = data.stages[-1].weights if data.stages else [source.weight for source in data.sources]
         found = []
-        for source, folder in zip(self.settled.data.sources, self.corpus.folders, strict=True):
-            if "held_out" not in folder.splits:
+        for source, folder, weight in zip(data.sources, self.corpus.folders, last, strict=True):
+            if "held_out" not in folder.splits or not weight:
                 continue
             name = f"{source.path}/{source.part}" if source.is_world else source.path
             found.append(HeldOut(name, cache(partial(self._batches, folder.split("held_out")))))
