@@ -22,10 +22,11 @@ from chatsmith.language_model import LanguageModel
 from chatsmith.plan import budget
 from chatsmith.specs import ModelSpec
 from chatsmith.store.folder import load_decoder
+from chatsmith.text import world
 from chatsmith.text.batches import evaluation_batches
 from chatsmith.text.formats import format_of
 from chatsmith.text.report import ReadReport
-from chatsmith.text.shards import TokenSplit
+from chatsmith.text.shards import TokenFolder, TokenSplit
 from chatsmith.text.walk import existing, walk
 from chatsmith.train.callbacks import Callback, Outcome
 from chatsmith.train.data import Corpus, prepare
@@ -194,12 +195,12 @@ def new(
     seconds = minutes * 60
     note(f"this machine multiplies matrices at {peak / 1e9:,.0f} GFLOP/s")
     vocabulary = vocab_size or budget.vocabulary_size(size, seconds, peak)
-    data = _data(paths, field, vocabulary, seconds)
+    likely = budget.choose(seconds, peak, vocabulary, math.inf)
     base = Recipe(
         name=out.resolve().name,
         seed=seed,
-        data=data,
-        model=_shape(budget.choose(seconds, peak, vocabulary, math.inf).spec),
+        data=_documents(paths, field, vocabulary, seconds) if paths else _small_world(vocabulary, likely.tokens),
+        model=_shape(likely.spec),
         schedule=Schedule(minutes=minutes),
     )
     corpus = prepare(base, out, note=note)
@@ -222,7 +223,7 @@ def new(
         callbacks=callbacks,
         peak_flops=peak,
     )
-    bits, gzipped, xzipped = _compared(out, corpus)
+    bits, gzipped, xzipped = _compared(out, corpus, corpus.folders[0 if paths else -1])
     return NewReport(
         folder=out,
         outcome=outcome,
@@ -244,10 +245,23 @@ def continuations(model: Decoder, tokenizer: Tokenizer, prompts: Sequence[str], 
     return LanguageModel(model, tokenizer).complete(prompts, tokens, temperature=0.7, seed=1)
 
 
-def _data(paths: Sequence[str | Path], text_field: str | None, vocab_size: int, seconds: float) -> Data:
-    """What is read: the small world alone, or the documents and some of its conversations."""
-    if not paths:
-        return Data(sources=(Source(path="world"),), vocab_size=vocab_size)
+def _small_world(vocab_size: int, tokens: float) -> Data:
+    """The built-in corpus in the stages of its curriculum, each as long as `tokens` of training are likely to read."""
+    starts = (0.0, *(until for until, _ in world.CURRICULUM))
+    sources = tuple(
+        # A fifth more than is likely: a machine that turns out faster then reads little twice.
+        Source(path="world", mixture=dict(mixture), tokens=int(max(1e5, 1.2 * tokens * (until - start))))
+        for start, (until, mixture) in zip(starts, world.CURRICULUM, strict=False)
+    )
+    stages = tuple(
+        Stage(until, tuple(float(index == turn) for index in range(len(sources))))
+        for turn, (until, _) in enumerate(world.CURRICULUM)
+    )
+    return Data(sources=sources, vocab_size=vocab_size, stages=stages)
+
+
+def _documents(paths: Sequence[str | Path], text_field: str | None, vocab_size: int, seconds: float) -> Data:
+    """A person's documents, and some of the small world's conversations beside them."""
     first, *others = (str(path) for path in paths)
     return Data(
         sources=(
@@ -292,9 +306,8 @@ def _with_choice(recipe: Recipe, choice: budget.Choice, minutes: float, *, built
     )
 
 
-def _compared(folder: Path, corpus: Corpus) -> tuple[float | None, float | None, float | None]:
-    """Bits per byte of held-out text (the documents' own, not the conversations added) by model, gzip and xz."""
-    tokens = corpus.folders[0]
+def _compared(folder: Path, corpus: Corpus, tokens: TokenFolder) -> tuple[float | None, float | None, float | None]:
+    """Bits per byte of the held-out text among `tokens` by model, gzip and xz."""
     if "held_out" not in tokens.splits:
         return None, None, None
     split = tokens.split("held_out")

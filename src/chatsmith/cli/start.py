@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from chatsmith.errors import RequestError
 from chatsmith.paths import cache_dir
+from chatsmith.settings import load_toml
 
 _MAX_ENTRIES = 2000  # of a folder with millions of files the first few tell enough
 _TEXTS = {".txt", ".md", ".rst", ".html", ".jsonl", ".json", ".csv", ".parquet", ".pdf", ".docx", ".py", ".tex"}
@@ -66,8 +68,13 @@ def is_model(folder: Path) -> bool:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Whether `folder` holds a run with training state to go on from."""
-    return (folder / "chatsmith.toml").is_file() and any(_entries(folder / "state"))
+    """Whether `folder` holds a run that stopped before its end and can go on."""
+    if not any(_entries(folder / "state")):
+        return False
+    try:
+        return not load_toml(folder / "chatsmith.toml").get("run", {}).get("finished", False)
+    except RequestError:
+        return (folder / "recipe.toml").is_file()
 
 
 def _recipes(folders: list[Path]) -> list[Path]:

@@ -1,7 +1,7 @@
 """From minutes to a model: which shape, vocabulary and batch learn the most on this machine in the time given.
 
-The rules were read off runs on two CPU cores (`bench/learn.py` repeats them): a model should see about seven tokens for
-each of its parameters, small models reach a smaller share of the machine's matrix rate, and the batch grows with the
+The rules were read off runs on two CPU cores (`bench/learn.py` repeats them): a model should see about three tokens for
+each parameter, small models reach a smaller share of the machine's matrix rate, and the batch grows with the
 square root of the run.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from chatsmith.errors import RequestError
 from chatsmith.specs import ModelSpec, modern, padded_vocabulary
 
-TOKENS_PER_PARAMETER = 7.0
+TOKENS_PER_PARAMETER = 3.0
 MAX_MINUTES = 60 * 24 * 366
 
 # layers, width, heads: from the built-in model's own size to one that a CPU trains in weeks

@@ -1,0 +1,103 @@
+"""The whole path: documents go in, a model that talks comes out, in the minutes given."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from chatsmith import create
+from chatsmith.errors import RequestError
+from chatsmith.language_model import load
+from chatsmith.text import world
+from chatsmith.train.recipe import load_recipe
+
+
+@pytest.fixture(scope="module")
+def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("notes")
+    texts = [document.text for document in islice(world.documents(5, stage="text"), 900)]
+    for number in range(30):
+        (folder / f"{number}.txt").write_text("\n\n".join(texts[number::30]), encoding="utf-8")
+    (folder / "again.txt").write_bytes((folder / "3.txt").read_bytes())
+    (folder / "photo.jpg").write_bytes(b"\xff\xd8\xff\x00")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(notes: Path, tmp_path_factory: pytest.TempPathFactory) -> create.NewReport:
+    out = tmp_path_factory.mktemp("made") / "model"
+    return create.new([notes], minutes=0.25, out=out, seed=3)
+
+
+def test_reading_is_reported(made: create.NewReport) -> None:
+    (read,) = made.read
+    assert read.documents == 30
+    assert read.exact_duplicates == 1
+    assert [skipped.source for skipped in read.skipped][0].endswith("photo.jpg")
+
+
+def test_the_model_talks_writes_and_foresees(made: create.NewReport) -> None:
+    model = load(made.folder)
+    assert model.chat("Hello!", max_tokens=5, seed=1).text is not None
+    assert len(model.write("The", samples=2, max_tokens=5, seed=1).texts) == 2
+    assert made.bits_per_byte is not None
+    assert made.bits_per_byte < 6.0  # it learned something: bytes drawn evenly cost 8
+
+
+def test_the_report_says_what_to_expect(made: create.NewReport) -> None:
+    assert "babbles" in made.expectation()
+    assert "gzip" in made.expectation()
+    assert made.xz is not None
+    assert 0.5 < made.xz < 8
+    json.dumps(made.to_mapping())
+    assert "held-out text" in str(made)
+
+
+def test_the_run_is_written_down_so_that_it_can_be_repeated(made: create.NewReport) -> None:
+    recipe = load_recipe(made.folder / "chatsmith.toml")
+    assert recipe.seed == 3
+    assert recipe.schedule.replans
+    assert recipe.record.tokenizer
+    assert recipe.data.stages[-1].until == 1.0
+
+
+def test_time_is_kept(notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What training is given is what is left of the budget after reading, by a clock of the test's own."""
+    given = []
+
+    def train(recipe: object, *_: object, **__: object) -> object:
+        given.append(recipe.schedule.minutes * 60)  # type: ignore[attr-defined]
+        raise RequestError("far enough")
+
+    monkeypatch.setattr(create, "train", train)
+    began = time.perf_counter()
+    with pytest.raises(RequestError, match="far enough"):
+        create.new([notes], minutes=10, out=tmp_path / "model")
+    spent = time.perf_counter() - began
+    assert 600 - spent - 10 < given[0] < 600
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf"), 1e12])
+def test_no_budget_is_refused(minutes: float, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no time to train in"):
+        create.new([], minutes=minutes, out=tmp_path / "model")
+
+
+def test_a_folder_in_use_is_left_alone(made: create.NewReport, notes: Path) -> None:
+    before = (made.folder / "model.safetensors").read_bytes()
+    with pytest.raises(RequestError, match="already holds"):
+        create.new([notes], minutes=1, out=made.folder)
+    assert (made.folder / "model.safetensors").read_bytes() == before
+    assert (made.folder / "tokens").is_dir()
+
+
+def test_nothing_to_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RequestError):
+        create.new([tmp_path / "empty"], minutes=1, out=tmp_path / "model")
+    with pytest.raises(RequestError, match="does not exist"):
+        create.new([tmp_path / "nowhere"], minutes=1, out=tmp_path / "model")
