@@ -6,7 +6,8 @@
 
 Each figure comes from a process of its own, so that the peaks of memory are theirs alone: `list` reads and cleans the
 files and drops duplicates, and encodes nothing; `encode` encodes the same documents, already in memory, up to 100 MB of
-them; `whole` is what `write_shards` does, both at once. The last line is JSON.
+them; `whole` is what `write_shards` does, both at once. Seconds of CPU time say what the work costs whoever else is
+running; `share_of_cpu` is what of the whole goes to reading, to encoding, and to all the rest. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -50,18 +51,19 @@ def vocabulary(generator: np.random.Generator, words: int = 200_000) -> tuple[np
 
 
 def articles(megabytes: float, seed: int = 0) -> Iterator[str]:
-    """Texts of some thousand bytes, up to `megabytes` in all, no two alike."""
+    """Texts of some thousand bytes, up to `megabytes` in all, each of sentences drawn anew from many."""
     generator = np.random.default_rng(seed)
     words, ladder = vocabulary(generator)
+    sentences = []
+    for _ in range(int(min(megabytes, 50) * 10_000)):
+        chosen = words[np.searchsorted(ladder, generator.random(generator.integers(5, 25)))]
+        sentences.append(" ".join(chosen.tolist()).capitalize() + f" {generator.integers(3000)}.")
     left = megabytes * 10**6
     while left > 0:
-        paragraphs = []
-        for _ in range(int(generator.integers(2, 12))):
-            sentences = []
-            for length in generator.integers(5, 25, int(generator.integers(2, 8))):
-                chosen = words[np.searchsorted(ladder, generator.random(length))]
-                sentences.append(" ".join(chosen).capitalize() + f" {generator.integers(3000)}.")
-            paragraphs.append(" ".join(sentences))
+        paragraphs = [
+            " ".join([sentences[place] for place in generator.integers(0, len(sentences), length).tolist()])
+            for length in generator.integers(2, 8, int(generator.integers(2, 12))).tolist()
+        ]
         text = "\n\n".join(paragraphs)
         left -= len(text)
         yield text
@@ -105,7 +107,6 @@ def stage(name: str, paths: list[str], tokenizer: Tokenizer, out: Path) -> dict[
     """Do one of the three things in this process and say what it took."""
     report = ReadReport()
     documents = read_documents(paths, report=report)
-    encoding = 0.0
     if name == "encode":
         texts: list[str] = []
         for document in documents:
@@ -120,32 +121,44 @@ def stage(name: str, paths: list[str], tokenizer: Tokenizer, out: Path) -> dict[
         for first in range(0, len(texts), 1000):
             tokenizer.encode_batch(texts[first : first + 1000])
     else:
-        encode = tokenizer.encode_batch
-
-        def timed(texts: list[str], threads: int | None = None) -> list[np.ndarray]:
-            nonlocal encoding
-            begin = time.perf_counter()
-            try:
-                return encode(texts, threads)
-            finally:
-                encoding += time.perf_counter() - begin
-
-        tokenizer.encode_batch = timed  # type: ignore[method-assign, assignment]
         write_shards(documents, tokenizer, out / "tokens", overwrite=True)
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "megabytes": report.bytes / 1e6,
         "documents": report.documents,
         "seconds": time.perf_counter() - start,
-        "cpu_seconds": time.process_time() - cpu,
-        "encoding_seconds": encoding,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        "cpu_seconds": time.process_time() - cpu + workers.ru_utime + workers.ru_stime,
     }
 
 
 def run(name: str, paths: list[str], work: Path) -> dict[str, float]:
-    """One stage in a process of its own."""
+    """One stage in a process of its own, its memory and that of its workers watched from outside."""
     command = [sys.executable, __file__, "--stage", name, "--work", str(work), *paths]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    peak = 0.0
+    while process.poll() is None:
+        peak = max(peak, sum(map(resident_mb, [process.pid, *children(process.pid)])))
+        time.sleep(0.05)
+    assert process.stdout is not None
+    said = process.stdout.read()
+    if process.returncode:
+        sys.exit(f"{name} failed with exit code {process.returncode}")
+    return json.loads(said.splitlines()[-1]) | {"peak_mb": peak}
+
+
+def children(process: int) -> list[int]:
+    try:
+        tasks = list(Path(f"/proc/{process}/task").iterdir())
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    except OSError:
+        return []
+
+
+def resident_mb(process: int) -> float:
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+    except (OSError, IndexError):
+        return 0.0
 
 
 def sample(paths: list[str]) -> Iterator[str]:
@@ -193,20 +206,25 @@ def main() -> None:
         print(json.dumps(summary(rounds)))
 
 
-def summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, float]:
+def summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, object]:
     """Medians over the rounds."""
 
-    def rate(name: str) -> float:
-        return statistics.median(result["megabytes"] / result["seconds"] for result in rounds[name])
+    def median(name: str, above: str, below: str) -> float:
+        return statistics.median(result[above] / result[below] for result in rounds[name])
 
     whole = rounds["whole"]
+    cost = {name: median(name, "cpu_seconds", "megabytes") for name in rounds}
+    shares = {"reading": cost["list"] / cost["whole"], "encoding": cost["encode"] / cost["whole"]}
+    shares["rest"] = 1 - sum(shares.values())
     return {
         "megabytes": whole[0]["megabytes"],
         "documents": whole[0]["documents"],
-        "whole_mb_per_second": round(rate("whole"), 1),
-        "reading_alone_mb_per_second": round(rate("list"), 1),
-        "encoding_alone_mb_per_second": round(rate("encode"), 1),
-        "share_of_time_encoding": round(statistics.median(r["encoding_seconds"] / r["seconds"] for r in whole), 3),
+        "whole_mb_per_second": round(median("whole", "megabytes", "seconds"), 1),
+        "reading_alone_mb_per_second": round(median("list", "megabytes", "seconds"), 1),
+        "encoding_alone_mb_per_second": round(median("encode", "megabytes", "seconds"), 1),
+        "whole_mb_per_cpu_second": round(1 / cost["whole"], 1),
+        "share_of_cpu": {name: round(share, 3) for name, share in shares.items()},
+        "cores_busy": round(median("whole", "cpu_seconds", "seconds"), 2),
         "peak_mb": round(max(result["peak_mb"] for result in whole)),
     }
 

@@ -21,6 +21,7 @@ from chatsmith.errors import RequestError, WorkError
 from chatsmith.text import chat, new_folder, shard_writer
 from chatsmith.text.chat import Message
 from chatsmith.text.documents import Document
+from chatsmith.text.encode_pool import EncodePool
 from chatsmith.text.held_out import HeldOutSplit, cut_tail, fraction_of, text_bytes
 from chatsmith.text.shards import TokenFolder, write_shards
 from chatsmith.text.tokenizer import Tokenizer
@@ -489,3 +490,26 @@ def test_progress_is_told(byte_tokenizer: Tokenizer, tmp_path: Path, monkeypatch
     assert len(told) == 4
     assert told == sorted(told)
     assert told[-1] == (manifest.documents, manifest.bytes, manifest.tokens)
+
+
+def test_processes_encode_as_this_one_does(
+    byte_tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = [*texts(60), talk(1), Document("ünïcode \ud800 \n\0 end", "odd"), *texts(99)]
+    alone = write_shards(documents, byte_tokenizer, tmp_path / "alone", threads=1)
+    monkeypatch.setattr(shard_writer, "_BATCH_DOCUMENTS", 7)
+    monkeypatch.setattr(shard_writer, "_ALONE_CHARACTERS", 300)
+    assert write_shards(documents, byte_tokenizer, tmp_path / "together", threads=3) == alone
+    assert contents(tmp_path / "together") == contents(tmp_path / "alone")
+
+
+def test_a_dead_worker_is_reported(byte_tokenizer: Tokenizer) -> None:
+    with EncodePool(byte_tokenizer, 1) as pool:
+        assert [ids.tolist() for ids in pool.encode_batch(["a", "", "bc"])] == [
+            byte_tokenizer.encode(text) for text in ("a", "", "bc")
+        ]
+        assert pool.encode_batch([]) == []
+        pool._workers[0].kill()
+        pool._workers[0].wait()
+        with pytest.raises(WorkError, match="ended before"):
+            pool.encode_batch(["x" * 10**6])

@@ -1,23 +1,27 @@
 """Documents to a folder of tokens: read, split, encode on all cores, write, and only then take the folder's name.
 
-One thread reads and cleans the documents while another has the batch before encoded (the tokenizer spreads that over
-the cores itself), so memory holds two batches of a few MB whatever the size of the corpus.
+Documents are read and cleaned in this thread while those before are encoded: at first in a second thread, and once
+the corpus has shown to be large in a process on each core. Memory holds a few batches of some MB whatever its size.
 """
 
 from __future__ import annotations
 
 import errno
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from chatsmith.errors import RequestError, WorkError
+from chatsmith.machine import usable_cores
 from chatsmith.text.chat import encode_conversation
+from chatsmith.text.encode_pool import EncodePool
 from chatsmith.text.held_out import HeldOutSplit, Sided
 from chatsmith.text.new_folder import NewFile, NewFolder, write_folder
 from chatsmith.text.shard_manifest import (
@@ -41,9 +45,15 @@ if TYPE_CHECKING:
 SHARD_TOKENS = 2**29
 """Tokens in one shard: 1 GiB of uint16."""
 
+MOST_WORKERS = 4
+"""Processes that encode: the one that reads keeps no more than two or three busy."""
+
 _BATCH_CHARACTERS = 4 * 2**20
 _BATCH_DOCUMENTS = 2**14
 _REMEMBERED_SOURCES = 2**16
+_ALONE_CHARACTERS = 24 * 2**20  # encoded here in about the time that processes take to start
+
+Encode = Callable[[list[str]], list[np.ndarray]]
 
 Progress = Callable[[int, int, int], None]
 """Called after each batch with documents, UTF-8 bytes of text and tokens written so far."""
@@ -112,23 +122,35 @@ def write_shards(
 
 
 def _encoded(documents: Iterable[Sided], tokenizer: Tokenizer, threads: int | None) -> Iterator[list[_Encoded]]:
-    """Batches of encoded documents in order; the next batch is read while the one before is encoded."""
-    with ThreadPoolExecutor(1, thread_name_prefix="encode") as pool:
-        under_way: Future[list[_Encoded]] | None = None
+    """Batches of encoded documents in order; more are read while those before are encoded."""
+    workers = min(threads or usable_cores(), MOST_WORKERS)
+    encode: Encode = partial(tokenizer.encode_batch, threads=threads)
+    waiting: deque[Future[list[_Encoded]]] = deque()
+    seen, most_waiting = 0, 1
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="encode"))
         for batch in _batches(documents):
-            done, under_way = under_way, pool.submit(_encode, batch, tokenizer, threads)
-            if done is not None:
-                yield done.result()
-        if under_way is not None:
-            yield under_way.result()
+            if workers > 1 and most_waiting == 1 and seen > _ALONE_CHARACTERS:
+                encode = stack.enter_context(EncodePool(tokenizer, workers)).encode_batch
+                most_waiting = workers + 1
+            waiting.append(pool.submit(_encode, batch, tokenizer, encode))
+            seen += sum(map(_size, batch))
+            while len(waiting) > most_waiting:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _size(document: Sided) -> int:
+    return len(document[0].text) + sum(len(message.content) for message in document[0].messages)
 
 
 def _batches(documents: Iterable[Sided]) -> Iterator[list[Sided]]:
     batch: list[Sided] = []
     characters = 0
-    for document, side in documents:
-        batch.append((document, side))
-        characters += len(document.text) + sum(len(message.content) for message in document.messages)
+    for document in documents:
+        batch.append(document)
+        characters += _size(document)
         if characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:
             yield batch
             batch, characters = [], 0
@@ -136,8 +158,8 @@ def _batches(documents: Iterable[Sided]) -> Iterator[list[Sided]]:
         yield batch
 
 
-def _encode(batch: list[Sided], tokenizer: Tokenizer, threads: int | None) -> list[_Encoded]:
-    texts = iter(tokenizer.encode_batch([d.text for d, _ in batch if not d.messages], threads=threads))
+def _encode(batch: list[Sided], tokenizer: Tokenizer, encode: Encode) -> list[_Encoded]:
+    texts = iter(encode([document.text for document, _ in batch if not document.messages]))
     encoded = []
     for document, side in batch:
         if document.messages:
@@ -248,18 +270,19 @@ class _CorpusWriter:
         self.documents = self.bytes = self.tokens = 0
 
     def append(self, batch: list[_Encoded]) -> None:
+        rows = np.array([self.sources.row(encoded.source) for encoded in batch], dtype=np.int64)
         for name in SPLITS:
-            documents = [encoded for encoded in batch if encoded.side == name]
-            if not documents:
+            here = [place for place, encoded in enumerate(batch) if encoded.side == name]
+            if not here:
                 continue
+            documents = [batch[place] for place in here]
             if name not in self.splits:
                 self.splits[name] = _SplitWriter(self.files, name, self.dtype, self.shard_tokens)
             split = self.splits[name]
             ids, learn, ends = self._join(documents)
             # Byte-level vocabularies lose nothing, so the bytes of the tokens are the bytes of the text.
             sizes = np.add.reduceat(self.lengths[ids], np.concatenate([[0], ends[:-1]]), dtype=np.int64)
-            sources = np.fromiter((self.sources.row(encoded.source) for encoded in documents), np.int64, len(documents))
-            split.append(ids, learn, [split.tokens + ends, sources, sizes])
+            split.append(ids, learn, [split.tokens + ends, rows[here], sizes])
             self.documents += len(documents)
             self.tokens += len(ids)
             self.bytes += int(sizes.sum())

@@ -1,0 +1,124 @@
+"""Encoding in several processes, for corpora large enough to be worth starting them.
+
+Encoding is numpy and Python as much as it is compiled code, so threads take turns where processes do not: on two cores
+two processes encode twice as fast as two threads. The workers are plain programs at the end of two pipes; they need no
+guard in the caller's script, see no data but what is sent, and end when their input does.
+
+A request is an int64 count, that many int64 lengths and as many UTF-8 texts; the answer the lengths of the encodings
+and their uint32 ids.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+import chatsmith
+from chatsmith.errors import WorkError
+from chatsmith.text.tokenizer import Tokenizer
+
+Ids = np.ndarray
+
+_SECONDS_TO_END = 10.0
+
+
+class EncodePool:
+    """Worker processes that encode with one tokenizer; `encode_batch` may be called from as many threads at once."""
+
+    def __init__(self, tokenizer: Tokenizer, workers: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="chatsmith-encode-")
+        tokenizer.save(Path(self._folder.name))
+        package = str(Path(chatsmith.__file__).parents[1])
+        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+        # One thread each: the arithmetic libraries would set memory aside for as many as there are cores.
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "chatsmith.text.encode_pool", self._folder.name]
+        self._workers = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+            for _ in range(workers)
+        ]
+        self._free: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._free.put(worker)
+
+    def __enter__(self) -> EncodePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            assert worker.stdin is not None
+            with suppress(OSError):
+                worker.stdin.close()
+        for worker in self._workers:
+            assert worker.stdout is not None
+            try:
+                worker.wait(_SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+            worker.stdout.close()
+        self._folder.cleanup()
+
+    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
+        """The ids of each text, from the first worker that is free; `WorkError` if it died."""
+        worker = self._free.get()
+        try:
+            assert worker.stdin is not None
+            assert worker.stdout is not None
+            _send_texts(worker.stdin, texts)
+            return _split(_read(worker.stdout, np.int64, len(texts)), worker.stdout, np.uint32)
+        except (OSError, EOFError):
+            raise WorkError(
+                "a process that encoded text ended before its work was done",
+                "it may have run out of memory; try again, or with threads=1 to encode in this process",
+            ) from None
+        finally:
+            self._free.put(worker)
+
+
+def _send_texts(stream: IO[bytes], texts: Sequence[str]) -> None:
+    parts = [text.encode("utf-8", "surrogatepass") for text in texts]
+    stream.write(np.array([len(parts), *map(len, parts)], dtype=np.int64).tobytes())
+    stream.write(b"".join(parts))
+    stream.flush()
+
+
+def _read(stream: IO[bytes], dtype: type, count: int) -> np.ndarray:
+    size = count * np.dtype(dtype).itemsize
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError
+    return np.frombuffer(data, dtype=dtype)
+
+
+def _split(lengths: np.ndarray, stream: IO[bytes], dtype: type) -> list[np.ndarray]:
+    """Read items of these lengths that follow each other."""
+    ends = np.cumsum(lengths)
+    return np.split(_read(stream, dtype, int(ends[-1])), ends[:-1]) if len(lengths) else []
+
+
+def serve(tokenizer: Tokenizer, requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Answer requests until there are no more."""
+    while head := requests.read(8):
+        lengths = _read(requests, np.int64, int(np.frombuffer(head, dtype=np.int64)[0]))
+        texts = [part.tobytes().decode("utf-8", "surrogatepass") for part in _split(lengths, requests, np.uint8)]
+        encoded = tokenizer.encode_batch(texts, threads=1)
+        answers.write(np.array([len(ids) for ids in encoded], dtype=np.int64).tobytes())
+        for ids in encoded:
+            answers.write(np.ascontiguousarray(ids, dtype=np.uint32).data)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this one
+    serve(Tokenizer.load(Path(sys.argv[1])), sys.stdin.buffer, sys.stdout.buffer)
