@@ -17,9 +17,10 @@ from typing import Any
 
 import jinja2
 from jinja2 import nodes
+from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
@@ -119,7 +120,10 @@ class _Environment(ImmutableSandboxedEnvironment):
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
         tick = nodes.ExprStmt(nodes.Call(nodes.EnvironmentAttribute("tick"), [], [], None, None))
-        for loop in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock)):
+        loops: list[nodes.For | nodes.Macro | nodes.CallBlock] = []
+        for kind in (nodes.For, nodes.Macro, nodes.CallBlock):
+            loops.extend(tree.find_all(kind))
+        for loop in loops:
             loop.body.insert(0, tick.set_lineno(loop.lineno))
         _Concatenations().visit(tree)
         return tree
