@@ -307,7 +307,7 @@ def adamw_(
     at: Addresses,
     *,
     rate: float,
-    betas: tuple[float, float],
+    betas: tuple[float, ...],
     epsilon: float,
     decay: float,
     step: int,

@@ -26,14 +26,14 @@ class _Norm(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         x, gain, scale, mean = ctx.saved_tensors
         return *native.norm_back(slope.contiguous(), x, gain, (scale, mean)), None
 
 
 def norm(x: Tensor, gain: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
     """Layer norm of the last dimension or, without a bias, x / √(mean x² + ε) · gain."""
-    return _Norm.apply(x, gain, bias, epsilon)  # type: ignore[no-any-return]
+    return _Norm.apply(x, gain, bias, epsilon)
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -44,13 +44,13 @@ class _SwiGLU(torch.autograd.Function):
         return native.swiglu(gate, up)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor]:
         return native.swiglu_back(slope.contiguous(), *ctx.saved_tensors)[:2]
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) · up."""
-    return _SwiGLU.apply(gate, up)  # type: ignore[no-any-return]
+    return _SwiGLU.apply(gate, up)
 
 
 class _GELU(torch.autograd.Function):
@@ -61,10 +61,10 @@ class _GELU(torch.autograd.Function):
         return native.gelu_tanh(x)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
         return native.gelu_tanh_back(slope.contiguous(), *ctx.saved_tensors)[0]
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
     """GELU in its tanh form (Hendrycks and Gimpel 2016)."""
-    return _GELU.apply(x)  # type: ignore[no-any-return]
+    return _GELU.apply(x)

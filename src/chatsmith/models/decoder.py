@@ -182,13 +182,13 @@ class Decoder(nn.Module):
         cache: KVCache | None,
     ) -> Iterator[Callable[[Tensor], Tensor]]:
         """The layers one after the other, each as a function of its input alone."""
-        if cache is None and fused.suits(self.spec, x, self.blocks[0].attention.query.weight, self.training):
-            found = [fused.windows(x, band, segments) for band in (None, self.spec.band)]
-            if all(window is not fused.NO_WINDOW for window in found):
-                for layer, block in enumerate(self.blocks):
-                    first = found[self.spec.layer_band(layer) is not None]
-                    yield partial(fused.layer, block, self.spec, angles=angles, first=first)
-                return
+        plain = cache is None and fused.in_a_row(segments)
+        if plain and fused.suits(self.spec, x, self.embed.weight, self.training):
+            first = [fused.windows(x, band, segments) for band in (None, self.spec.band)]
+            for layer, block in enumerate(self.blocks):
+                window = first[self.spec.layer_band(layer) is not None]
+                yield partial(fused.layer, block, self.spec, angles=angles, first=window)
+            return
         masks = self._masks(x.shape[1], queries, keys, segments, cache)
         for layer, block in enumerate(self.blocks):
             mask = masks[self.spec.layer_band(layer) is not None]

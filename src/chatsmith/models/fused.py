@@ -8,20 +8,16 @@ plain torch operations, for other devices, dtypes and shapes; tests hold the two
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from chatsmith.kernels import native
 from chatsmith.specs import ModelSpec
 
-if TYPE_CHECKING:
-    from chatsmith.models.decoder import Block
-
 Weights = dict[str, Tensor]
 Angles = tuple[Tensor, Tensor]
-NO_WINDOW: Final = "none"
 
 
 def suits(spec: ModelSpec, x: Tensor, weight: Tensor, training: bool) -> bool:
@@ -32,19 +28,19 @@ def suits(spec: ModelSpec, x: Tensor, weight: Tensor, training: bool) -> bool:
     return same and x.shape[1] > 1 and native.attends(spec.head_dim) and native.multiplies(x)
 
 
-def windows(x: Tensor, band: int | None, segments: Tensor | None) -> Tensor | None | Literal["none"]:
-    """The first position that each query of x [B, T, E] may see, [B, T] int32; None where all may see all before.
+def in_a_row(segments: Tensor | None) -> bool:
+    """Whether the documents that `segments` [B, T] number follow each other, none coming back after another."""
+    return segments is None or not bool((segments[:, 1:] < segments[:, :-1]).any())
 
-    NO_WINDOW where windows cannot say it: when the number of a document comes back after another's.
-    """
+
+def windows(x: Tensor, band: int | None, segments: Tensor | None) -> Tensor | None:
+    """The first position that each query of x [B, T, E] may see, [B, T] int32; None where all may see all before."""
     B, T, _ = x.shape
-    if segments is None and (band is None or T <= band):
+    if segments is None and (band is None or band >= T):
         return None
     at = torch.arange(T)
     first = torch.zeros(B, T, dtype=torch.long)
     if segments is not None:
-        if bool((segments[:, 1:] < segments[:, :-1]).any()):
-            return NO_WINDOW
         begins = segments[:, 1:] != segments[:, :-1]
         first[:, 1:] = torch.where(begins, at[1:], 0)
         first = first.cummax(1).values
@@ -53,12 +49,12 @@ def windows(x: Tensor, band: int | None, segments: Tensor | None) -> Tensor | No
     return first.to(torch.int32).contiguous()
 
 
-def layer(block: Block, spec: ModelSpec, x: Tensor, angles: Angles | None, first: Tensor | None) -> Tensor:
+def layer(block: nn.Module, spec: ModelSpec, x: Tensor, angles: Angles | None, first: Tensor | None) -> Tensor:
     """`block` applied to x [B, T, E]; a query at t sees the keys first[b, t] … t."""
     names, weights = zip(*block.named_parameters(), strict=True)
     if angles is not None:
         angles = (angles[0].contiguous(), angles[1].contiguous())
-    return _Layer.apply(x.contiguous(), spec, angles, first, names, *weights)  # type: ignore[no-any-return]
+    return _Layer.apply(x.contiguous(), spec, angles, first, names, *weights)
 
 
 class _Layer(torch.autograd.Function):
@@ -81,7 +77,7 @@ class _Layer(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         inner = len(saved) - len(ctx.names)
         w = dict(zip(ctx.names, saved[inner:], strict=True))

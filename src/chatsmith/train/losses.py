@@ -25,7 +25,7 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     result may be scaled (divided by a count of tokens, say) but a second derivative is not to be had.
     """
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
-        return _HeadLoss.apply(hidden, weight.to(hidden.dtype), targets)  # type: ignore[no-any-return]
+        return _HeadLoss.apply(hidden, weight.to(hidden.dtype), targets)
     return sum(
         (_rows_loss(rows, weight.to(hidden.dtype), wanted)[0] for rows, wanted in _chunks(hidden, weight, targets)),
         start=torch.zeros((), dtype=_wide(hidden.dtype), device=hidden.device),
@@ -84,7 +84,7 @@ class _HeadLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         d_hidden, d_weight = ctx.saved_tensors
         return d_hidden * gradient, d_weight * gradient, None
 

@@ -36,7 +36,7 @@ def orthogonalise(stack: Tensor, rounds: int = _ROUNDS) -> Tensor:
     tall = stack.shape[-2] > stack.shape[-1]
     x = stack.mT if tall else stack
     # The Frobenius norm bounds the largest singular value, so the iteration starts inside its region of convergence.
-    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=torch.float32) + 1e-7).to(x.dtype)
+    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=_wide(x.dtype)) + 1e-7).to(x.dtype)
     for _ in range(rounds):
         gram = torch.bmm(x, x.mT)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
