@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,6 +97,17 @@ def test_lines_from_a_pipe_are_turns_and_only_replies_come_out(tiny_model: Path)
     assert done.stdout == expected
 
 
+@dataclass(frozen=True)
+class Report:
+    """As much of a report as is asked for."""
+
+    folder: Path
+    outcome: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(stopped=None))
+
+    def __rich__(self) -> str:
+        return f"made in {self.folder}"
+
+
 def test_the_built_in_model_is_made_once(
     run: Callable[..., Any], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,14 +116,15 @@ def test_the_built_in_model_is_made_once(
     def make(paths: list[Path], *, minutes: float, out: Path, overwrite: bool) -> Any:
         made.append(out)
         shutil.copytree(tiny_model, out)
-        return SimpleNamespace(outcome=SimpleNamespace(stopped=None), __rich__=lambda: "")
+        return Report(out)
 
     monkeypatch.setenv("CHATSMITH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("chatsmith.cli.new.make", make)
     first, second = (run("chat", "--script", "--max-tokens", 2) for _ in range(2))
     assert (first.code, second.code) == (0, 0)
     assert len(made) == 1
-    assert (tmp_path / "cache" / "world" / "model.safetensors").is_file()
+    assert [entry.name for entry in (tmp_path / "cache").iterdir() if entry.name != "kernels"] == ["world"]
+    assert f"made in {tmp_path / 'cache' / 'world'}" in first.err.replace("\n", "")
     assert "making the built-in model first" in first.err
 
 

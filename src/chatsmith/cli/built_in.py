@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from chatsmith.cli.console import err, say
@@ -45,5 +46,6 @@ def make_built_in(minutes: float) -> Path:
         if report.outcome.stopped is not None:
             raise KeyboardInterrupt("stopped before the built-in model was finished; chatsmith chat makes it anew")
         os.replace(making, folder)
-        err().print(report)
+        making.parent.rmdir()
+        err().print(replace(report, folder=folder))
     return folder
