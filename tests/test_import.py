@@ -24,10 +24,8 @@ def test_importing_loads_nothing_heavy() -> None:
 
 
 def test_sampling_and_specs_need_no_torch() -> None:
-    assert (
-        run("import sys, chatsmith as c; c.Sampling(), c.preset('gpt2-124m'); print('torch' in sys.modules)")
-        == "False\n"
-    )
+    code = "import sys, chatsmith as c; c.Sampling(), c.preset('gpt2-124m'); print('torch' in sys.modules)"
+    assert run(code) == "False\n"
 
 
 def test_every_public_name_is_there() -> None:
