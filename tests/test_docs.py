@@ -105,6 +105,8 @@ class Page:
             "CHATSMITH_CACHE": str(folder / ".cache"),
             "COLUMNS": "100",
         }
+        if paths := os.environ.get("PYTHONPATH"):  # relative ones would lead elsewhere from the page's folder
+            self.environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, paths.split(os.pathsep)))
         self.python = ""
 
     def shell(self, command: str, where: str) -> str:

@@ -211,8 +211,8 @@ def measure_gemm(
     with _threads(threads), torch.inference_mode():
         for size in sizes:
             work = 2.0 * size**3
-            # A precision that this machine emulates: a larger product only takes longer. The smallest one may be as slow
-            # because its two threads were kept from meeting, so it alone does not decide.
+            # A precision that this machine emulates: a larger product only takes longer. The smallest one may be as
+            # slow because its two threads were kept from meeting, so it alone does not decide.
             if best and work / best > (8 if size == sizes[1] else 2) * seconds:
                 break
             left, right = (torch.randn(size, size).to(device=device, dtype=kind) for _ in range(2))
