@@ -14,7 +14,7 @@ import pytest
 
 from chatsmith.errors import RequestError
 from chatsmith.text.documents import Document
-from chatsmith.text.world import KINDS, MIXTURE, SKILLS, documents, lexicon, skill_items
+from chatsmith.text.world import CURRICULUM, KINDS, MIXTURE, SKILLS, documents, lexicon, skill_items
 from chatsmith.text.world.cast import NAMES, PLACES, never_together
 from chatsmith.text.world.dice import Dice, held_out_pair
 from chatsmith.text.world.french import list_is_held_out, noun_phrase, noun_phrases
@@ -306,6 +306,16 @@ def test_phrases_make_their_choices_and_fill_their_fields() -> None:
     assert listing(["a cup", "a spoon", "a plate"]) == "a cup, a spoon and a plate"
     with pytest.raises(ValueError, match="not closed"):
         phrase("[a|b", Dice(0))
+
+
+def test_the_curriculum_covers_the_run_with_mixtures_that_can_be_made() -> None:
+    ends = [until for until, _ in CURRICULUM]
+    assert ends == sorted(ends)
+    assert ends[-1] == 1
+    for _, mixture in CURRICULUM:
+        assert {d.source.removeprefix("small world/") for d in islice(documents(1, mixture=mixture), 400)} <= set(
+            mixture
+        )
 
 
 def test_every_kind_says_what_it_is() -> None:

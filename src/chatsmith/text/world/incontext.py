@@ -95,6 +95,9 @@ STYLES = (
     Style(" ->", "; "),
 )
 
+BARE = (Style("", "\n"), Style("", ", "))
+"""Nothing between a word and its answer: the simplest way to stand together."""
+
 
 def known_rule(dice: Dice) -> str:
     """Examples of one rule, with or without a line that names it."""
@@ -158,10 +161,11 @@ def random_pairs(dice: Dice, count: int) -> list[tuple[str, str]]:
 
 def lookup(dice: Dice) -> str:
     """Words paired at random, and then the same words again in any order."""
-    pairs = random_pairs(dice, dice.pick((1, 2, 2, 3, 3, 4, 4, 5, 6, 8)))
-    style = dice.pick(STYLES)
+    pairs = random_pairs(dice, dice.pick((1, 2, 2, 3, 3, 4, 4, 5, 6)))
+    style = dice.pick(STYLES if dice.chance(0.8) else BARE)
     lines = list(pairs)
-    lines += [dice.pick(pairs) for _ in range(len(pairs) + dice.between(1, 6))]
+    while len(lines) < 3 * len(pairs) + 2:
+        lines += dice.shuffled(pairs)
     return style.gap.join(style.line(*pair) for pair in lines)
 
 
