@@ -213,7 +213,11 @@ def test_stages_change_the_mixture(chain: TokenFolder, tiny: TinyRecipe, tmp_pat
     assert np.array_equal(again.next(5).inputs, following.inputs)
     source = {"path": str(chain.folder)}
     stages = [{"until": 0.5, "weights": [1, 0]}, {"until": 1.0, "weights": [1, 1]}]
-    train(tiny(data={"sources": [source, source], "stages": stages}), tmp_path / "out")
+    measure = {"times": 1, "tokens": 1024}
+    train(tiny(data={"sources": [source, source], "stages": stages}, evaluation=measure), tmp_path / "out")
+    last = read_log(tmp_path / "out")[-1]
+    assert list(last["held_out"]) == [str(chain.folder), f"{chain.folder} 2"]
+    assert last["held_out_loss"] == pytest.approx(sum(last["held_out"].values()) / 2)
 
 
 def test_bfloat16_learns_and_saves_float32(tiny: TinyRecipe, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from chatsmith.train.recipe import Recipe, Source
 TOKENS = "tokens"
 _PREPARED = "prepared.json"
 # How much of the built-in corpus a vocabulary is learned from, in documents: more changes nothing that matters.
-_WORLD_SAMPLE = 20_000
+_WORLD_SAMPLE = 10_000
 _WORLD_TOKENS_A_MINUTE = 60 * 30_000
 _WORLD_LEAST, _WORLD_MOST = 500_000, 50_000_000
 
@@ -84,7 +84,7 @@ def _tokenizer(recipe: Recipe, note: Note) -> Tokenizer:
         from chatsmith.text.bpe import train_tokenizer
 
         note(f"learning a vocabulary of {data.vocab_size:,}")
-        texts = chain.from_iterable(_texts(recipe, source) for source in data.sources)
+        texts = chain.from_iterable(_texts(recipe, index) for index in range(len(data.sources)))
         return train_tokenizer(texts, data.vocab_size, threads=recipe.threads or None)
     for source in data.sources:
         for place in (Path(source.path), Path(source.path).parent):
@@ -95,23 +95,28 @@ def _tokenizer(recipe: Recipe, note: Note) -> Tokenizer:
     )
 
 
-def _texts(recipe: Recipe, source: Source) -> Iterator[str]:
+def _texts(recipe: Recipe, index: int) -> Iterator[str]:
+    source = recipe.data.sources[index]
     if _is_tokens(source):
         raise RequestError(
             f"{source.path} is a folder of tokens, whose vocabulary exists already",
             "leave out data.vocab_size, and name its tokenizer in data.tokenizer",
         )
-    documents = _documents(recipe, source, ReadReport())
-    for document in islice(documents, _WORLD_SAMPLE) if source.is_world else documents:
+    documents = _documents(recipe, index, ReadReport())
+    if source.is_world:
+        documents = islice(documents, _WORLD_SAMPLE // sum(part.is_world for part in recipe.data.sources))
+    for document in documents:
         if document.messages:
             yield from (message.content for message in document.messages)
         else:
             yield document.text
 
 
-def _documents(recipe: Recipe, source: Source, report: ReadReport) -> Iterator[Document]:
+def _documents(recipe: Recipe, index: int, report: ReadReport) -> Iterator[Document]:
+    source = recipe.data.sources[index]
     if source.is_world:
-        return world.documents(recipe.seed, mixture=source.mixture or None, stage=source.part)
+        # Another seed for each source, so that no two of them tell the same stories.
+        return world.documents(recipe.seed + 1_000_003 * index, mixture=source.mixture or None, stage=source.part)
     return read_documents(
         [source.path, *source.also], report=report, field=source.field or None, duplicates=source.duplicates
     )
@@ -140,7 +145,7 @@ def _write(
         return folder
     note(f"reading {'the built-in corpus' if source.is_world else source.path}")
     report = ReadReport()
-    documents = _documents(recipe, source, report)
+    documents = _documents(recipe, index, report)
     if source.is_world:
         documents = _enough(documents, tokenizer, world_tokens(recipe, index))
     else:

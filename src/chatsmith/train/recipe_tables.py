@@ -274,7 +274,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Measure the held-out loss `times` times, evenly over the run (0: never), on up to `tokens` of each source."""
+    """Measure the held-out loss `times` times, evenly over the run (0: never), on `tokens` shared among the sources."""
 
     times: int = 10
     tokens: int = 16384

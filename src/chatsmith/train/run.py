@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -315,29 +316,22 @@ class _Run:
         )
 
     def _held_out(self) -> list[HeldOut]:
-        """Held-out batches of each source that keeps some and that the run ends with, read once and kept."""
-        data = self.settled.data
-        last = data.stages[-1].weights if data.stages else [source.weight for source in data.sources]
-        found = []
-        for source, folder, weight in zip(data.sources, self.corpus.folders, last, strict=True):
-            if "held_out" not in folder.splits or not weight:
-                continue
+        """Held-out batches of each source that keeps some, read once and kept."""
+        recipe, names, found = self.settled, Counter[str](), list[HeldOut]()
+        kept = [(s, f) for s, f in zip(recipe.data.sources, self.corpus.folders, strict=True) if "held_out" in f.splits]
+        for source, folder in kept:
             name = f"{source.path}/{source.part}" if source.is_world else source.path
-            found.append(HeldOut(name, cache(partial(self._batches, folder.split("held_out")))))
+            names[name] += 1
+            name = name if names[name] == 1 else f"{name} {names[name]}"
+            share = recipe.evaluation.tokens // len(kept)
+            found.append(HeldOut(name, cache(partial(self._batches, folder.split("held_out"), share))))
         return found
 
-    def _batches(self, split: TokenSplit) -> Sequence[Batch]:
+    def _batches(self, split: TokenSplit, tokens: int) -> Sequence[Batch]:
         recipe = self.settled
-        return list(
-            evaluation_batches(
-                split,
-                recipe.context(self.model.spec),
-                recipe.batch.micro_batch,
-                recipe.evaluation.tokens,
-                mask_documents=recipe.data.mask_documents,
-                pack=recipe.data.pack,
-            )
-        )
+        context, rows = recipe.context(self.model.spec), recipe.batch.micro_batch
+        masks, pack = recipe.data.mask_documents, recipe.data.pack
+        return list(evaluation_batches(split, context, rows, tokens, mask_documents=masks, pack=pack))
 
 
 def _optimizer(model: Decoder, recipe: Recipe) -> TrainingOptimizer:
