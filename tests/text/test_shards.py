@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from chatsmith.errors import RequestError, WorkError
 from chatsmith.text import chat, new_folder, shard_writer
+from chatsmith.text.bpe import train_tokenizer
 from chatsmith.text.chat import Message
 from chatsmith.text.documents import Document
 from chatsmith.text.encode_pool import EncodePool
@@ -513,3 +514,39 @@ def test_a_dead_worker_is_reported(byte_tokenizer: Tokenizer) -> None:
         pool._workers[0].wait()
         with pytest.raises(WorkError, match="ended before"):
             pool.encode_batch(["x" * 10**6])
+
+
+def test_an_interrupt_ends_the_workers_too(
+    byte_tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Watched(EncodePool):
+        def __enter__(self) -> EncodePool:
+            started.extend(self._workers)
+            return super().__enter__()
+
+    def documents() -> Iterator[Document]:
+        yield from texts(40)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shard_writer, "EncodePool", Watched)
+    monkeypatch.setattr(shard_writer, "_BATCH_DOCUMENTS", 7)
+    monkeypatch.setattr(shard_writer, "_ALONE_CHARACTERS", 300)
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(documents(), byte_tokenizer, tmp_path / "t", threads=2)
+    assert [worker.poll() for worker in started] == [0, 0]
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_learned_vocabulary_counts_the_same_bytes(byte_tokenizer: Tokenizer, tmp_path: Path) -> None:
+    documents = [*texts(40), Document("Größe, naïve café, 東京 \U0001f9a6\r\n\ttabs  and   spaces", "odd"), talk(3)]
+    learned = train_tokenizer([document.text for document in documents], 320)
+    plain = write_shards(documents, byte_tokenizer, tmp_path / "bytes", held_out=0.2)
+    manifest = write_shards(documents, learned, tmp_path / "learned", held_out=0.2)
+    assert (manifest.bytes, manifest.documents) == (plain.bytes, plain.documents)
+    assert manifest.tokens < plain.tokens
+    for name in manifest.splits:
+        assert manifest.splits[name].bytes == plain.splits[name].bytes
+        ours, theirs = (TokenFolder.open(tmp_path / folder).split(name) for folder in ("learned", "bytes"))
+        assert list(ours.iter_text(learned)) == list(theirs.iter_text(byte_tokenizer))

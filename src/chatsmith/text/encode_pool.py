@@ -23,7 +23,6 @@ from typing import IO
 
 import numpy as np
 
-import chatsmith
 from chatsmith.errors import WorkError
 from chatsmith.text.tokenizer import Tokenizer
 
@@ -38,7 +37,7 @@ class EncodePool:
     def __init__(self, tokenizer: Tokenizer, workers: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="chatsmith-encode-")
         tokenizer.save(Path(self._folder.name))
-        package = str(Path(chatsmith.__file__).parents[1])
+        package = str(Path(__file__).parents[2])
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
         # One thread each: the arithmetic libraries would set memory aside for as many as there are cores.
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
