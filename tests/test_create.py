@@ -78,7 +78,7 @@ def test_time_is_kept(notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(RequestError, match="far enough"):
         create.new([notes], minutes=10, out=tmp_path / "model")
     spent = time.perf_counter() - began
-    assert 600 - spent - 10 < given[0] < 600
+    assert 600 - spent - 20 < given[0] < 600
 
 
 @pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf"), 1e12])
