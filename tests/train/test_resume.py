@@ -21,7 +21,7 @@ from chatsmith.store import state
 from chatsmith.store.folder import load_model
 from chatsmith.store.state import checkpoints
 from chatsmith.text.shards import TokenFolder
-from chatsmith.train.callbacks import Callback, Moment
+from chatsmith.train.callbacks import Callback, Moment, RunStart
 from chatsmith.train.metrics import read_log
 from chatsmith.train.recipe import Recipe, load_recipe
 from chatsmith.train.run import train
@@ -176,6 +176,27 @@ def test_resume_refuses_another_run(recipe: Recipe, tmp_path: Path, chain: Token
         train(recipe, tmp_path / "empty", resume=True)
     meta = next(iter(checkpoints(tmp_path / "out"))) / "meta.json"
     assert json.loads(meta.read_text())["meta"]["counters"]["step"] == 10
+
+
+def test_the_recorded_recipe_resumes_too(tiny: TinyRecipe, tmp_path: Path) -> None:
+    """chatsmith.toml says what the machine decided; it is still the same run."""
+    recipe = replace(tiny(precision={"compute": "auto"}), threads=0)
+    train(recipe, tmp_path / "out", callbacks=[StopAt(5)])
+    recorded = load_recipe(tmp_path / "out" / "chatsmith.toml")
+    assert recorded.threads > 0
+    assert recorded.precision.compute in ("float32", "bfloat16")
+    assert train(recorded, tmp_path / "out", resume=True).steps == 20
+
+
+def test_stopped_before_the_first_step_there_is_a_model(tiny: TinyRecipe, tmp_path: Path) -> None:
+    class StopAtOnce(Callback):
+        def on_start(self, start: RunStart) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    outcome = train(tiny(), tmp_path / "out", callbacks=[StopAtOnce()])
+    assert (outcome.steps, outcome.stopped) == (0, "SIGINT")
+    assert load_model(tmp_path / "out").provenance["run"]["finished"] is False
+    assert train(None, tmp_path / "out", resume=True).steps == 20
 
 
 def test_a_longer_schedule_goes_on_from_where_it_stands(tiny: TinyRecipe, tmp_path: Path) -> None:

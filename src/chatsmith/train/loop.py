@@ -186,7 +186,7 @@ class Trainer:
                         break
                     self._one_step()
                 self.counters.seconds = self._seconds()
-                if self._checkpointed[0] != self.counters.step or not self._save_often:
+                if self._checkpointed[0] != self.counters.step or self.counters.step == 0 or not self._save_often:
                     self.save_checkpoint()
                 if not self._save_often:
                     self._save_folder(self)

@@ -158,7 +158,10 @@ def _resumed(recipe: Recipe | None, out: Path, note: Callable[[str], None]) -> t
     saved = from_mapping(Recipe, state.meta["recipe"], str(state.path))
     if recipe is None:
         return saved, state
-    check_resumable(saved, recipe)
+    settled = from_mapping(Recipe, state.meta["settled"], str(state.path))
+    # The recipe that chatsmith.toml records is this run, too: what was left to the machine is said in it.
+    same = replace(settled, record=saved.record) == replace(recipe, record=saved.record, schedule=settled.schedule)
+    check_resumable(settled if same else saved, recipe)
     return recipe, state
 
 
