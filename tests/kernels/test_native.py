@@ -178,9 +178,9 @@ def test_attention(dtype: torch.dtype, time: int, heads: int, groups: int, dim: 
         exact = [x.double().requires_grad_() for x in (query, key, value)]
         expected = plain_attention(*exact, dim, first)  # type: ignore[arg-type, misc]
         expected.backward(slope.double())
-        output, log_sum = native.attention(query, key, value, dim, first)
+        output, kept = native.attention(query, key, value, dim, first)
         close(output, expected, wide=2)
-        slopes = native.attention_back(slope, query, key, value, dim, first, log_sum)
+        slopes = native.attention_back(slope, query, key, value, dim, first, kept)
         for mine, theirs in zip(slopes, exact, strict=True):
             assert theirs.grad is not None
             close(mine, theirs.grad, wide=8)

@@ -2,8 +2,8 @@
  *
  * query [batch, time, heads * dim], key and value [batch, time, groups * dim] lie as the linear maps leave them; each
  * group's key and value serve heads / groups query heads. A query at t sees the keys from first[b, t] (0 where `first`
- * is null) to t. Of the forward pass only the output and log_sum [batch, heads, time], the logarithm of each row's
- * sum, are kept; the way back computes the weights again (as FlashAttention does, Dao et al. 2022).
+ * is null) to t. Of the forward pass only the output and `kept` [batch, heads, time, 2], the largest scaled score of
+ * each row and one over the sum of its powers, are kept; the way back computes the weights again (as FlashAttention does, Dao et al. 2022).
  */
 #ifndef NUM
 
@@ -63,7 +63,7 @@ INLINE void FN(scores)(int rows, const NUM *from, int64_t stride, const uint32_t
 }
 
 void FN(attention)(const NUM *query, const NUM *key, const NUM *value, const int32_t *first, NUM *output,
-                   float *log_sum, char *scratch, int64_t batch, int64_t time, int64_t heads, int64_t groups,
+                   float *kept, char *scratch, int64_t batch, int64_t time, int64_t heads, int64_t groups,
                    int64_t dim, int64_t query_stride, int64_t key_stride, float scale, int threads) {
     int64_t line = LINE(time + 1), size = attention_scratch(time, dim, sizeof(NUM)), share = heads / groups;
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -99,13 +99,13 @@ void FN(attention)(const NUM *query, const NUM *key, const NUM *value, const int
                     for (int i = 0; i < (int)end; i += 16)
 #pragma omp simd reduction(+ : sum)
                         for (int j = 0; j < 16; j++) {
-                            float x = fast_exp((row[i + j] - most) * scale);
+                            float x = fast_exp(row[i + j] * scale - most * scale);
                             x = row[i + j] == -INFINITY ? 0.0f : x;
                             row[i + j] = x;
                             sum += x;
                         }
-                    log_sum[(b * heads + h) * time + t0 + r] = most * scale + logf(sum);
-                    float factor = 1.0f / sum;
+                    float factor = 1.0f / sum, *keep = kept + ((b * heads + h) * time + t0 + r) * 2;
+                    keep[0] = most * scale, keep[1] = factor;
                     for (int i = 0; i < (int)end; i += 16)
 #pragma omp simd
                         for (int j = 0; j < 16; j++) to[i + j] = PUT(row[i + j] * factor);
@@ -141,7 +141,7 @@ INLINE void FN(put_sums)(const float *sums, int64_t count, int64_t dim, int64_t 
 
 /* Slopes of query, key and value (laid out as these are) from that of the output [batch, time, heads * dim]. */
 void FN(attention_back)(const NUM *slope, const NUM *query, const NUM *key, const NUM *value, const int32_t *first,
-                        const float *log_sum, NUM *d_query, NUM *d_key, NUM *d_value, char *scratch, int64_t batch,
+                        const float *kept, NUM *d_query, NUM *d_key, NUM *d_value, char *scratch, int64_t batch,
                         int64_t time, int64_t heads, int64_t groups, int64_t dim, int64_t query_stride,
                         int64_t key_stride, float scale, int threads) {
     int64_t line = LINE(time + 1), wide = LINE(dim), size = attention_scratch(time, dim, sizeof(NUM));
@@ -180,12 +180,13 @@ void FN(attention_back)(const NUM *slope, const NUM *query, const NUM *key, cons
                         float *row = score + r * line, *d_row = d_weight + r * line, dot = 0.0f;
                         NUM *to = weight + (t0 + r) * line, *d_to = d_score + (t0 + r) * line;
                         int last = (int)(from + t0 + r), start = first ? first[b * time + last] : 0;
-                        float log = log_sum[(b * heads + h) * time + last];
+                        const float *keep = kept + ((b * heads + h) * time + last) * 2;
+                        float most = keep[0], factor = keep[1];
                         for (int i = 0; i < (int)end; i += 16)
 #pragma omp simd reduction(+ : dot)
                             for (int j = 0; j < 16; j++) {
                                 int visible = i + j >= start && i + j <= last;
-                                float p = visible ? fast_exp(row[i + j] * scale - log) : 0.0f;
+                                float p = visible ? fast_exp(row[i + j] * scale - most) * factor : 0.0f;
                                 d_row[i + j] = visible ? d_row[i + j] : 0.0f;
                                 row[i + j] = p;
                                 to[i + j] = PUT(p);

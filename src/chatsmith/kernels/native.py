@@ -213,19 +213,19 @@ def attention(
 ) -> tuple[Tensor, Tensor]:
     """Causal attention for query [B, T, H·D], key and value [B, T, K·D]; a query at t sees first[b, t] (int32) … t.
 
-    Returns the output [B, T, H·D] and the logarithm of each row's sum [B, H, T].
+    Returns the output [B, T, H·D] and what the way back needs to know of each row [B, H, T, 2].
     """
     B, T, inner = query.shape
     count, groups = inner // dim, key.shape[2] // dim
-    output, log_sum = torch.empty_like(query), torch.empty(B, count, T)
+    output, kept = torch.empty_like(query), torch.empty(B, count, T, 2)
     scratch, threads = _attention_scratch(query, T, dim)
     sizes = (B, T, count, groups, dim, inner, key.shape[2], dim**-0.5)
-    _call("attention", query.dtype, (query, key, value, first, output, log_sum, scratch), *sizes, threads)
-    return output, log_sum
+    _call("attention", query.dtype, (query, key, value, first, output, kept, scratch), *sizes, threads)
+    return output, kept
 
 
 def attention_back(
-    slope: Tensor, query: Tensor, key: Tensor, value: Tensor, dim: int, first: Tensor | None, log_sum: Tensor
+    slope: Tensor, query: Tensor, key: Tensor, value: Tensor, dim: int, first: Tensor | None, kept: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The slopes of query, key and value from that of the output."""
     B, T, inner = query.shape
@@ -233,7 +233,7 @@ def attention_back(
     out = (torch.empty_like(query), torch.empty_like(key), torch.empty_like(value))
     scratch, threads = _attention_scratch(query, T, dim)
     sizes = (B, T, count, groups, dim, inner, key.shape[2], dim**-0.5)
-    tensors = (slope, query, key, value, first, log_sum, *out, scratch)
+    tensors = (slope, query, key, value, first, kept, *out, scratch)
     _call("attention_back", query.dtype, tensors, *sizes, threads)
     return out
 

@@ -16,24 +16,21 @@ void FN(norm)(const NUM *x, const NUM *gain, const NUM *bias, NUM *y, float *sca
     for (int64_t row = 0; row < rows; row++) {
         const NUM *from = x + row * width;
         NUM *to = y + row * width;
-        float sum = 0.0f, middle = 0.0f;
+        float squares[16] = {0}, middle = 0.0f;
         if (bias) {
-#pragma omp simd reduction(+ : sum)
-            for (int64_t i = 0; i < width; i++) sum += GET(from[i]);
-            mean[row] = middle = sum / (float)width;
-            sum = 0.0f;
+            float sums[16] = {0};
+            EACH_16(i, width, sums[lane] += GET(from[i]););
+            mean[row] = middle = total(sums) / (float)width;
         }
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < width; i++) sum += (GET(from[i]) - middle) * (GET(from[i]) - middle);
-        float factor = scale[row] = 1.0f / sqrtf(sum / (float)width + epsilon);
-        if (bias) {
-#pragma omp simd
-            for (int64_t i = 0; i < width; i++)
-                to[i] = PUT((GET(from[i]) - middle) * factor * GET(gain[i]) + GET(bias[i]));
-        } else {
-#pragma omp simd
-            for (int64_t i = 0; i < width; i++) to[i] = PUT(GET(from[i]) * factor * GET(gain[i]));
-        }
+        EACH_16(i, width, {
+            float value = GET(from[i]) - middle;
+            squares[lane] += value * value;
+        });
+        float factor = scale[row] = 1.0f / sqrtf(total(squares) / (float)width + epsilon);
+        if (bias)
+            EACH_16(i, width, to[i] = PUT((GET(from[i]) - middle) * factor * GET(gain[i]) + GET(bias[i])););
+        else
+            EACH_16(i, width, to[i] = PUT(GET(from[i]) * factor * GET(gain[i])););
     }
 }
 
@@ -58,23 +55,20 @@ void FN(norm_back)(const NUM *dy, const NUM *x, const NUM *gain, const float *sc
         for (int64_t row = rows * thread / threads; row < rows * (thread + 1) / threads; row++) {
             const NUM *slope = dy + row * width, *from = x + row * width, *more = add ? add + row * width : 0;
             NUM *to = dx + row * width;
-            float factor = scale[row], middle = mean ? mean[row] : 0.0f, dot = 0.0f, sum = 0.0f;
-#pragma omp simd reduction(+ : dot, sum)
-            for (int64_t i = 0; i < width; i++) {
+            float factor = scale[row], middle = mean ? mean[row] : 0.0f, dots[16] = {0}, sums[16] = {0};
+            EACH_16(i, width, {
                 float d = GET(slope[i]) * GET(gain[i]);
-                dot += d * (GET(from[i]) - middle);
-                sum += d;
-            }
-            dot *= factor * factor / (float)width;
-            sum = mean ? sum / (float)width : 0.0f;
-#pragma omp simd
-            for (int64_t i = 0; i < width; i++) {
+                dots[lane] += d * (GET(from[i]) - middle);
+                sums[lane] += d;
+            });
+            float dot = total(dots) * factor * factor / (float)width, sum = mean ? total(sums) / (float)width : 0.0f;
+            EACH_16(i, width, {
                 float d = GET(slope[i]), value = GET(from[i]) - middle;
                 d_gain[i] += d * value * factor;
                 d_bias[i] += d;
                 float out = factor * (d * GET(gain[i]) - sum - value * dot);
                 to[i] = PUT(more ? out + GET(more[i]) : out);
-            }
+            });
         }
     }
     FN(put_shares)(partial, slopes, 2 * width, threads);
@@ -86,23 +80,20 @@ static inline float FN(turn)(const NUM *from, const NUM *gain, const float *cosi
     int64_t half = dim / 2;
     float factor = 1.0f;
     if (gain) {
-        float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < dim; i++) sum += GET(from[i]) * GET(from[i]);
-        factor = 1.0f / sqrtf(sum / (float)dim + epsilon);
+        float sums[16] = {0};
+        EACH_16(i, dim, sums[lane] += GET(from[i]) * GET(from[i]););
+        factor = 1.0f / sqrtf(total(sums) / (float)dim + epsilon);
     }
     if (!cosine) {
-#pragma omp simd
-        for (int64_t i = 0; i < dim; i++) to[i] = PUT(GET(from[i]) * factor * (gain ? GET(gain[i]) : 1.0f));
+        EACH_16(i, dim, to[i] = PUT(GET(from[i]) * factor * (gain ? GET(gain[i]) : 1.0f)););
         return factor;
     }
-#pragma omp simd
-    for (int64_t i = 0; i < half; i++) {
+    EACH_16(i, half, {
         float a = GET(from[i]) * factor * (gain ? GET(gain[i]) : 1.0f);
         float b = GET(from[i + half]) * factor * (gain ? GET(gain[i + half]) : 1.0f);
         to[i] = PUT(a * cosine[i] - b * sine[i]);
         to[i + half] = PUT(b * cosine[i] + a * sine[i]);
-    }
+    });
     return factor;
 }
 
@@ -138,32 +129,27 @@ void FN(heads_back)(const NUM *dy, const NUM *x, const NUM *gain, const float *c
                 NUM *to = dx + (row * heads + h) * dim;
                 if (cosine) {
                     const float *c = cosine + row % period * half, *s = sine + row % period * half;
-#pragma omp simd
-                    for (int64_t i = 0; i < half; i++) {
+                    EACH_16(i, half, {
                         float p = GET(back[i]), q = GET(back[i + half]);
                         slope[i] = p * c[i] + q * s[i];
                         slope[i + half] = q * c[i] - p * s[i];
-                    }
+                    });
                 } else {
-#pragma omp simd
-                    for (int64_t i = 0; i < dim; i++) slope[i] = GET(back[i]);
+                    EACH_16(i, dim, slope[i] = GET(back[i]););
                 }
                 if (!gain) {
-#pragma omp simd
-                    for (int64_t i = 0; i < dim; i++) to[i] = PUT(slope[i]);
+                    EACH_16(i, dim, to[i] = PUT(slope[i]););
                     continue;
                 }
                 const NUM *from = x + (row * heads + h) * dim;
-                float factor = scale[row * heads + h], dot = 0.0f;
-#pragma omp simd reduction(+ : dot)
-                for (int64_t i = 0; i < dim; i++) dot += slope[i] * GET(gain[i]) * GET(from[i]);
-                dot *= factor * factor * factor / (float)dim;
-#pragma omp simd
-                for (int64_t i = 0; i < dim; i++) {
+                float factor = scale[row * heads + h], dots[16] = {0};
+                EACH_16(i, dim, dots[lane] += slope[i] * GET(gain[i]) * GET(from[i]););
+                float dot = total(dots) * factor * factor * factor / (float)dim;
+                EACH_16(i, dim, {
                     float value = GET(from[i]);
                     share[i] += slope[i] * value * factor;
                     to[i] = PUT(slope[i] * GET(gain[i]) * factor - value * dot);
-                }
+                });
             }
         }
     }

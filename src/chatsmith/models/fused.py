@@ -128,10 +128,10 @@ def _attend(
     if angles is not None or gains[0] is not None:
         query, scales[0] = native.heads(query, spec.head_dim, gains[0], angles, spec.norm_epsilon)
         key, scales[1] = native.heads(key, spec.head_dim, gains[1], angles, spec.norm_epsilon)
-    mixed, log_sum = native.attention(query, key, value, spec.head_dim, first)
+    mixed, kept_rows = native.attention(query, key, value, spec.head_dim, first)
     y = native.linear(_flat(mixed), w["attention.output.weight"], w.get("attention.output.bias"), _flat(x))
     before = raw[:2] if gains[0] is not None else [None, None]
-    return y.view(B, T, E), [x, normed, *kept, *before, *scales, query, key, value, mixed, log_sum]
+    return y.view(B, T, E), [x, normed, *kept, *before, *scales, query, key, value, mixed, kept_rows]
 
 
 def _attend_back(
@@ -143,11 +143,11 @@ def _attend_back(
     first: Tensor | None,
     gradients: Weights,
 ) -> Tensor:
-    x, normed, scale, mean, raw_query, raw_key, query_scale, key_scale, query, key, value, mixed, log_sum = kept
+    x, normed, scale, mean, raw_query, raw_key, query_scale, key_scale, query, key, value, mixed, kept_rows = kept
     flat, dim = _flat(slope), spec.head_dim
     _linear_back(flat, _flat(mixed), "attention.output", w, gradients)
     d_mixed = native.linear_input(flat, w["attention.output.weight"]).view_as(mixed)
-    d_query, d_key, d_value = native.attention_back(d_mixed, query, key, value, dim, first, log_sum)
+    d_query, d_key, d_value = native.attention_back(d_mixed, query, key, value, dim, first, kept_rows)
     gains = _gains(w)
     if angles is not None or gains[0] is not None:
         d_query, d_gain = native.heads_back(d_query, raw_query, dim, gains[0], angles, query_scale)

@@ -170,12 +170,12 @@ class _AdamW(_Part):
         self.decay = settings.weight_decay if self.weights[0].ndim >= 2 else 0.0
         self.first = [torch.zeros_like(master) for master in self.master]
         self.second = [torch.zeros_like(master) for master in self.master]
-        self.steps = [torch.zeros((), dtype=torch.float32, device=w.device) for w in self.weights]
+        self.count = torch.zeros((), dtype=torch.float32, device=self.weights[0].device)
         self._at = self.addresses(self.first, self.second) if native.ready(self.weights[0]) else None
 
     def step(self, factor: float, scale: float) -> None:
         settings = self.settings
-        torch._foreach_add_(self.steps, 1.0)
+        self.count += 1
         rate = settings.learning_rate * factor
         if self._at is not None:
             self._at.replace(1, self.gradients())
@@ -186,7 +186,7 @@ class _AdamW(_Part):
                 betas=settings.betas,
                 epsilon=settings.epsilon,
                 decay=self.decay,
-                step=int(self.steps[0]),
+                step=int(self.count),
                 scale=scale,
             )
             return
@@ -200,7 +200,7 @@ class _AdamW(_Part):
             self.first,
             self.second,
             [],
-            self.steps,
+            [self.count] * len(self.master),
             lr=rate,
             beta1=settings.betas[0],
             beta2=settings.betas[1],
@@ -216,7 +216,7 @@ class _AdamW(_Part):
             yield f"master.{name}", self.master[index]
             yield f"first.{name}", self.first[index]
             yield f"second.{name}", self.second[index]
-            yield f"steps.{name}", self.steps[index]
+            yield f"steps.{name}", self.count
 
 
 class _Muon(_Part):
