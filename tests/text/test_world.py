@@ -164,7 +164,7 @@ def test_no_name_meets_a_place_that_is_held_out_for_it(sample: list[Document]) -
         names, places = words & set(NAMES), {place.word for place in PLACES} & words
         seen += len(names) * len(places)
         assert not [(n, p) for n in names for p in places if never_together(n, p)], characters(document)
-    assert seen > 5_000
+    assert seen > 3_000
 
 
 def test_nobody_introduces_themselves_with_a_held_out_name(sample: list[Document]) -> None:

@@ -76,7 +76,8 @@ def _lean(chat: float) -> dict[str, float]:
 
 
 CURRICULUM: tuple[tuple[float, dict[str, float]], ...] = (
-    (0.06, {"echoes": 3, "lookups": 1}),
+    (0.1, {"echoes": 1}),
+    (0.16, {"echoes": 1, "lookups": 3, "classes": 1}),
     (0.7, _lean(0.7)),
     (1.0, _lean(2.0)),
 )
