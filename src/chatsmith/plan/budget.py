@@ -62,7 +62,7 @@ def vocabulary_size(text_bytes: int, seconds: float, peak_flops: float) -> int:
 
 def achieved_share(width: int) -> float:
     """The share of the matrix rate that a training step reaches at this width: calls and memory take the rest."""
-    return min(0.65, max(0.15, 0.40 + 0.08 * math.log2(width / 128)))
+    return min(0.70, max(0.25, 0.50 + 0.08 * math.log2(width / 128)))
 
 
 def choose(seconds: float, peak_flops: float, vocab_size: int, text_tokens: float) -> Choice:
@@ -97,4 +97,4 @@ def choose(seconds: float, peak_flops: float, vocab_size: int, text_tokens: floa
 
 
 def _context(width: int) -> int:
-    return 256 if width < 256 else 512 if width < 512 else 1024
+    return 384 if width < 256 else 512 if width < 512 else 1024

@@ -319,9 +319,12 @@ class _Run:
         )
 
     def _held_out(self) -> list[HeldOut]:
-        """Held-out batches of each source that keeps some, read once and kept."""
+        """Held-out batches of each source that keeps some and that the run ends with, read once and kept."""
         recipe, names, found = self.settled, Counter[str](), list[HeldOut]()
-        kept = [(s, f) for s, f in zip(recipe.data.sources, self.corpus.folders, strict=True) if "held_out" in f.splits]
+        data = recipe.data
+        last = data.stages[-1].weights if data.stages else tuple(source.weight for source in data.sources)
+        parts = zip(data.sources, self.corpus.folders, last, strict=True)
+        kept = [(source, folder) for source, folder, weight in parts if weight and "held_out" in folder.splits]
         for source, folder in kept:
             name = f"{source.path}/{source.part}" if source.is_world else source.path
             names[name] += 1

@@ -25,8 +25,8 @@ class SkillItem:
     """One question with the answers that count.
 
     Exactly one of `prompt` (a text to continue) and `messages` (a conversation whose next turn is the answer) is set.
-    `match` says how the first line of the reply is judged: 'line', it equals an answer, apart from capitals and the
-    mark at its end; 'number', its last number is the answer; 'mention', it says an answer as a whole word, and none of
+    `match` says how the first line of the reply is judged: 'line', it or its first sentence equals an answer, apart from
+    capitals and the mark at its end; 'number', its last number is the answer; 'mention', it says an answer as a whole word, and none of
     the `rivals`.
     """
 
@@ -50,7 +50,9 @@ class SkillItem:
             return any(_says(line, answer) for answer in self.answers) and not any(
                 _says(line, rival) for rival in self.rivals
             )
-        return any(_plain(line, self.capitals) == _plain(answer, self.capitals) for answer in self.answers)
+        # A text goes on behind its answer: "weeks. The plural of …" is right.
+        said = {_plain(part, self.capitals) for part in (line, line.split(". ", 1)[0])}
+        return any(_plain(answer, self.capitals) in said for answer in self.answers)
 
 
 def _plain(text: str, capitals: bool) -> str:
