@@ -33,9 +33,12 @@ int64_t muon_scratch(int64_t rows, int64_t columns) {
 /* The polynomial of one round, a x + b (x x^T) x + c (x x^T)^2 x: five rounds take singular values to about 1. */
 static const float A = 3.4445f, B = -4.7750f, C = 2.0315f;
 
+/* What lies below the diagonal is copied above it, in squares that stay in the first cache. */
 static void mirror(bf16 *x, int64_t side) {
-    for (int64_t i = 0; i < side; i++)
-        for (int64_t j = i + 1; j < side; j++) x[i * side + j] = x[j * side + i];
+    for (int64_t top = 0; top < side; top += 32)
+        for (int64_t left = 0; left <= top; left += 32)
+            for (int64_t i = top; i < top + 32 && i < side; i++)
+                for (int64_t j = left; j < left + 32 && j < i; j++) x[j * side + i] = x[i * side + j];
 }
 
 /* x [rows, columns], of Frobenius norm at most 1, towards the nearest matrix with orthogonal rows or columns. */

@@ -1,0 +1,67 @@
+"""The kernels are compiled once, and where they cannot be, one line says why and training goes on without them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chatsmith.kernels import build
+
+pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C compiler on this machine")
+
+PROGRAM = "from chatsmith.kernels import build; print(build.library() is not None, '|', build.status())"
+
+
+def ask(home: Path, **environment: str) -> str:
+    command = [sys.executable, "-c", PROGRAM]
+    changed = os.environ | {"XDG_CACHE_HOME": str(home), "CHATSMITH_CACHE": str(home)} | environment
+    return subprocess.run(command, env=changed, capture_output=True, text=True, check=True, timeout=300).stdout.strip()
+
+
+def test_where_a_compiler_is_the_kernels_are_built() -> None:
+    assert build.library() is not None, build.status()
+
+
+def test_they_can_be_switched_off(tmp_path: Path) -> None:
+    assert ask(tmp_path, CHATSMITH_KERNELS="off") == "False | switched off by CHATSMITH_KERNELS"
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_a_compiler_that_fails_is_reported_in_one_line(tmp_path: Path) -> None:
+    fake = tmp_path / "broken"
+    fake.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && { echo fake 1.0; exit 0; }\necho "no such processor" >&2\nexit 1\n'
+    )
+    fake.chmod(0o755)
+    assert ask(tmp_path, CC=str(fake)) == "False | could not be built: no such processor"
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_the_plain_path_trains_without_kernels(tmp_path: Path) -> None:
+    program = """
+import torch
+from chatsmith.models.decoder import Decoder
+from chatsmith.specs import modern
+from chatsmith.train.losses import next_token_loss
+from chatsmith.train.optimizers import TrainingOptimizer
+from chatsmith.train.recipe import Optimizer
+model = Decoder(modern(64, 16, 32, 2, 2), dtype=torch.bfloat16)
+model.init_weights(0)
+stepper = TrainingOptimizer(model, Optimizer(name="muon", learning_rate=0.01))
+ids = torch.arange(32).view(2, 16)
+losses = []
+for _ in range(50):
+    loss, count = next_token_loss(model, ids, ids.roll(-1, 1))
+    (loss / count).backward()
+    stepper.step(1.0)
+    losses.append(float(loss.detach() / count))
+print(losses[-1] < losses[0] / 2)
+"""
+    environment = os.environ | {"CHATSMITH_KERNELS": "off"}
+    command = [sys.executable, "-c", program]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    assert answer.stdout.strip() == "True"
