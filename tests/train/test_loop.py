@@ -199,12 +199,11 @@ def test_stages_change_the_mixture(chain: TokenFolder, tiny: TinyRecipe, tmp_pat
     """Each source goes on where it stood; the shares hold from the first row of a stage."""
     split = chain.split("train")
     batches = StagedBatches([split, split], [1.0, 0.0], context=16, seed=0)
-    assert batches._drawn.sum() == 0
     batches.next(10)
     state = json.loads(json.dumps(batches.state()))
     batches.reweight([1.0, 3.0])
     batches.next(8)
-    assert batches._drawn.tolist() == [2, 6]
+    assert batches._drawn == [2, 6]
     following = batches.next(5)
     again = StagedBatches([split, split], [1.0, 0.0], context=16, seed=0)
     again.restore(state)

@@ -12,6 +12,10 @@ from chatsmith.text.batches import Batch, Batches
 from chatsmith.text.packing import Pack
 from chatsmith.text.shards import TokenSplit
 
+# Rows are made for several steps at once, up to so many tokens: a small model's step is shorter than making its rows
+# one step at a time would be.
+_AHEAD_TOKENS = 2**15
+
 
 class StagedBatches:
     """Batches from several sources whose weights may change on the way; each source goes on where it stood.
@@ -31,8 +35,15 @@ class StagedBatches:
         pack: Pack = "stream",
     ) -> None:
         self._sources = [
-            Batches(
-                [(split, 1.0)], context=context, batch=1, seed=seed + number, mask_documents=mask_documents, pack=pack
+            _Source(
+                Batches(
+                    [(split, 1.0)],
+                    context=context,
+                    batch=1,
+                    seed=seed + number,
+                    mask_documents=mask_documents,
+                    pack=pack,
+                )
             )
             for number, split in enumerate(splits)
         ]
@@ -40,29 +51,33 @@ class StagedBatches:
 
     def reweight(self, weights: Sequence[float]) -> None:
         """Use other weights from the next row on."""
-        shares = np.asarray(weights, dtype=np.float64)
-        if len(shares) != len(self._sources) or shares.min() < 0 or shares.sum() <= 0:
+        if len(weights) != len(self._sources) or min(weights) < 0 or sum(weights) <= 0:
             raise RequestError(f"{list(weights)} are no weights for {len(self._sources)} sources")
-        self._shares = shares / shares.sum()
-        self._drawn = np.zeros(len(shares), dtype=np.int64)
+        self._shares = [weight / sum(weights) for weight in weights]
+        self._drawn = [0] * len(weights)
 
     def next(self, rows: int) -> Batch:
         """The next `rows` rows, those of one source together."""
-        counts = np.zeros(len(self._sources), dtype=np.int64)
-        for _ in range(rows):
-            due = self._shares * (self._drawn.sum() + 1) - self._drawn
-            source = int(np.argmax(due))
-            counts[source] += 1
-            self._drawn[source] += 1
-        parts = [source.next(int(count)) for source, count in zip(self._sources, counts, strict=True) if count]
+        parts = [source.next(count) for source, count in zip(self._sources, self._counts(rows), strict=True) if count]
         return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def _counts(self, rows: int) -> list[int]:
+        """How many of the next rows each source gives."""
+        if len(self._sources) == 1:
+            return [rows]
+        before, total = list(self._drawn), sum(self._drawn)
+        for _ in range(rows):
+            total += 1
+            behind = [share * total - drawn for share, drawn in zip(self._shares, self._drawn, strict=True)]
+            self._drawn[behind.index(max(behind))] += 1
+        return [now - then for now, then in zip(self._drawn, before, strict=True)]
 
     def state(self) -> dict[str, Any]:
         """Where each source stands, as JSON holds it."""
         return {
-            "sources": [source.state() for source in self._sources],
-            "shares": self._shares.tolist(),
-            "drawn": self._drawn.tolist(),
+            "sources": [source.batches.state() for source in self._sources],
+            "shares": list(self._shares),
+            "drawn": list(self._drawn),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -70,9 +85,33 @@ class StagedBatches:
         if len(state["sources"]) != len(self._sources):
             raise RequestError(f"the run so far had {len(state['sources'])} sources, not {len(self._sources)}")
         for source, saved in zip(self._sources, state["sources"], strict=True):
-            source.restore(saved)
-        self._shares = np.asarray(state["shares"], dtype=np.float64)
-        self._drawn = np.asarray(state["drawn"], dtype=np.int64)
+            source.batches.restore(saved)
+        self._shares, self._drawn = list(state["shares"]), list(state["drawn"])
+
+
+class _Source:
+    """The rows of one source in order, made some steps ahead of their use."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches  # its `samples` counts what was given out, so that its state is that of the run
+        self._first = 0
+        self._ahead: Batch | None = None
+
+    def next(self, rows: int) -> Batch:
+        """The next `rows` rows."""
+        start = self.batches.samples - self._first
+        if self._ahead is None or start < 0 or start + rows > len(self._ahead.inputs):
+            self._first, start = self.batches.samples, 0
+            self._ahead = self.batches.at(self._first, max(rows, _AHEAD_TOKENS // self.batches.context))
+        self.batches.samples += rows
+        return rows_of(self._ahead, slice(start, start + rows))
+
+
+def rows_of(batch: Batch, part: slice) -> Batch:
+    """Some rows of a batch, as views."""
+    segments = None if batch.segments is None else batch.segments[part]
+    positions = None if batch.positions is None else batch.positions[part]
+    return Batch(batch.inputs[part], batch.targets[part], segments, positions)
 
 
 def _joined(parts: Sequence[Batch]) -> Batch:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from chatsmith.text.batches import Batch
 from chatsmith.train.losses import IGNORE, next_token_loss
-from chatsmith.train.mixture import StagedBatches
+from chatsmith.train.mixture import StagedBatches, rows_of
 
 
 class Objective(Protocol):
@@ -89,11 +89,9 @@ def predicted(batch: Batch) -> int:
 
 def micro_batches(batch: Batch, rows: int) -> Iterable[Batch]:
     """A step's rows, `rows` at a time, as views."""
-    for start in range(0, len(batch.inputs), rows):
-        part = slice(start, start + rows)
-        segments = None if batch.segments is None else batch.segments[part]
-        positions = None if batch.positions is None else batch.positions[part]
-        yield Batch(batch.inputs[part], batch.targets[part], segments, positions)
+    if len(batch.inputs) <= rows:
+        return [batch]
+    return [rows_of(batch, slice(start, start + rows)) for start in range(0, len(batch.inputs), rows)]
 
 
 class HeldOutLoss(NamedTuple):
