@@ -25,9 +25,9 @@ class SkillItem:
     """One question with the answers that count.
 
     Exactly one of `prompt` (a text to continue) and `messages` (a conversation whose next turn is the answer) is set.
-    `match` says how the first line of the reply is judged: 'line', it or its first sentence equals an answer, apart from
-    capitals and the mark at its end; 'number', its last number is the answer; 'mention', it says an answer as a whole word, and none of
-    the `rivals`.
+    `match` says how the first line of the reply is judged: 'line', it or its first sentence equals an answer, apart
+    from capitals and the mark at its end; 'number', its last number is the answer; 'mention', it says an answer as a
+    whole word, and none of the `rivals`.
     """
 
     skill: str
