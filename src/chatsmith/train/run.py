@@ -206,7 +206,9 @@ def _compiles(recipe: Recipe, dtype: torch.dtype) -> bool:
 
 def _versions() -> dict[str, str]:
     """Versions of all that the weights' last bits depend on."""
-    return machine.versions() | {"kernels": build.status()}
+    kernels = build.library()
+    # The library's name holds a digest of its source, compiler and processor.
+    return machine.versions() | {"kernels": Path(kernels._name).stem if kernels else build.status()}
 
 
 def _model(recipe: Recipe, corpus: Corpus) -> Decoder:
