@@ -62,3 +62,11 @@ def test_only_the_words_of_the_assistant_count() -> None:
     assert int(count) == 12
     expected = F.cross_entropy(model(inputs)[:, 10:].reshape(-1, 40), targets[:, 10:].reshape(-1), reduction="sum")
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+
+
+def test_a_second_way_back_is_refused_rather_than_wrong() -> None:
+    hidden, weight = torch.randn(5, 8, requires_grad=True), torch.randn(20, 8, requires_grad=True)
+    loss = head_loss(hidden, weight, torch.arange(5))
+    (loss / 5).backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        (loss / 5).backward()

@@ -287,18 +287,16 @@ def cross_entropy_(logits: Tensor, targets: Tensor) -> Tensor:
 class Addresses:
     """Where lists of contiguous tensors lie: table [lists, tensors] of addresses and counts [tensors] of numbers.
 
-    It holds the tensors, so that the addresses stay good.
+    The tensors are the caller's to keep alive while the table is read.
     """
 
     def __init__(self, *lists: list[Tensor]) -> None:
-        self._lists = list(lists)
         self.numbers = sum(tensor.numel() for tensor in lists[0])
         self.table = torch.tensor([[tensor.data_ptr() for tensor in tensors] for tensors in lists])
         self.counts = torch.tensor([tensor.numel() for tensor in lists[0]])
 
     def replace(self, index: int, tensors: list[Tensor]) -> None:
         """Put other tensors of the same sizes in the place of one list."""
-        self._lists[index] = tensors
         self.table[index] = torch.tensor([tensor.data_ptr() for tensor in tensors])
 
 

@@ -86,7 +86,8 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * gradient, d_weight * gradient, None
+        # In place, because d_weight is as large as the embedding; a second way back is refused by autograd's own check.
+        return d_hidden.mul_(gradient), d_weight.mul_(gradient), None
 
 
 def next_token_loss(

@@ -161,6 +161,11 @@ class _Part:
         """The table that the kernels read: masters, gradients (put in at each step), averages, weights."""
         return native.Addresses(self.master, self.master, *averages, [weight.data for weight in self.weights])
 
+    def point(self, at: native.Addresses, gradients: list[Tensor]) -> None:
+        """Put this step's gradients into the table, and the weights, which a caller may have moved since."""
+        at.replace(1, gradients)
+        at.replace(-1, [weight.data for weight in self.weights])
+
 
 class _AdamW(_Part):
     """AdamW on a list of parameters, all decayed (matrices) or none (vectors)."""
@@ -178,7 +183,8 @@ class _AdamW(_Part):
         self.count += 1
         rate = settings.learning_rate * factor
         if self._at is not None:
-            self._at.replace(1, self.gradients())
+            gradients = self.gradients()
+            self.point(self._at, gradients)
             native.adamw_(
                 self.dtype,
                 self._at,
@@ -190,7 +196,8 @@ class _AdamW(_Part):
                 scale=scale,
             )
             return
-        gradients = [gradient.to(master.dtype) for gradient, master in zip(self.gradients(), self.master, strict=True)]
+        wide = zip(self.gradients(), self.master, strict=True)
+        gradients = [gradient.to(master.dtype) for gradient, master in wide]
         if scale != 1.0:
             # The model's own gradients may be float32 and are let go after the step, so scaling in place is safe.
             torch._foreach_mul_(gradients, scale)
@@ -235,7 +242,8 @@ class _Muon(_Part):
         settings = self.settings
         rate = settings.muon_learning_rate * factor
         if self._at is not None:
-            self._at.replace(1, self.gradients())
+            gradients = self.gradients()
+            self.point(self._at, gradients)
             native.muon_(
                 self.dtype,
                 self._at,
