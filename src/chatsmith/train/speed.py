@@ -21,16 +21,24 @@ _STEP_TOKENS = 2048
 _SIDES = (256, 1024, 2048)
 
 
+def kernel_rate(kind: str, seconds: float = 0.5) -> float | None:
+    """The best rate in FLOP/s of square matrix products of dtype `kind` by our own kernels; None where they do not
+    serve."""
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(kind)
+    if dtype is None or not native.multiplies(torch.empty(0, dtype=dtype)):
+        return None
+    best = 0.0
+    for side in _SIDES:
+        x, weight = (torch.randn(side, side).to(dtype) for _ in range(2))
+        best = max(best, 2.0 * side**3 / _times(partial(native.linear, x, weight), seconds / len(_SIDES))[0])
+    return best
+
+
 def matrix_rate(compute: Compute = "auto", seconds: float = 0.5) -> float:
     """The best rate of matrix products in FLOP/s, by PyTorch or by our own kernels: what a step is measured against."""
-    best = machine.measure_peak(compute, seconds)
-    for dtype in (torch.float32, torch.bfloat16):
-        if compute in ("auto", str(dtype).removeprefix("torch.")) and native.multiplies(torch.empty(0, dtype=dtype)):
-            for side in _SIDES:
-                x, weight = (torch.randn(side, side).to(dtype) for _ in range(2))
-                times = _times(partial(native.linear, x, weight), seconds / len(_SIDES))
-                best = max(best, 2.0 * side**3 / times[0])
-    return best
+    kinds = ("float32", "bfloat16") if compute == "auto" else (compute,)
+    own = [] if torch.cuda.is_available() else [kernel_rate(kind, seconds) or 0.0 for kind in kinds]
+    return max([machine.measure_peak(compute, seconds), *own])
 
 
 def _times(work: Callable[[], object], seconds: float, least: int = 1) -> list[float]:
