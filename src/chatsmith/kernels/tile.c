@@ -170,20 +170,28 @@ void FN(pack_across)(const NUM *from, int64_t stride, int64_t width, int64_t dep
 void FN(pack_left)(const NUM *from, int64_t stride, int rows, int64_t depth, uint32_t *to) {
 #if defined(HAS_TILES) && !IS_FLOAT
     int64_t words = (depth + 1) / 2;
-    for (int half = 0; half < rows; half += 16)
-        for (int64_t k = 0; k < words; k += STRIDE) {
-            __mmask16 mask = mask_below(rows - half);
-            __m512i x[16];
+    const __mmask32 mask = rows < 32 ? (1u << rows) - 1 : 0xffffffff;
+    const __m512i high = _mm512_set1_epi32((int)0xffff0000);
+    for (int64_t k = 0; k < words; k += STRIDE) {
+        __m512i even[16], odd[16]; /* pairs of the columns 0, 2, 4 … and 1, 3, 5 … */
 #pragma GCC unroll 16
-            for (int64_t i = 0; i < STRIDE; i++) {
-                const NUM *pair = from + half + 2 * (k + i) * stride;
-                x[i] = k + i < words ? FN(words)(pair, stride, 2 * (k + i) + 1 < depth, mask) : _mm512_setzero_si512();
-            }
-            turn_round(x);
-#pragma GCC unroll 16
-            for (int i = 0; i < 16; i++)
-                _mm512_storeu_si512((char *)to + (half + i) * LEFT_ROW(words) + k * 4, x[i]);
+        for (int64_t i = 0; i < STRIDE; i++) {
+            int64_t at = 2 * (k + i);
+            __m512i first = at < depth ? _mm512_maskz_loadu_epi16(mask, from + at * stride) : _mm512_setzero_si512();
+            __m512i second =
+                at + 1 < depth ? _mm512_maskz_loadu_epi16(mask, from + (at + 1) * stride) : _mm512_setzero_si512();
+            even[i] = _mm512_ternarylogic_epi32(high, _mm512_slli_epi32(second, 16), first, 0xca);
+            odd[i] = _mm512_ternarylogic_epi32(high, second, _mm512_srli_epi32(first, 16), 0xca);
         }
+        turn_round(even);
+        turn_round(odd);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) {
+            char *row = (char *)to + 2 * i * LEFT_ROW(words) + k * 4;
+            _mm512_storeu_si512(row, even[i]);
+            _mm512_storeu_si512(row + LEFT_ROW(words), odd[i]);
+        }
+    }
 #else
     for (int64_t k = 0; k < depth; k += PER_WORD, from += PER_WORD * stride, to += ROWS)
         _mm512_mask_storeu_epi32(to, (1u << ROWS) - 1, FN(words)(from, stride, k + 1 < depth, mask_below(rows)));
