@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from chatsmith import machine
 from chatsmith.kernels import build
+from chatsmith.machine_rates import Rates, measure_and_keep
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Measured rates by device and precision: matrix multiply in FLOP/s, memory reading in bytes/s."""
-
-    flops_per_second: dict[str, float]
-    bytes_per_second: dict[str, float]
 
 
 def doctor(
@@ -29,12 +21,12 @@ def doctor(
 ) -> None:
     """Show the cores, instruction sets, memory and GPUs of this machine, measure its speed, and name missing parts.
 
-    Measuring takes about five seconds. What is missing is optional; the command that adds it is beside it.
+    Measuring takes about five seconds; `chatsmith plan` uses what was measured. What is missing is optional; the command that adds it is beside it.
     """
     from chatsmith.cli.console import out, print_json
 
     found = machine.describe(gpus=not quick)
-    rates = None if quick else measure(found)
+    rates = None if quick else measure_and_keep(found).rates
     kernels = None if quick else build.status()
     parts, versions = (*machine.optional_parts(), _c_compiler()), machine.versions()
     if json:
@@ -42,21 +34,6 @@ def doctor(
         return
     out().print(_machine_table(found, rates, kernels, versions))
     out().print(_parts_table(parts))
-
-
-def measure(found: machine.Machine) -> Rates:
-    """Measure the rates of the processor and of the first GPU."""
-    devices: dict[str, tuple[str, ...]] = {"cpu": ("float32", "bfloat16")}
-    if found.gpus:
-        devices["cuda"] = ("float32", "bfloat16", "float16")
-    return Rates(
-        {
-            f"{device} {kind}": machine.measure_gemm(kind, device=device)
-            for device in devices
-            for kind in devices[device]
-        },
-        {device: machine.measure_bandwidth(device=device) for device in devices},
-    )
 
 
 def _c_compiler() -> machine.Part:

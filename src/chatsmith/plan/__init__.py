@@ -1,1 +1,1 @@
-"""Sizes, compute and time, reckoned before they are spent. Nothing here imports torch."""
+"""Sizes, compute, memory, time and money, reckoned before they are spent. Nothing here imports torch."""
