@@ -12,13 +12,14 @@ Chowdhery et al. 2022, appendix B. Hardware FLOPs (HFU) add what is computed aga
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from chatsmith.plan.accelerators import Accelerator
 from chatsmith.plan.memory import BYTES, layer_parameters, stage_layers, stage_parameters
-from chatsmith.plan.parallel import Column, Grid, Links, Workload, group_bandwidth
+from chatsmith.plan.parallel import Column, Grid, Layout, Links, Recompute, Workload, group_bandwidth, links_of
+from chatsmith.specs import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,46 +44,51 @@ class Physics:
     """Seconds per layer, forward, that a micro-batch costs however small it is."""
 
 
-PHYSICS = Physics(matmul=0.80, power=1.0, traffic=1.3, flash=0.6, link=0.75, overlap=0.6, hop=5e-6, launch=60e-6)
+# Fitted by `bench/plan_validation.py --fit` to the fitted half of the papers.
+PHYSICS = Physics(
+    matmul=0.800, power=1.03, traffic=2.39, flash=0.651, link=0.802, overlap=0.528, hop=7.0e-6, launch=6.0e-5
+)
 
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """Seconds of one step by what they are spent on, each a number or a column; the bubble counts idle pipeline time.
+    """Seconds of one step by what they are spent on, each a number or a column.
 
-    Volumes are bytes that one device sends in a step, by the link they go over.
+    Communication counts what computing does not hide. The bubble is the time that pipeline stages stand idle.
     """
 
     matmuls: Column
     attention: Column
-    traffic: Column
+    memory_traffic: Column
     launches: Column
     recomputation: Column
+    output_head: Column
     tensor_communication: Column
     context_communication: Column
     pipeline_communication: Column
-    bubble: Column
     data_communication: Column
+    bubble: Column
     optimizer: Column
-    bytes_inside: Column
-    bytes_between: Column
 
     @property
     def total(self) -> Column:
         """Seconds per step."""
-        return (
-            self.matmuls
-            + self.attention
-            + self.traffic
-            + self.launches
-            + self.recomputation
-            + self.tensor_communication
-            + self.context_communication
-            + self.pipeline_communication
-            + self.bubble
-            + self.data_communication
-            + self.optimizer
-        )
+        total: Column = sum(getattr(self, item.name) for item in fields(self))  # type: ignore[assignment]
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """Bytes that one device sends in a step, by the group it sends them to, and whether a group lies within a node."""
+
+    tensor: Column
+    context: Column
+    pipeline: Column
+    data: Column
+    tensor_inside: Column
+    context_inside: Column
+    pipeline_inside: Column
+    data_inside: Column
 
 
 def sustained_flops(device: Accelerator, physics: Physics = PHYSICS, *, fp8: bool = False) -> float:
@@ -153,108 +159,134 @@ def _layer(work: Workload, device: Accelerator, grid: Grid, physics: Physics) ->
         forward = 0.5 * 4.0 * pairs * D / (rate * physics.flash)
         return _Pass(matmuls, forward, traffic), _Pass(2 * matmuls, 2.5 * forward, 2 * traffic)
     # Scores are written and read by the multiply, the softmax, the dropout and the second multiply: 13 bytes.
-    forward = 4.0 * pairs * D / rate + physics.traffic * 13.0 * pairs / bandwidth
+    forward = 4.0 * pairs * D / rate + 13.0 * pairs / bandwidth
     return _Pass(matmuls, forward, traffic), _Pass(2 * matmuls, 2 * forward, 2 * traffic)
 
 
 def step_time(work: Workload, device: Accelerator, links: Links, grid: Grid, physics: Physics = PHYSICS) -> StepTime:
-    """The seconds of one step for every layout of a grid (shapes: one number per layout)."""
-    spec, t, p, d, c = work.spec, grid.tensor, grid.pipeline, grid.data, grid.context
-    bandwidth = device.bandwidth_gb_s * 1e9
-    tokens = grid.micro_batch * work.context / c
-    micro = work.rows / (d * grid.micro_batch)
-    there, back = _layer(work, device, grid, physics)
+    """The seconds of one step for every layout of a grid."""
+    spec, t, p, v = work.spec, grid.tensor, grid.pipeline, grid.interleave
+    tokens = grid.micro_batch * work.context / grid.context
+    micro = work.rows / (grid.data * grid.micro_batch)
     layers = stage_layers(spec, grid)
+    there, back = _layer(work, device, grid, physics)
+    full = grid.recompute == 2
+    again = np.where(full, there.total, np.where(grid.recompute == 1, there.attention, 0.0))
+    launch = physics.launch * np.where(full, 4.0, 3.0)
+    sent, rate = sent_bytes(work, links, grid), _rates(links, grid, physics)
 
-    # The slowest stage sets the pace: the one with the head, unless the others have a layer more.
-    fast = sustained_flops(device, physics, fp8=work.fp8)
-    head = 3 * _matmul(tokens, spec.width, spec.vocab_size / t, fast, bandwidth)
-    head = head + physics.traffic * 12.0 * tokens * spec.vocab_size / t / bandwidth
-    again_matmuls = np.where(grid.recompute == 2, there.matmuls, 0.0)
-    again_attention = np.where(grid.recompute >= 1, there.attention, 0.0)
-    again_traffic = np.where(grid.recompute == 2, there.traffic, 0.0)
-    launch = physics.launch * np.where(grid.recompute == 2, 4.0, 3.0)
-
-    # Two all-reduces of the residual stream each way (Narayanan et al. 2021, section 3.2), and the forward ones again.
-    link = physics.link
-    reduced = 2.0 * (t - 1) / t * tokens * spec.width * BYTES
-    reduces = np.where(grid.recompute == 2, 6.0, 4.0) * np.where(t > 1, 1.0, 0.0)
-    tensor_bytes = reduces * reduced
-    tensor_each = reduces * (reduced / (link * group_bandwidth(links, t, np.ones_like(t))) + 2 * (t - 1) * physics.hop)
+    # Two all-reduces of the residual stream each way, and the forward ones again with recomputation.
+    passes = micro * layers
+    tensor = sent.tensor / passes / rate.tensor + np.where(full, 6.0, 4.0) * 2 * (t - 1) * physics.hop
     if work.overlap_tensor:
-        tensor_each = tensor_each * (1 - physics.overlap)
+        tensor = tensor * (1 - physics.overlap)
+    # Keys and values go round the context ring behind the attention they feed.
+    ring = sent.context / passes / rate.context + 3 * (grid.context - 1) * physics.hop
+    context = np.maximum(0.0, ring - there.attention - back.attention)
 
-    # Keys and values round the context ring, forward and back, behind the attention they feed.
-    keys = np.maximum(spec.kv_heads * spec.head_dim / t, spec.head_dim)
-    context_bytes = 3.0 * (c - 1) * tokens * 2 * keys * BYTES
-    context_time = context_bytes / (link * group_bandwidth(links, c, t)) + 3 * (c - 1) * physics.hop
-    context_each = np.maximum(0.0, context_time - (there.attention + back.attention))
-
-    layer_time = there.total + back.total + again_matmuls + again_attention + again_traffic
-    layer_time = layer_time + launch + tensor_each + context_each
+    # The slowest stage sets the pace: the one with the head, unless the others hold a layer more.
+    layer = there.total + back.total + again + launch + tensor + context
+    head = _head(work, device, grid, physics, tokens)
     spare = layers * p > spec.layers
-    pace = np.where(
-        spare, np.maximum(layers * layer_time, (layers - 1) * layer_time + head), layers * layer_time + head
-    )
-    stretch = pace / (layers * layer_time)
+    pace = np.where(spare, np.maximum(layers * layer, (layers - 1) * layer + head), layers * layer + head)
+    pipeline = np.where(p > 1, sent.pipeline / micro / rate.pipeline + 2 * v * physics.hop, 0.0)
 
-    # Each micro-batch's residual stream goes to the next stage, and its gradient back.
-    boundary = np.where(p > 1, 2.0 * grid.interleave * tokens * spec.width * BYTES / t, 0.0)
-    across = group_bandwidth(links, p, t * c * d)
-    pipeline_each = boundary / (link * across) + np.where(p > 1, 2 * grid.interleave * physics.hop, 0.0)
-    bubbles = (p - 1) / grid.interleave
-    bubble = bubbles * (pace + pipeline_each)
-
-    data, data_bytes, data_inside = _data_parallel(work, links, grid, physics, pace, micro)
-    parameters = stage_parameters(spec, grid)[0]
-    owned = parameters / np.where(grid.zero >= 1, d * c, 1.0)
-    optimizer = physics.traffic * owned * 2 * work.precision.total / bandwidth
-
-    tensor_total, context_total = micro * layers * tensor_bytes, micro * layers * context_bytes
-    near_tensor, near_context = t <= links.node, t * c <= links.node
-    near_pipeline = t * c * d * p <= links.node
-    pipe_total = micro * boundary
-    inside = tensor_total * near_tensor + context_total * near_context + data_bytes * data_inside
-    everything = tensor_total + context_total + data_bytes + pipe_total
-    inside = inside + pipe_total * near_pipeline
-    per = micro * layers
+    owned = stage_parameters(spec, grid)[0] / np.where(grid.zero >= 1, grid.data * grid.context, 1.0)
+    bandwidth = device.bandwidth_gb_s * 1e9
     return StepTime(
-        matmuls=per * (there.matmuls + back.matmuls) + micro * (stretch - 1) * layers * layer_time,
-        attention=per * (there.attention + back.attention),
-        traffic=per * (there.traffic + back.traffic),
-        launches=per * launch,
-        recomputation=per * (again_matmuls + again_attention + again_traffic),
-        tensor_communication=per * tensor_each,
-        context_communication=per * context_each,
-        pipeline_communication=micro * pipeline_each,
-        bubble=bubble,
-        data_communication=data,
-        optimizer=optimizer,
-        bytes_inside=inside,
-        bytes_between=everything - inside,
+        matmuls=passes * (there.matmuls + back.matmuls),
+        attention=passes * (there.attention + back.attention),
+        memory_traffic=passes * (there.traffic + back.traffic),
+        launches=passes * launch,
+        recomputation=passes * again,
+        output_head=micro * (pace - layers * layer),
+        tensor_communication=passes * tensor,
+        context_communication=passes * context,
+        pipeline_communication=micro * pipeline,
+        data_communication=_data_parallel(work, grid, physics, sent, rate, pace),
+        bubble=(p - 1) / v * (pace + pipeline),
+        optimizer=2.0 * owned * work.precision.total / bandwidth,
     )
+
+
+def sent_bytes(work: Workload, links: Links, grid: Grid) -> Sent:
+    """What one device sends in a step.
+
+    A ring of g ranks sends (g − 1)/g of what it gathers or scatters, twice that of what it all-reduces. Tensor groups
+    reduce the residual stream four times a layer (Narayanan et al. 2021, section 3.2). Data-parallel groups reduce
+    gradients and, sharded, gather weights once a step; under stage 3, each layer's weights twice and its gradients once
+    in every micro-batch (Zhao et al. 2023, FSDP).
+    """
+    spec, t, p, d, c = work.spec, grid.tensor, grid.pipeline, grid.data, grid.context
+    micro = work.rows / (d * grid.micro_batch)
+    tokens = grid.micro_batch * work.context / c
+    layers, ranks = stage_layers(spec, grid), d * c
+    stream = BYTES * tokens * spec.width
+    keys = np.maximum(spec.kv_heads * spec.head_dim / t, spec.head_dim)
+    parameters = np.maximum(*stage_parameters(spec, grid))
+    once = parameters * (work.precision.gradient + work.precision.weight)
+    each = parameters * 3 * BYTES
+    return Sent(
+        tensor=micro * layers * np.where(grid.recompute == 2, 6.0, 4.0) * 2 * (t - 1) / t * stream,
+        context=micro * layers * 3 * (c - 1) * tokens * 2 * keys * BYTES,
+        pipeline=np.where(p > 1, micro * 2 * grid.interleave * stream / t, 0.0),
+        data=(ranks - 1) / ranks * np.where(grid.zero == 3, micro * each, once),
+        tensor_inside=t <= links.node,
+        context_inside=t * c <= links.node,
+        pipeline_inside=t * c * d * p <= links.node,
+        data_inside=t * ranks <= links.node,
+    )
+
+
+def _rates(links: Links, grid: Grid, physics: Physics) -> Sent:
+    """Bytes/s that each kind of group reaches; the fields for places are not used."""
+    t, c, d = grid.tensor, grid.context, grid.data
+    strides = ((t, np.ones_like(t)), (c, t), (grid.pipeline, t * c * d), (d * c, t))
+    return Sent(*(physics.link * group_bandwidth(links, size, stride) for size, stride in strides), *[t] * 4)
+
+
+def _head(work: Workload, device: Accelerator, grid: Grid, physics: Physics, tokens: Column) -> Column:
+    """Seconds of the output head and the loss for one micro-batch, both ways."""
+    rate, bandwidth = sustained_flops(device, physics, fp8=work.fp8), device.bandwidth_gb_s * 1e9
+    share = work.spec.vocab_size / grid.tensor
+    logits = 6 * BYTES * tokens * share  # written, read for the loss and its slope, and read twice on the way back
+    return 3 * _matmul(tokens, work.spec.width, share, rate, bandwidth) + physics.traffic * logits / bandwidth
 
 
 def _data_parallel(
-    work: Workload, links: Links, grid: Grid, physics: Physics, pace: Column, micro: Column
-) -> tuple[Column, Column, Column]:
-    """Seconds of gradients and sharded weights that computing does not hide, bytes sent, and whether they stay inside.
-
-    Stages 0 to 2 reduce gradients (and gather weights) once a step, behind the last way back; stage 3 gathers each
-    layer's weights twice and reduces its gradients once in every micro-batch (Zhao et al. 2023, FSDP).
-    """
-    spec, t = work.spec, grid.tensor
+    work: Workload, grid: Grid, physics: Physics, sent: Sent, rate: Sent, pace: Column
+) -> Column:
+    """Seconds of gradients and sharded weights that computing does not hide: all of a step's computing under stage 3,
+    else the last way back alone. Rings start once for each layer, or for each bucket of 40 million parameters."""
     ranks = grid.data * grid.context
-    parameters = np.maximum(*stage_parameters(spec, grid))
-    layers = stage_layers(spec, grid)
-    share = (ranks - 1) / ranks
+    layers = stage_layers(work.spec, grid)
+    micro = work.rows / (grid.data * grid.micro_batch)
     sharded = grid.zero == 3
-    once = share * parameters * (work.precision.gradient + work.precision.weight)
-    each = share * parameters * 3 * BYTES
-    sent = np.where(sharded, micro * each, once)
-    rings = np.where(sharded, micro * 3 * layers, 2 * np.ceil(layers * layer_parameters(spec, t) / 4e7))
-    rate = physics.link * group_bandwidth(links, ranks, t)
-    seconds = np.where(ranks > 1, sent / rate + rings * (ranks - 1) * physics.hop, 0.0)
+    rings = np.where(sharded, micro * 3 * layers, 2 * np.ceil(layers * layer_parameters(work.spec, grid.tensor) / 4e7))
+    seconds = np.where(ranks > 1, sent.data / rate.data + rings * (ranks - 1) * physics.hop, 0.0)
     cover = np.where(sharded, micro * pace, pace * 2 / 3)
-    exposed = np.maximum((1 - physics.overlap) * seconds, seconds - cover)
-    return exposed, np.where(ranks > 1, sent, 0.0), t * ranks <= links.node
+    exposed: Column = np.maximum((1 - physics.overlap) * seconds, seconds - cover)
+    return exposed
+
+
+def device_tflops(spec: ModelSpec, device: Accelerator, context: int | None = None) -> float:
+    """Model TFLOP/s of one device with work enough (16,384 tokens at a time) and nobody to talk to.
+
+    An upper bound of what a device of many reaches; memory is not looked at.
+    """
+    length = spec.context if context is None else context
+    rows = max(1, 2**14 // length)
+    work = Workload(spec, length, rows)
+    grid = Grid.of([Layout(micro_batch=rows)])
+    seconds = float(step_time(work, device, links_of(device), grid).total[0])
+    return work.tokens * spec.training_flops_per_token(length) / seconds / 1e12
+
+
+def recomputed_flops_per_token(spec: ModelSpec, context: int, recompute: Recompute) -> float:
+    """Forward FLOPs that are computed again for each token: of all layers, or of the attention over scores alone."""
+    again = {"none": (), "selective": ("attention scores", "attention values")}
+    return sum(
+        matmul.flops_per_token
+        for matmul in spec.matmuls(context)
+        if (matmul.name != "output head" if recompute == "full" else matmul.name in again[recompute])
+    )

@@ -7,13 +7,17 @@ bill is larger than the device are struck out, and the fastest of the rest is ta
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from chatsmith.errors import RequestError
 from chatsmith.plan.accelerators import Accelerator
+from chatsmith.plan.efficiency import step_time
+from chatsmith.plan.layout_plan import LayoutPlan, make_plan
 from chatsmith.plan.memory import memory_bill
-from chatsmith.plan.parallel import MAX_DEVICES, RECOMPUTE, Grid, Links, Workload
+from chatsmith.plan.parallel import MAX_DEVICES, Grid, Links, Workload, default_rows, links_of
+from chatsmith.specs import ModelSpec
 
 _MAX_TENSOR = 64
 _MAX_MICRO_BATCH = 256
@@ -72,9 +76,61 @@ def candidates(work: Workload, count: int, links: Links, given: Mapping[str, int
     return Grid(*(column[sound].astype(np.float64) for column in columns))
 
 
-def fitting(work: Workload, device: Accelerator, grid: Grid) -> Grid:
-    """Those layouts whose memory bill the device holds."""
-    return grid.only(memory_bill(work, grid).total <= device.memory_gb * 1e9)
+def search(
+    spec: ModelSpec,
+    device: Accelerator,
+    count: int,
+    *,
+    rows: int | None = None,
+    context: int | None = None,
+    links: Links | None = None,
+    given: Mapping[str, int] | None = None,
+) -> LayoutPlan:
+    """The layout of `count` devices that is predicted to be the fastest of those that fit.
+
+    `rows` is the number of sequences per step (None: about GPT-3's batches, in multiples that the devices divide) and
+    `context` their length (None: the spec's). `given` fixes some of the layout's numbers, as in `candidates`.
+
+    Raises `RequestError` where nothing fits, saying how many devices would do, or where the rows cannot be divided.
+    """
+    if not 1 <= count <= MAX_DEVICES:
+        raise RequestError(f"{count} devices cannot be laid out", f"choose from 1 to {MAX_DEVICES}")
+    length = spec.context if context is None else context
+    links = links or links_of(device)
+    work = Workload(spec, length, _rows(spec, length, count) if rows is None else rows)
+    grid = candidates(work, count, links, given)
+    if not len(grid.data):
+        raise RequestError(
+            f"{work.rows} rows of a model with {spec.layers} layers and {spec.heads} heads do not divide over {count} devices",
+            f"choose a multiple of {count} rows, or a power of two for the devices",
+        )
+    fits = grid.only(memory_bill(work, grid).total <= device.memory_gb * 1e9)
+    if not len(fits.data):
+        raise _too_large(work, device, links, grid, count, given)
+    best = int(np.argmin(step_time(work, device, links, fits).total))
+    return make_plan(work, device, links, fits.row(best))
 
 
-_ = (MAX_DEVICES, RECOMPUTE, RequestError)
+def _rows(spec: ModelSpec, context: int, count: int) -> int:
+    """The default batch, as a multiple of as many replicas as there are rows for."""
+    rows = default_rows(spec, context)
+    replicas = divisors(count, rows)[-1]
+    return replicas * max(1, round(rows / replicas))
+
+
+def _too_large(
+    work: Workload, device: Accelerator, links: Links, grid: Grid, count: int, given: Mapping[str, int] | None
+) -> RequestError:
+    least = float(memory_bill(work, grid).total.min())
+    message = (
+        f"{work.spec.parameters / 1e9:.3g}B parameters do not fit {count} × {device.name}: "
+        f"the smallest layout takes {least / 1e9:.0f} GB of {device.memory_gb:g} on a device"
+    )
+    more = count
+    while given is None and (more := 2 * more) <= min(MAX_DEVICES, 4096 * count):
+        rows = work.rows if work.rows >= more else _rows(work.spec, work.context, more)
+        larger = replace(work, rows=rows)
+        wider = candidates(larger, more, links)
+        if len(wider.data) and float(memory_bill(larger, wider).total.min()) <= device.memory_gb * 1e9:
+            return RequestError(message, f"{more} of them would do: --count {more}")
+    return RequestError(message, "choose a device with more memory, a shorter context or a smaller model")
