@@ -115,7 +115,8 @@ class Report:
     def __rich__(self) -> RenderableType:
         from rich.console import Group
 
-        return Group(*(table.rich() for table in self.tables()))
+        parts = [part for table in self.tables() for part in ("", table.rich())]
+        return Group(*parts[1:])
 
     def _repr_html_(self) -> str:
         return "".join(table.html() for table in self.tables())
@@ -178,7 +179,7 @@ def _html_cell(cell: Cell) -> str:
 
 
 def _cell_style(column: Column) -> str:
-    face = f";{_MONO};white-space:pre" if column.code else ""
+    face = f";{_MONO};white-space:pre" if column.code else ";white-space:pre-line" if column.wrap else ""
     return f"text-align:{column.align};padding:1px 12px 1px 0{face}"
 
 

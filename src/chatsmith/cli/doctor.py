@@ -21,7 +21,8 @@ def doctor(
 ) -> None:
     """Show the cores, instruction sets, memory and GPUs of this machine, measure its speed, and name missing parts.
 
-    Measuring takes about five seconds; `chatsmith plan` uses what was measured. What is missing is optional; the command that adds it is beside it.
+    Measuring takes about five seconds, and `chatsmith plan` uses what was measured. What is missing is optional; the
+    command that adds it is beside it.
     """
     from chatsmith.cli.console import out, print_json
 
