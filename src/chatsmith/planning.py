@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from chatsmith.counts import Shape
 from chatsmith.errors import RequestError, did_you_mean
@@ -17,17 +17,15 @@ from chatsmith.plan import budgeted, generation, published, training
 from chatsmith.plan.accelerators import Accelerator, catalogue, find_accelerator, load_accelerators
 from chatsmith.plan.compare import Comparison, compare
 from chatsmith.plan.formulas import Formula, explain_table, matmul_table, parameter_formulas, training_formulas
-from chatsmith.plan.layout import search
-from chatsmith.plan.layout_plan import LayoutPlan
-from chatsmith.plan.parallel import links_of
-from chatsmith.plan.picture import RunPoint, write_plot
 from chatsmith.plan.quantities import bytes_text, duration_text, rate_text, read_count, read_number, short
 from chatsmith.plan.scaling import DEFAULT_FIT, find_fit, optimal_tokens
 from chatsmith.specs import ModelSpec
 from chatsmith.specs_families import EncoderDecoderSpec, EncoderSpec, RecurrentSpec, shape, shape_names
-from chatsmith.store.hf_families import read_shape
 from chatsmith.tables import Column, Report, Table
-from chatsmith.train.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from chatsmith.plan.layout_plan import LayoutPlan
+    from chatsmith.train.recipe import Recipe
 
 _MAX_TOKENS, _MAX_DEVICES, _MAX_CONTEXT = 1e18, 10**7, 2**24
 
@@ -209,16 +207,21 @@ def plan(
 
 def resolve(model: str | Path | Shape | Recipe) -> Named:
     """The shape that a model's name, file or object stands for; `RequestError` with the nearest names."""
-    if isinstance(model, Recipe):
-        return _from_recipe(model, model.name or "the recipe")
     if not isinstance(model, (str, Path)):
+        if hasattr(model, "schedule"):
+            recipe = cast("Recipe", model)
+            return _from_recipe(recipe, recipe.name or "the recipe")
         return Named("the model", model)
     path, name = Path(model), str(model)
     if name.lower() in shape_names():
         return Named(name.lower(), shape(name))
     if path.suffix == ".toml":
+        from chatsmith.train.recipe import load_recipe
+
         return _from_recipe(load_recipe(path), path.stem)
     if path.suffix == ".json" or path.is_dir():
+        from chatsmith.store.hf_families import read_shape
+
         return Named(path.resolve().parent.name if path.suffix == ".json" else path.resolve().name, read_shape(path))
     hint = did_you_mean(name.lower(), shape_names())
     raise RequestError(f"no model called {name!r}, and no recipe or config.json of that name", hint)
@@ -244,7 +247,9 @@ def describe(found: Shape) -> str:
 
 def _from_recipe(recipe: Recipe, name: str) -> Named:
     if recipe.starts_from is not None:
-        spec = read_shape(Path(recipe.starts_from))
+        from chatsmith.store.hf_families import read_shape
+
+        spec: Shape = read_shape(Path(recipe.starts_from))
     else:
         spec = recipe.spec(_vocabulary(recipe))
     context = recipe.context(spec) if isinstance(spec, ModelSpec) else None
@@ -328,6 +333,9 @@ def _search(
     node_size: int | str | None,
     network_gb_s: float | str | None,
 ) -> LayoutPlan:
+    from chatsmith.plan.layout import search
+    from chatsmith.plan.parallel import links_of
+
     if count is None:
         raise RequestError("a layout needs a number of devices", "for example --count 64")
     asked = _number(batch_tokens, "batch-tokens", 1, _MAX_TOKENS, "--batch-tokens 2M")
@@ -387,6 +395,8 @@ def _formulas(result: Plan) -> tuple[Formula, ...]:
 
 
 def _plot(path: Path, result: Plan, laws: Sequence[str]) -> None:
+    from chatsmith.plan.picture import RunPoint, write_plot
+
     trained, size = result.training, result.shape
     point = RunPoint(result.model, trained.flops_6nd, size.parameters, trained.tokens, budgeted.body_parameters(size))
     offers = result.comparison or compare(size, trained.tokens, trained.context, catalogue().values())

@@ -196,7 +196,8 @@ class RecurrentSpec(_Counted):
 
     def __post_init__(self) -> None:
         check_sizes(self, "vocab_size", "context", "width", "layers", "heads", "head_dim", "ffn_width", "memory")
-        if list(self.cutoffs) != sorted({*self.cutoffs} & set(range(1, self.vocab_size))):
+        edges = (0, *self.cutoffs, self.vocab_size)
+        if any(start >= end for start, end in pairwise(edges)):
             raise RequestError(f"cutoffs must rise within the vocabulary of {self.vocab_size}, not {self.cutoffs}")
         if not 1 <= self.divisor <= 64 or self.width // self.divisor ** len(self.cutoffs) < 1:
             raise RequestError(f"a divisor of {self.divisor} leaves no width for the last of the clusters")

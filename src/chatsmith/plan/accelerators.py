@@ -37,6 +37,8 @@ class Accelerator:
     """
 
     name: str
+    memory_gb: float
+    bandwidth_gb_s: float
     vendor: str = ""
     architecture: str = ""
     form: str = ""
@@ -46,8 +48,6 @@ class Accelerator:
     bf16_tflops: float | None = None
     fp8_tflops: float | None = None
     int8_tops: float | None = None
-    memory_gb: float = 0.0
-    bandwidth_gb_s: float = 0.0
     link: str = ""
     link_gb_s: float | None = None
     power_w: float | None = None

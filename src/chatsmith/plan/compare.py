@@ -31,7 +31,7 @@ class Offer:
     kilowatt_hours: float | None
     rank_by_money: int | None
     rank_by_time: int
-    devices_to_hold: int | None
+    devices_to_hold: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Comparison:
                 str(offer.rank_by_time),
                 f"{offer.tflops:,.0f}",
                 f"{offer.share_of_peak:.0%}",
-                "–" if offer.devices_to_hold is None else f"{offer.devices_to_hold:,}",
+                f"{offer.devices_to_hold:,}",
                 *_price_cells(offer.price),
             )
             for offer in self.offers
@@ -125,5 +125,5 @@ def _offer(run: Training, dollars: Sequence[float], days: Sequence[float], state
         spent.kilowatt_hours,
         None if spent.usd is None else dollars.index(spent.usd) + 1,
         days.index(spent.days) + 1,
-        math.ceil(state_bytes / (run.accelerator.memory_gb * 1e9)) if run.accelerator.memory_gb else None,
+        math.ceil(state_bytes / (run.accelerator.memory_gb * 1e9)),
     )

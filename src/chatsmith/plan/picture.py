@@ -80,7 +80,7 @@ def _losses(fits: Sequence[Fit], point: RunPoint) -> list[str]:
         shown = [place(x, y) for x, y in points if bottom <= y <= top]
         return f'<polyline fill="none" {style} points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in shown)}"/>'
 
-    parts = [_text(_LEFT, 24, f"{point.name}: expected loss (nats per token) against training compute", size=14)]
+    parts = [_text(_LEFT, 24, f"{point.name}: expected loss, nats per token", size=14)]
     for value in _round_steps(bottom, top):
         y = place(low, value)[1]
         parts.append(f'<path d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}" stroke="#999" stroke-opacity=".3"/>')
@@ -94,10 +94,11 @@ def _losses(fits: Sequence[Fit], point: RunPoint) -> list[str]:
         parts.append(line(same, f'stroke="{colour}" stroke-width="1.5" stroke-dasharray="5 4"'))
         x, y = place(math.log10(point.flops), here)
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
-        parts.append(_text(x + 8, y - 6, f"{here:.3f} at {flops_text(point.flops)}"))
         y = _TOP + 14 + 18 * turn
-        parts.append(f'<path d="M{_WIDTH - 250} {y - 4}h24" stroke="{colour}" stroke-width="2"/>')
-        parts.append(_text(_WIDTH - 220, y, f"{fit.name}: the optimum; dashed: this size"))
+        parts.append(f'<path d="M{_WIDTH - 320} {y - 4}h24" stroke="{colour}" stroke-width="2"/>')
+        parts.append(_text(_WIDTH - 290, y, f"{fit.name}: {here:.3f} for this run"))
+    words = f"line: the best size; dashed: this size; dot: this run, {flops_text(point.flops)} FLOPs"
+    parts.append(_text(_WIDTH - _RIGHT, 24, words, anchor="end"))
     return parts
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from chatsmith.counts import Shape
 from chatsmith.errors import RequestError
-from chatsmith.plan import efficiency
 from chatsmith.plan.accelerators import PRECISIONS, Accelerator
 from chatsmith.plan.formulas import Formula
 from chatsmith.plan.prices import Price, PriceRange, price_range
@@ -135,7 +134,9 @@ def expected_rate(shape: Shape, accelerator: Accelerator, context: int | None = 
     """The rate to expect of one device: predicted for a decoder, else a share of the peak that is assumed."""
     peak = accelerator.training_tflops
     if isinstance(shape, ModelSpec):
-        tflops = efficiency.device_tflops(shape, accelerator, context)
+        from chatsmith.plan.efficiency import device_tflops  # with numpy, which most plans do without
+
+        tflops = device_tflops(shape, accelerator, context)
         return Rate(tflops, tflops / peak, "predicted for one, without links", counts_attention=True)
     return Rate(ASSUMED_SHARE * peak, ASSUMED_SHARE, "assumed", counts_attention=True)
 
