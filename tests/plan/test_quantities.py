@@ -34,8 +34,8 @@ def test_numbers(said: str | float, number: float) -> None:
 
 @pytest.mark.parametrize(
     "said",
-    ["-5", "0", "1e400", "-1e400", "inf", "nan", "many", "", "B", "30x", "3 0", "1e999999999", "9" * 200, 10**400, -(10**400),
-     float("inf"), float("nan"), True, None, [], "1e19", "٣"],
+    ["-5", "0", "1e400", "-1e400", "inf", "nan", "many", "", "B", "30x", "3 0", "1e999999999", "9" * 200, 10**400,
+     -(10**400), float("inf"), float("nan"), True, None, [], "1e19", "٣"],
 )  # fmt: skip
 def test_nonsense_is_one_line(said: object) -> None:
     with pytest.raises(RequestError, match="tokens must be a number from 1 to 1e18") as error:
@@ -48,9 +48,10 @@ def test_nonsense_is_one_line(said: object) -> None:
 @given(st.text())
 def test_any_text_is_a_number_within_bounds_or_refused(text: str) -> None:
     try:
-        assert 1 <= read_number(text, "tokens", 1, 1e18, "--tokens 300B") <= 1e18
-    except RequestError as error:
-        assert "\n" not in error.message.replace(repr(text)[:40], "")
+        number = read_number(text, "tokens", 1, 1e18, "--tokens 300B")
+    except RequestError:
+        return
+    assert 1 <= number <= 1e18
 
 
 def test_counts_are_whole() -> None:

@@ -24,7 +24,7 @@ def plan(
     *,
     tokens: Annotated[str | None, Parameter(help="Tokens to train on, as 300B.", group=_TRAIN)] = None,
     context: Annotated[str | None, Parameter(help="Tokens in a row; by default the model's.", group=_TRAIN)] = None,
-    on: Annotated[tuple[str, ...], Parameter(help="An accelerator, as h100; several are compared.", group=_TRAIN)] = (),
+    on: Annotated[tuple[str, ...], Parameter(help="An accelerator, as h100; --on again compares.", group=_TRAIN)] = (),
     count: Annotated[str | None, Parameter(help="How many of them.", group=_TRAIN)] = None,
     tflops: Annotated[
         str | None, Parameter(help="TFLOP/s that each achieves, where you know it.", group=_TRAIN)
@@ -39,8 +39,10 @@ def plan(
     ] = None,
     fit: Annotated[
         tuple[str, ...],
-        Parameter(help="Scaling law: besiroglu, hoffmann, hoffmann-unrounded or kaplan.", group=_CHOOSE),
-    ] = ("besiroglu",),
+        Parameter(
+            help="Scaling law: besiroglu (if none is named), hoffmann, hoffmann-unrounded, kaplan.", group=_CHOOSE
+        ),
+    ] = (),
     layout: Annotated[bool, Parameter(help="Find the fastest way to divide the training.", group=_DIVIDE)] = False,
     batch_tokens: Annotated[str | None, Parameter(help="Tokens in a step, as 2M.", group=_DIVIDE)] = None,
     node_size: Annotated[str | None, Parameter(help="Devices in a node.", group=_DIVIDE)] = None,
@@ -70,6 +72,7 @@ def plan(
         report = _published(table) if table is not None else _fits()
         print_json(report) if json else out().print(report)
         return
+    from chatsmith.plan.scaling import DEFAULT_FIT
     from chatsmith.planning import plan as make_plan
 
     found = make_plan(
@@ -82,7 +85,7 @@ def plan(
         tflops=tflops,
         budget=budget,
         days=days,
-        fits=fit,
+        fits=fit or DEFAULT_FIT,
         run=run,
         batch=batch,
         layout=layout or emit is not None,

@@ -51,8 +51,7 @@ class Comparison:
                 "–" if offer.usd is None else usd_text(offer.usd),
                 duration_text(offer.days * SECONDS_PER_DAY),
                 str(offer.rank_by_time),
-                f"{offer.tflops:,.0f}",
-                f"{offer.share_of_peak:.0%}",
+                f"{offer.tflops:,.0f} {offer.share_of_peak:.0%}",
                 f"{offer.devices_to_hold:,}",
                 *_price_cells(offer.price),
             )
@@ -66,24 +65,22 @@ class Comparison:
             Column(f"time on {on}"),
             Column("#"),
             Column("TFLOP/s"),
-            Column("of peak"),
             Column("hold it"),
-            Column("$/hour"),
-            Column("listed by", "left"),
+            Column("$/h"),
+            Column("listed by", "left", wrap=True),
         )
         note = (
-            "#: rank by money and by time. Rates are predicted for one device without links. hold it: how many it "
-            "takes for weights, gradients and AdamW's state, before any activations."
+            "#: rank by money and by time. TFLOP/s: predicted for one device without links, and the share of its peak. "
+            "hold it: how many it takes for weights, gradients and AdamW's state, before any activations. ?: unchecked."
         )
         return Table(f"{short(self.tokens)} tokens on each device, cheapest first", columns, rows, note=note)
 
 
 def _price_cells(price: Price | None) -> tuple[str, str]:
-    """Dollars an hour, and who lists it when; a price from no checked source is marked."""
+    """Dollars an hour, and who lists it in which year; a price from no checked source is marked."""
     if price is None:
         return "–", "no price known"
-    origin = ", ".join(word for word in (price.provider, price.as_of[:7]) if word)
-    return f"{price.usd_per_hour:.2f}", origin + (" (unchecked)" if price.checked == "no" else "")
+    return f"{price.usd_per_hour:.2f}", f"{price.provider} {price.as_of[:4]}{' ?' * (price.checked == 'no')}"
 
 
 def compare(
