@@ -70,7 +70,9 @@ def test_a_recipe_of_steps_is_counted_in_tokens(tmp_path: Path) -> None:
 
 def test_a_vocabulary_that_is_not_there_yet_is_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "small.toml"
-    text = "[data]\ntokenizer = 'nowhere'\n[[data.sources]]\npath = 'world'\n[model]\nwidth = 64\nlayers = 2\nheads = 2\n"
+    text = (
+        "[data]\ntokenizer = 'nowhere'\n[[data.sources]]\npath = 'world'\n[model]\nwidth = 64\nlayers = 2\nheads = 2\n"
+    )
     file.write_text(text + "[schedule]\nsteps = 7\n")
     with pytest.raises(RequestError, match="vocabulary is not there yet"):
         plan(file)

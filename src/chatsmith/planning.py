@@ -16,7 +16,14 @@ from chatsmith.errors import RequestError, did_you_mean
 from chatsmith.plan import budgeted, generation, published, training
 from chatsmith.plan.accelerators import Accelerator, catalogue, find_accelerator, load_accelerators
 from chatsmith.plan.compare import Comparison, compare
-from chatsmith.plan.formulas import Formula, explain_table, matmul_table, parameter_formulas, training_formulas
+from chatsmith.plan.formulas import (
+    Formula,
+    body_parameters,
+    explain_table,
+    matmul_table,
+    parameter_formulas,
+    training_formulas,
+)
 from chatsmith.plan.quantities import bytes_text, duration_text, rate_text, read_count, read_number, short
 from chatsmith.plan.scaling import DEFAULT_FIT, find_fit, optimal_tokens
 from chatsmith.specs import ModelSpec
@@ -319,7 +326,7 @@ def _tokens(asked: float | None, named: Named, fit: str) -> tuple[float, str]:
         return float(named.tokens), "as in the recipe"
     if named.name.startswith("gpt3-"):
         return published.GPT3_TOKENS, "as published"
-    size = named.shape.parameters if find_fit(fit).counts_embeddings else budgeted.body_parameters(named.shape)
+    size = named.shape.parameters if find_fit(fit).counts_embeddings else body_parameters(named.shape)
     return optimal_tokens(size, fit), f"compute-optimal by {fit}"
 
 
@@ -398,7 +405,7 @@ def _plot(path: Path, result: Plan, laws: Sequence[str]) -> None:
     from chatsmith.plan.picture import RunPoint, write_plot
 
     trained, size = result.training, result.shape
-    point = RunPoint(result.model, trained.flops_6nd, size.parameters, trained.tokens, budgeted.body_parameters(size))
+    point = RunPoint(result.model, trained.flops_6nd, size.parameters, trained.tokens, body_parameters(size))
     offers = result.comparison or compare(size, trained.tokens, trained.context, catalogue().values())
     write_plot(path, [find_fit(law) for law in laws], point, offers)
 

@@ -37,7 +37,13 @@ def test_the_well_known_article(run: Callable[..., Any]) -> None:
 
 def test_explained(run: Callable[..., Any]) -> None:
     ran = run(*ARTICLE, "--explain")
-    for source in ("Table D.1", "Chowdhery et al. 2022", "Korthikanti et al. 2022", "Narayanan et al. 2021", "3,117,933 h"):
+    for source in (
+        "Table D.1",
+        "Chowdhery et al. 2022",
+        "Korthikanti et al. 2022",
+        "Narayanan et al. 2021",
+        "3,117,933 h",
+    ):
         assert source in ran.out
 
 

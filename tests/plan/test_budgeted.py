@@ -12,13 +12,13 @@ from chatsmith.errors import RequestError
 from chatsmith.plan.accelerators import find_accelerator
 from chatsmith.plan.budgeted import (
     best_use,
-    body_parameters,
     budget_of,
     deadline,
     example_shape,
     expectation_table,
     expectations,
 )
+from chatsmith.plan.formulas import body_parameters
 from chatsmith.plan.training import expected_rate, given_rate, plan_training
 from chatsmith.specs import PRESETS
 
@@ -101,5 +101,7 @@ def test_a_claim_beyond_the_peak_is_refused() -> None:
     """A public training script claims 300B tokens of GPT-3 125M in a day on eight A100: 326 of at most 312 TFLOP/s."""
     device = find_accelerator("a100")
     run = plan_training(PRESETS["gpt3-125m"], 300e9, "", 2048, accelerator=device)
-    with pytest.raises(RequestError, match=r"would take 326\.1 TFLOP/s of each, even without attention: above its peak"):
+    with pytest.raises(
+        RequestError, match=r"would take 326\.1 TFLOP/s of each, even without attention: above its peak"
+    ):
         deadline(run, 1, 8)

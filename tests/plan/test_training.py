@@ -85,7 +85,9 @@ def test_the_rate_says_where_it_comes_from() -> None:
 
 
 def test_small_models_reach_less_of_the_peak() -> None:
-    shares = [expected_rate(PRESETS[name], find_accelerator("h100")).share_of_peak for name in ("gpt2-124m", "gpt3-13b")]
+    shares = [
+        expected_rate(PRESETS[name], find_accelerator("h100")).share_of_peak for name in ("gpt2-124m", "gpt3-13b")
+    ]
     assert shares[0] < shares[1]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from chatsmith.counts import Shape
 from chatsmith.errors import RequestError
 from chatsmith.plan.accelerators import Accelerator
+from chatsmith.plan.formulas import body_parameters
 from chatsmith.plan.quantities import (
     SECONDS_PER_DAY,
     SECONDS_PER_HOUR,
@@ -75,14 +76,15 @@ def budget_of(usd: float | None, days: float | None, count: int, usd_per_hour: f
 
 
 def example_shape(parameters: float) -> ModelSpec:
-    """A shape of about so many parameters, as `chatsmith` trains them: heads of 64 or 128, 64 to 128 times as wide as
-    it has layers, like the published sizes."""
+    """A shape of about so many parameters, as `chatsmith` trains them: 64 to 128 times as wide as it has layers, like
+    the published sizes, with heads of 64 or 128 whose number divides well where many devices will share them."""
+    step = 64 if parameters < 3e8 else 256 if parameters < 1e10 else 1024
+    head = min(step, 128)
     wanted = min(max(64.0, 64.0 * (parameters / 1.25e8) ** 0.1), 128.0)
     best: tuple[float, ModelSpec] | None = None
     for layers in range(2, 257):
-        step = 64 if parameters < 1e9 else 128
         for width in {step * max(1, round(wanted * layers * turn / step)) for turn in (0.75, 1.0, 1.25)}:
-            spec = modern(EXAMPLE_VOCABULARY, EXAMPLE_CONTEXT, width, layers, width // step)
+            spec = modern(EXAMPLE_VOCABULARY, EXAMPLE_CONTEXT, width, layers, width // head)
             miss = abs(math.log(spec.parameters / parameters)) + 0.1 * abs(math.log(width / layers / wanted))
             if best is None or miss < best[0]:
                 best = miss, spec
@@ -105,11 +107,6 @@ def best_use(budget: Budget, accelerator: Accelerator, rate: Rate | None, fit: s
         best = optimum(budget.flops_6nd(spec, reached, EXAMPLE_CONTEXT), fit)
         spec = example_shape(best.parameters)
     return spec, best, rate or expected_rate(spec, accelerator, EXAMPLE_CONTEXT)
-
-
-def body_parameters(shape: Shape) -> int:
-    """Parameters without embeddings and output head: the N of Kaplan et al."""
-    return shape.parameters - shape.embedding_parameters - shape.parameter_terms.get("output head", 0)
 
 
 def expectations(shape: Shape, tokens: float, fits: Sequence[str]) -> tuple[Expectation, ...]:

@@ -214,8 +214,8 @@ def sent_bytes(work: Workload, links: Links, grid: Grid) -> Sent:
 
     A ring of g ranks sends (g − 1)/g of what it gathers or scatters, twice that of what it all-reduces. Tensor groups
     reduce the residual stream four times a layer (Narayanan et al. 2021, section 3.2). Data-parallel groups reduce
-    gradients and, sharded, gather weights once a step; under stage 3, each layer's weights twice and its gradients once
-    in every micro-batch (Zhao et al. 2023, FSDP).
+    gradients and, sharded, gather weights once a step; under stage 2 gradients in every micro-batch, for nobody has room
+    to sum them whole; under stage 3 each layer's weights, twice, as well (Zhao et al. 2023, FSDP).
     """
     spec, t, p, d, c = work.spec, grid.tensor, grid.pipeline, grid.data, grid.context
     micro = work.rows / (d * grid.micro_batch)
@@ -224,13 +224,14 @@ def sent_bytes(work: Workload, links: Links, grid: Grid) -> Sent:
     stream = BYTES * tokens * spec.width
     keys = np.maximum(spec.kv_heads * spec.head_dim / t, spec.head_dim)
     parameters = np.maximum(*stage_parameters(spec, grid))
-    once = parameters * (work.precision.gradient + work.precision.weight)
-    each = parameters * 3 * BYTES
+    gradients, weights = parameters * work.precision.gradient, parameters * work.precision.weight
     return Sent(
         tensor=micro * layers * np.where(grid.recompute == 2, 6.0, 4.0) * 2 * (t - 1) / t * stream,
         context=micro * layers * 3 * (c - 1) * tokens * 2 * keys * BYTES,
         pipeline=np.where(p > 1, micro * 2 * grid.interleave * stream / t, 0.0),
-        data=(ranks - 1) / ranks * np.where(grid.zero == 3, micro * each, once),
+        data=(ranks - 1)
+        / ranks
+        * (np.where(grid.zero >= 2, micro, 1.0) * gradients + np.where(grid.zero == 3, 2 * micro, 1.0) * weights),
         tensor_inside=t <= links.node,
         context_inside=t * c <= links.node,
         pipeline_inside=t * c * d * p <= links.node,
@@ -256,15 +257,15 @@ def _head(work: Workload, device: Accelerator, grid: Grid, physics: Physics, tok
 def _data_parallel(
     work: Workload, grid: Grid, physics: Physics, sent: Sent, rate: Sent, pace: Column
 ) -> Column:
-    """Seconds of gradients and sharded weights that computing does not hide: all of a step's computing under stage 3,
-    else the last way back alone. Rings start once for each layer, or for each bucket of 40 million parameters."""
+    """Seconds of gradients and sharded weights that computing does not hide: all of a step's computing from stage 2 on,
+    else the last way back alone. Rings start once for each layer and exchange, or each bucket of 40 million parameters."""
     ranks = grid.data * grid.context
     layers = stage_layers(work.spec, grid)
     micro = work.rows / (grid.data * grid.micro_batch)
-    sharded = grid.zero == 3
-    rings = np.where(sharded, micro * 3 * layers, 2 * np.ceil(layers * layer_parameters(work.spec, grid.tensor) / 4e7))
+    buckets = np.ceil(layers * layer_parameters(work.spec, grid.tensor) / 4e7)
+    rings = np.where(grid.zero == 3, micro * 3 * layers, np.where(grid.zero == 2, micro, 1.0) * buckets + buckets)
     seconds = np.where(ranks > 1, sent.data / rate.data + rings * (ranks - 1) * physics.hop, 0.0)
-    cover = np.where(sharded, micro * pace, pace * 2 / 3)
+    cover = np.where(grid.zero >= 2, micro * pace, pace * 2 / 3)
     exposed: Column = np.maximum((1 - physics.overlap) * seconds, seconds - cover)
     return exposed
 

@@ -9,6 +9,7 @@ from chatsmith.machine_rates import Kept
 from chatsmith.plan.budget import achieved_share
 from chatsmith.plan.generation import BITS, Device, plan_generation
 from chatsmith.plan.memory import memory_of
+from chatsmith.plan.memory_here import training_memory
 from chatsmith.plan.parallel import Layout, Workload
 from chatsmith.plan.quantities import bytes_text, duration_text, rate_text, short, speed_text
 from chatsmith.plan.scaling import optimal_tokens
@@ -65,10 +66,9 @@ class FitsReport(Report):
             f"{self.machine}: {bytes_text(self.memory_bytes)} of memory, read at "
             f"{bytes_text(self.bandwidth_bytes_per_second)}/s; matrices at {rate_text(self.flops_per_second / 1e12)} "
             "(measured; chatsmith doctor measures again)\n"
-            f"Training: AdamW, one row of at most {_CONTEXT:,} tokens at a time, attention without stored scores; "
-            "✗ needs more memory than there is. Optimal tokens by Besiroglu et al. 2024; the share of the matrix rate "
-            "as measured on two cores. Tokens/s: at most, for one sequence, with weights in each precision; – does not "
-            "fit."
+            f"Training: AdamW, one row of at most {_CONTEXT:,} tokens at a time; ✗ needs more memory than there is. "
+            "Optimal tokens by Besiroglu et al. 2024; the share of the matrix rate as measured on two cores. Tokens/s: "
+            "what reading the weights at that rate allows, for one sequence, in each precision; – does not fit."
         )
         return [Table("What this machine can do", columns, rows, note=note)]
 
@@ -87,14 +87,23 @@ def fits_here(found: Machine, kept: Kept) -> FitsReport:
     """Every preset on this machine, smallest first."""
     device = this_device(found, kept)
     sizes = sorted(PRESETS.items(), key=lambda pair: pair[1].parameters)
-    rows = tuple(_size(name, spec, device) for name, spec in sizes)
+    rows = tuple(_size(name, spec, device, kept) for name, spec in sizes)
     name = device.name if kept.gpus else f"{found.cores} cores of {found.cpu}"
     return FitsReport(name, device.memory_bytes, device.flops_per_second, device.bandwidth_bytes_per_second, rows)
 
 
-def _size(name: str, spec: ModelSpec, device: Device) -> SizeHere:
+def _training_bytes(spec: ModelSpec, context: int, kept: Kept) -> float:
+    """Bytes to train one row at a time with AdamW: as `chatsmith train` allocates here, or a GPU's bill."""
+    if kept.gpus:
+        return float(memory_of(Workload(spec, context, rows=1), Layout()).total)
+    rates = kept.rates.flops_per_second
+    halves = rates["cpu bfloat16"] > rates["cpu float32"]
+    return training_memory(spec, 1, context, path="plain", weight_bytes=2 if halves else 4, optimizer="adamw").total
+
+
+def _size(name: str, spec: ModelSpec, device: Device, kept: Kept) -> SizeHere:
     context = min(spec.context, _CONTEXT)
-    needed = float(memory_of(Workload(spec, context, rows=1), Layout()).total)
+    needed = _training_bytes(spec, context, kept)
     trains = needed <= device.memory_bytes
     tokens = optimal_tokens(spec.parameters)
     rate = device.flops_per_second * achieved_share(spec.width)

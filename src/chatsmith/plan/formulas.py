@@ -138,7 +138,7 @@ def palm(spec: ModelSpec, tokens: float, context: int) -> Formula:
 
 def kaplan(spec: ModelSpec, tokens: float, context: int) -> Formula:
     """3·(2N + 2·L·T·H·Q)·D with N the parameters that are not embeddings."""
-    body = spec.parameters - spec.embedding_parameters - spec.parameter_terms.get("output head", 0)
+    body = body_parameters(spec)
     attention = 2.0 * spec.layers * context * spec.heads * spec.head_dim
     return Formula(
         "Kaplan's count",
@@ -149,6 +149,11 @@ def kaplan(spec: ModelSpec, tokens: float, context: int) -> Formula:
         "Kaplan et al. 2020, Table 1 and section 2.1",
         "leaves out the output head, and half of attention, as a causal mask would",
     )
+
+
+def body_parameters(shape: Shape) -> int:
+    """Parameters without embeddings and output head: the N of Kaplan et al."""
+    return shape.parameters - shape.embedding_parameters - shape.parameter_terms.get("output head", 0)
 
 
 def korthikanti(spec: ModelSpec, tokens: float, context: int) -> Formula:
