@@ -19,7 +19,8 @@ BERT: dict[str, Any] = {
 }  # fmt: skip
 TRANSFORMER_XL: dict[str, Any] = {
     "model_type": "transfo-xl", "vocab_size": 267735, "cutoffs": [20000, 40000, 200000], "d_model": 1024,
-    "d_embed": 1024, "n_head": 16, "d_head": 64, "d_inner": 4096, "div_val": 4, "n_layer": 18, "tgt_len": 384, "mem_len": 384,
+    "d_embed": 1024, "n_head": 16, "d_head": 64, "d_inner": 4096, "div_val": 4, "n_layer": 18, "tgt_len": 384,
+    "mem_len": 384,
 }  # fmt: skip
 
 

@@ -132,13 +132,13 @@ def expectation_table(rows: Sequence[Expectation]) -> Table:
         cells.append((row.fit, *here, short(best.parameters), short(best.tokens), ratio, loss))
     columns = (
         Column("fit", "left"),
-        *([Column("loss of this run")] if with_run else []),
+        *([Column("this run")] if with_run else []),
         Column("best size"),
-        Column("best tokens"),
-        Column("tokens per parameter"),
+        Column("tokens"),
+        Column("a parameter"),
         Column("its loss"),
     )
-    title = f"Loss to expect (nats per token), and the best use of {flops_text(rows[0].best.flops)} FLOPs"
+    title = f"Expected loss in nats per token, and the best use of {flops_text(rows[0].best.flops)} FLOPs"
     return Table(title, columns, tuple(cells), note="\n".join([*(f"{r.fit}: {r.source}" for r in rows), CAVEAT]))
 
 
