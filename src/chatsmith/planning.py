@@ -26,11 +26,12 @@ from chatsmith.plan.formulas import (
 )
 from chatsmith.plan.quantities import bytes_text, duration_text, rate_text, read_count, read_number, short
 from chatsmith.plan.scaling import DEFAULT_FIT, find_fit, optimal_tokens
-from chatsmith.specs import ModelSpec
+from chatsmith.specs import PRESETS, ModelSpec
 from chatsmith.specs_families import EncoderDecoderSpec, EncoderSpec, RecurrentSpec, shape, shape_names
 from chatsmith.tables import Column, Report, Table
 
 if TYPE_CHECKING:
+    from chatsmith.plan.fits import FitsReport
     from chatsmith.plan.layout_plan import LayoutPlan
     from chatsmith.train.recipe import Recipe
 
@@ -180,6 +181,8 @@ def plan(
             raise RequestError("this budget buys less than one token", "give more, or name a smaller model")
     else:
         wanted, origin = _tokens(wanted, named, laws[0])
+    if run and len(chosen) > 1 and not compare_devices:
+        raise RequestError("generating is planned on one device", "keep one --on, or leave --run out")
     divided = None
     if layout:
         one, spec = _needed(device, "a layout is for a device"), _decoder(named, "layouts are searched")
@@ -210,6 +213,19 @@ def plan(
     if plot is not None:
         _plot(Path(plot), result, laws)
     return result
+
+
+def fits(model: str | Path | None = None, *, note: Callable[[str], None] = lambda text: None) -> FitsReport:
+    """Which sizes train and run on this very machine: every preset, or the one that is named.
+
+    The machine is measured where it was not yet, in a process of its own; `note` is told so.
+    """
+    from chatsmith import machine, machine_rates
+    from chatsmith.plan.fits import fits_here
+
+    named = None if model is None else resolve(model)
+    specs = PRESETS if named is None else {named.name: _decoder(named, "this machine is planned")}
+    return fits_here(machine.describe(), machine_rates.rates(note), specs)
 
 
 def resolve(model: str | Path | Shape | Recipe) -> Named:

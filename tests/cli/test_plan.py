@@ -96,6 +96,16 @@ def test_what_this_machine_can_do(run: Callable[..., Any]) -> None:
     assert sizes["gpt3-175b"]["training_seconds"] is None
     speeds = sizes["gpt2-124m"]["tokens_per_second"]
     assert speeds["f32"] < speeds["bf16"] < speeds["int8"] < speeds["int4"]
+    [one] = json.loads(run("plan", "gpt2-124m", "--fits", "--json").out)["sizes"]
+    assert one["tokens_per_second"] == speeds
+
+
+def test_a_launch_file_for_a_recipe(run: Callable[..., Any]) -> None:
+    recipe = str(Path(__file__).resolve().parents[2] / "recipes" / "gpt3-125m.toml")
+    ran = run("plan", recipe, "--on", "h100", "--count", "16", "--emit", "slurm")
+    assert ran.code == 0, ran.err
+    assert f"train {recipe}" in ran.out
+    assert "#SBATCH --nodes=2" in ran.out
 
 
 def test_the_plot_is_written(run: Callable[..., Any], tmp_path: Path) -> None:
@@ -119,6 +129,9 @@ def test_the_plot_is_written(run: Callable[..., Any], tmp_path: Path) -> None:
         (("gpt3-175b", "--emit", "cron"), "emit"),
         (("nosuch.toml",), "no file nosuch.toml"),
         (("--table", "gpt4"), "no table called"),
+        (("gpt2-124m", "--table", "gpt3"), "a table is a paper's"),
+        (("bert-base", "--fits"), "this machine is planned for decoders"),
+        (("gpt2-124m", "--run", "--on", "h100", "--on", "a100"), "generating is planned on one device"),
     ],
 )
 def test_nonsense_is_one_line_and_exit_2(run: Callable[..., Any], arguments: tuple[str, ...], problem: str) -> None:

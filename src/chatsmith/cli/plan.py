@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
 from chatsmith.cli.options import Json
+
+if TYPE_CHECKING:
+    from chatsmith.tables import Report
 
 _TRAIN = Group("Training", sort_key=1)
 _CHOOSE = Group("What to train", sort_key=2)
@@ -53,7 +56,9 @@ def plan(
     ] = None,
     run: Annotated[bool, Parameter(help="What it takes to generate.", group=_RUN)] = False,
     batch: Annotated[str, Parameter(help="Sequences at a time.", group=_RUN)] = "1",
-    fits: Annotated[bool, Parameter(help="What trains and runs on this machine.", group=_RUN)] = False,
+    fits: Annotated[
+        bool, Parameter(help="What trains and runs on this machine: every size, or MODEL.", group=_RUN)
+    ] = False,
     explain: Annotated[bool, Parameter(help="Show each formula with its numbers and its source.", group=_SHOW)] = False,
     table: Annotated[str | None, Parameter(help="A published table, recomputed row by row: gpt3.", group=_SHOW)] = None,
     plot: Annotated[
@@ -69,7 +74,7 @@ def plan(
     from chatsmith.cli.console import out, print_json, say, write_text
 
     if table is not None or fits:
-        report = _published(table) if table is not None else _fits()
+        report = _published(table, model) if table is not None else _fits(model)
         print_json(report) if json else out().print(report)
         return
     from chatsmith.plan.scaling import DEFAULT_FIT
@@ -111,15 +116,17 @@ def plan(
         say(f"wrote {plot}")
 
 
-def _published(name: str) -> object:
+def _published(name: str, model: str | None) -> Report:
+    from chatsmith.errors import RequestError
     from chatsmith.plan.published import published_table
 
+    if model is not None:
+        raise RequestError("a table is a paper's, not a model's", f"chatsmith plan --table {name}")
     return published_table(name)
 
 
-def _fits() -> object:
-    from chatsmith import machine, machine_rates
+def _fits(model: str | None) -> Report:
     from chatsmith.cli.console import say
-    from chatsmith.plan.fits import fits_here
+    from chatsmith.planning import fits
 
-    return fits_here(machine.describe(), machine_rates.rates(say))
+    return fits(model, note=say)

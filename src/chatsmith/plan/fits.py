@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from chatsmith.machine import Machine
@@ -35,7 +36,7 @@ class SizeHere:
 
 @dataclass(frozen=True, slots=True)
 class FitsReport(Report):
-    """The presets on this machine."""
+    """Sizes on this machine."""
 
     machine: str
     memory_bytes: float
@@ -44,7 +45,7 @@ class FitsReport(Report):
     sizes: tuple[SizeHere, ...]
 
     def tables(self) -> list[Table]:
-        """One table, a row for each preset."""
+        """One table, a row for each size."""
         rows = tuple(
             (
                 size.name,
@@ -83,10 +84,10 @@ def this_device(found: Machine, kept: Kept) -> Device:
     return Device(f"this machine ({found.cores} cores)", found.memory.available, bandwidth, flops)
 
 
-def fits_here(found: Machine, kept: Kept) -> FitsReport:
-    """Every preset on this machine, smallest first."""
+def fits_here(found: Machine, kept: Kept, specs: Mapping[str, ModelSpec] = PRESETS) -> FitsReport:
+    """These decoders on this machine, smallest first."""
     device = this_device(found, kept)
-    sizes = sorted(PRESETS.items(), key=lambda pair: pair[1].parameters)
+    sizes = sorted(specs.items(), key=lambda pair: pair[1].parameters)
     rows = tuple(_size(name, spec, device, kept) for name, spec in sizes)
     name = device.name if kept.gpus else f"{found.cores} cores of {found.cpu}"
     return FitsReport(name, device.memory_bytes, device.flops_per_second, device.bandwidth_bytes_per_second, rows)
