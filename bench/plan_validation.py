@@ -25,10 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from harness import as_json
 
 from chatsmith.plan.accelerators import Accelerator, catalogue
-from chatsmith.plan.efficiency import PHYSICS, Physics, step_time
+from chatsmith.plan.efficiency import PHYSICS, Physics, recomputed_flops_per_token, step_time
 from chatsmith.plan.layout import candidates
 from chatsmith.plan.memory import memory_bill
 from chatsmith.plan.parallel import (
@@ -42,7 +41,9 @@ from chatsmith.plan.parallel import (
     links_of,
 )
 from chatsmith.specs import ModelSpec
+from harness import as_json
 
+_TIMES = ("s per step", "device-hours")
 FLASH_SINCE = 2023
 """Runs published before this year wrote their attention scores to memory: FlashAttention is of May 2022."""
 
@@ -53,7 +54,8 @@ class NotUsableError(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """A row made ready: what ran, on what, and the tokens per second and device that were published."""
+    """A row made ready: what ran, on what, and what was published, in the row's own convention and as tokens per second
+    and device. `laid_out` says whether the row tells how the work was divided."""
 
     name: str
     paper: str
@@ -64,6 +66,7 @@ class Run:
     grid: Grid
     count: int
     tokens_per_second: float
+    published: float
     convention: str
 
     @property
@@ -77,8 +80,13 @@ class Run:
         return self.work.tokens / float(seconds.min()) / self.count
 
     def error(self, physics: Physics) -> float:
-        """Predicted over published, less one. The same in TFLOP/s, MFU, HFU and tokens, and the reverse in hours."""
+        """Predicted speed over published speed, less one: the same in TFLOP/s, MFU or tokens per second."""
         return self.predict(physics) / self.tokens_per_second - 1
+
+    def predicted(self, physics: Physics) -> float:
+        """The prediction in the row's own convention."""
+        faster = 1 + self.error(physics)
+        return self.published / faster if self.convention in _TIMES else self.published * faster
 
 
 def paper(source: str) -> str:
@@ -101,6 +109,8 @@ def _need(row: dict[str, str], key: str, what: str) -> float:
 
 def read(row: dict[str, str]) -> Run:
     """One row of the file, or `NotUsableError`."""
+    device = _device(row["hardware"])
+    _check_possible(row, device)
     if row["run_kind"] == "projection":
         raise NotUsableError("a projection, not a measurement")
     notes = f"{row['tflops_convention']} {row['notes']}"
@@ -123,7 +133,6 @@ def read(row: dict[str, str]) -> Run:
     heads, context = int(_need(row, "n_heads", "the number of heads")), int(_need(row, "seq_len", "the context"))
     count = int(_need(row, "n_accelerators", "the device count"))
     vocabulary = int(_number(row, "vocab_size") or 50304)
-    device = _device(row["hardware"])
     spec = _spec(width, layers, heads, context, vocabulary, _need(row, "params", "the size"))
     replicas = int(_number(row, "dp") or count / (_number(row, "tp") or 1) / (_number(row, "pp") or 1))
     rows = _number(row, "global_batch_seqs") or default_rows(spec, context)
@@ -142,16 +151,22 @@ def read(row: dict[str, str]) -> Run:
         precision=FLOAT16_MEGATRON if "fp16 mixed" in row["precision"] else MIXED,
         fp8="fp8" in row["precision"],
     )
-    rate, convention = _published(row, work, count)
-    peak = (device.fp8_tflops or math.inf) if work.fp8 else device.training_tflops
-    if rate * spec.training_flops_per_token(context) > peak * 1e12:
-        raise NotUsableError(
-            f"impossible: {rate * spec.training_flops_per_token(context) / 1e12:.0f} TFLOP/s of {peak:.0f}"
-        )
+    rate, published, convention = _published(row, work, count)
     links = links_of(device)
     laid_out = any(row[column] for column in ("dp", "pp", "sharding"))
     return Run(row["id"], paper(row["source"]), laid_out, work, device, links,
-               _grid(row, work, device, links, count), count, rate, convention)  # fmt: skip
+               _grid(row, work, device, links, count), count, rate, published, convention)  # fmt: skip
+
+
+def _check_possible(row: dict[str, str], device: Accelerator) -> None:
+    """Refuse a row whose tokens, hours and size alone mean more than the device's peak."""
+    hours, tokens = _number(row, "accelerator_hours"), _number(row, "tokens")
+    size = _number(row, "active_params") or _number(row, "params")
+    peak = device.fp8_tflops if "fp8" in row["precision"] else device.training_tflops
+    if hours and tokens and size and peak:
+        rate = 6 * size * tokens / (hours * 3600) / 1e12
+        if rate > peak:
+            raise NotUsableError(f"impossible: 6ND alone is {rate:.0f} TFLOP/s on a device of {peak:.0f}")
 
 
 def _device(name: str) -> Accelerator:
@@ -177,26 +192,26 @@ def _spec(width: int, layers: int, heads: int, context: int, vocabulary: int, pa
     return ModelSpec(vocabulary, context, width, layers, heads, ffn_width=ffn, dropout=0.0)
 
 
-def _published(row: dict[str, str], work: Workload, count: int) -> tuple[float, str]:
-    """Tokens per second and device, and the convention in which the row states them."""
+def _published(row: dict[str, str], work: Workload, count: int) -> tuple[float, float, str]:
+    """Tokens per second and device; and the figure the row states, with its convention."""
     if rate := _number(row, "tokens_per_s_per_accel"):
-        return rate, "tokens/s"
+        return rate, rate, "tokens/s per device"
     if (seconds := _number(row, "step_time_s")) and row["global_batch_seqs"]:
-        return work.tokens / seconds / count, "step time"
+        return work.tokens / seconds / count, seconds, "s per step"
     model = work.spec.training_flops_per_token(work.context)
-    forward_again = (model - 6 * work.spec.vocab_size * work.spec.width) / 3
     stated = row["tflops_convention"]
     if reported := _number(row, "tflops_per_gpu_reported"):
         if "model FLOPs" in stated:
-            return reported * 1e12 / model, "model TFLOP/s"
+            return reported * 1e12 / model, reported, "model TFLOP/s"
         if "incl" in stated or "recompute" in stated:
-            return reported * 1e12 / (model + forward_again), "hardware TFLOP/s"
+            again = recomputed_flops_per_token(work.spec, work.context, "full")
+            return reported * 1e12 / (model + again), reported, "hardware TFLOP/s"
     peak = _need(row, "peak_tflops_16bit", "the peak") * 1e12
     if share := _number(row, "mfu_model"):
-        return share * peak / model, "MFU"
+        return share * peak / model, share, "MFU"
     hours, tokens = _number(row, "accelerator_hours"), _number(row, "tokens")
     if hours and tokens:
-        return tokens / (hours * 3600), "device-hours"
+        return tokens / (hours * 3600), hours, "device-hours"
     raise NotUsableError("no measured rate whose convention is stated")
 
 
@@ -329,9 +344,11 @@ def main() -> None:
         print(physics)
     errors = {run.name: run.error(physics) for run in runs}
     if asked.rows:
+        print(f"     {'run':42} {'published':>11} {'predicted':>11}")
         for run in sorted(runs, key=lambda r: (r.paper, r.name)):
             mark = "fit " if run.fitted else "test"
-            print(f"{mark} {run.name:42} {run.convention:18} {errors[run.name]:+7.1%}")
+            figures = f"{run.published:11,.4g} {run.predicted(physics):11,.4g} {run.convention:20}"
+            print(f"{mark if run.laid_out else 'free'} {run.name:42} {figures} {errors[run.name]:+7.1%}")
         for name, reason in left.items():
             print(f"left out: {name:38} {reason}")
     by_paper: dict[str, list[Run]] = defaultdict(list)
@@ -339,8 +356,10 @@ def main() -> None:
         by_paper[run.paper].append(run)
     for name, group in sorted(by_paper.items(), key=lambda item: not item[1][0].fitted):
         part = summary(errors[run.name] for run in group)
-        print(f"{'fit ' if group[0].fitted else 'test'} {name[:46]:46} {len(group):3} rows  median {part['median']:6.1%}"
-              f"  worst {max(abs(errors[r.name]) for r in group):6.1%}  bias {part['bias']:+6.1%}")  # fmt: skip
+        half = "fit " if group[0].fitted else "test"
+        worst = max(abs(errors[run.name]) for run in group)
+        print(f"{half} {name[:46]:46} {len(group):3} rows  median {part['median']:6.1%}"
+              f"  worst {worst:6.1%}  bias {part['bias']:+6.1%}")  # fmt: skip
     parts = {
         "fitted": [run for run in runs if run.laid_out and run.fitted],
         "tested": [run for run in runs if run.laid_out and not run.fitted],

@@ -13,12 +13,14 @@ Chowdhery et al. 2022, appendix B. Hardware FLOPs (HFU) add what is computed aga
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Generic, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from chatsmith.plan.accelerators import Accelerator
 from chatsmith.plan.memory import BYTES, layer_parameters, stage_layers, stage_parameters
-from chatsmith.plan.parallel import Column, Grid, Layout, Links, Recompute, Workload, group_bandwidth, links_of
+from chatsmith.plan.parallel import Column, Grid, Layout, Links, Number, Recompute, Workload, group_bandwidth, links_of
 from chatsmith.specs import ModelSpec
 
 
@@ -46,34 +48,34 @@ class Physics:
 
 # Fitted by `bench/plan_validation.py --fit` to the fitted half of the papers.
 PHYSICS = Physics(
-    matmul=0.800, power=1.03, traffic=2.39, flash=0.651, link=0.802, overlap=0.528, hop=7.0e-6, launch=6.0e-5
+    matmul=0.795, power=1.04, traffic=2.26, flash=0.648, link=0.801, overlap=0.528, hop=7.1e-6, launch=6.1e-5
 )
 
 
 @dataclass(frozen=True, slots=True)
-class StepTime:
+class StepTime(Generic[Number]):
     """Seconds of one step by what they are spent on, each a number or a column.
 
     Communication counts what computing does not hide. The bubble is the time that pipeline stages stand idle.
     """
 
-    matmuls: Column
-    attention: Column
-    memory_traffic: Column
-    launches: Column
-    recomputation: Column
-    output_head: Column
-    tensor_communication: Column
-    context_communication: Column
-    pipeline_communication: Column
-    data_communication: Column
-    bubble: Column
-    optimizer: Column
+    matmuls: Number
+    attention: Number
+    memory_traffic: Number
+    launches: Number
+    recomputation: Number
+    output_head: Number
+    tensor_communication: Number
+    context_communication: Number
+    pipeline_communication: Number
+    data_communication: Number
+    bubble: Number
+    optimizer: Number
 
     @property
-    def total(self) -> Column:
+    def total(self) -> Number:
         """Seconds per step."""
-        total: Column = sum(getattr(self, item.name) for item in fields(self))  # type: ignore[assignment]
+        total: Number = sum(getattr(self, item.name) for item in fields(self))
         return total
 
 
@@ -85,17 +87,26 @@ class Sent:
     context: Column
     pipeline: Column
     data: Column
-    tensor_inside: Column
-    context_inside: Column
-    pipeline_inside: Column
-    data_inside: Column
+    tensor_inside: npt.NDArray[np.bool_]
+    context_inside: npt.NDArray[np.bool_]
+    pipeline_inside: npt.NDArray[np.bool_]
+    data_inside: npt.NDArray[np.bool_]
+
+
+class _Rates(NamedTuple):
+    """Bytes/s that the ring of each kind of group reaches."""
+
+    tensor: Column
+    context: Column
+    pipeline: Column
+    data: Column
 
 
 def sustained_flops(device: Accelerator, physics: Physics = PHYSICS, *, fp8: bool = False) -> float:
     """FLOP/s of a large matrix multiply: a share of the peak, less where the device's power does not carry it.
 
-    A GPU that has less than `physics.power` watts for each TFLOP/s of its peak lowers its clock; a TPU's peak is that of
-    a fixed clock.
+    A GPU that has less than `physics.power` watts for each TFLOP/s of its peak lowers its clock, which power bounds by
+    its cube; a TPU's peak is that of a fixed clock.
     """
     peak = device.training_tflops
     share = physics.matmul
@@ -119,7 +130,7 @@ class _Pass:
         return self.matmuls + self.attention + self.traffic
 
 
-def _matmul(rows: Column, inputs: Column, outputs: Column, rate: float, bandwidth: float) -> Column:
+def _matmul(rows: Column, inputs: float | Column, outputs: float | Column, rate: float, bandwidth: float) -> Column:
     """Seconds of [rows, inputs] × [inputs, outputs]: the arithmetic, and each operand and the result moved once.
 
     So a multiply with one short side runs at less than the full rate: 1/m + 1/n + 1/k bytes go with each FLOP.
@@ -143,8 +154,8 @@ def _layer(work: Workload, device: Accelerator, grid: Grid, physics: Physics) ->
         + _matmul(tokens, E, gates * ffn, fast, bandwidth)
         + _matmul(tokens, ffn, E, fast, bandwidth)
     )
-    # Each operation that is no matmul reads its tensors and writes its result: two norms, two residuals, the activation,
-    # and what turns, splits and joins the heads.
+    # Each operation that is no matmul reads its tensors and writes its result: two norms, two residuals, the
+    # activation, and what turns, splits and joins the heads.
     apart = t if work.sequence_parallel else 1.0
     moved = BYTES * tokens * (10 * E / apart + (gates + 1) * ffn + 2 * (inner + 2 * keys))
     if work.fp8:
@@ -163,7 +174,9 @@ def _layer(work: Workload, device: Accelerator, grid: Grid, physics: Physics) ->
     return _Pass(matmuls, forward, traffic), _Pass(2 * matmuls, 2 * forward, 2 * traffic)
 
 
-def step_time(work: Workload, device: Accelerator, links: Links, grid: Grid, physics: Physics = PHYSICS) -> StepTime:
+def step_time(
+    work: Workload, device: Accelerator, links: Links, grid: Grid, physics: Physics = PHYSICS
+) -> StepTime[Column]:
     """The seconds of one step for every layout of a grid."""
     spec, t, p, v = work.spec, grid.tensor, grid.pipeline, grid.interleave
     tokens = grid.micro_batch * work.context / grid.context
@@ -214,8 +227,8 @@ def sent_bytes(work: Workload, links: Links, grid: Grid) -> Sent:
 
     A ring of g ranks sends (g − 1)/g of what it gathers or scatters, twice that of what it all-reduces. Tensor groups
     reduce the residual stream four times a layer (Narayanan et al. 2021, section 3.2). Data-parallel groups reduce
-    gradients and, sharded, gather weights once a step; under stage 2 gradients in every micro-batch, for nobody has room
-    to sum them whole; under stage 3 each layer's weights, twice, as well (Zhao et al. 2023, FSDP).
+    gradients and, sharded, gather weights once a step; under stage 2 gradients in every micro-batch, for nobody has
+    room to sum them whole; under stage 3 each layer's weights, twice, as well (Zhao et al. 2023, FSDP).
     """
     spec, t, p, d, c = work.spec, grid.tensor, grid.pipeline, grid.data, grid.context
     micro = work.rows / (d * grid.micro_batch)
@@ -239,26 +252,24 @@ def sent_bytes(work: Workload, links: Links, grid: Grid) -> Sent:
     )
 
 
-def _rates(links: Links, grid: Grid, physics: Physics) -> Sent:
-    """Bytes/s that each kind of group reaches; the fields for places are not used."""
+def _rates(links: Links, grid: Grid, physics: Physics) -> _Rates:
     t, c, d = grid.tensor, grid.context, grid.data
     strides = ((t, np.ones_like(t)), (c, t), (grid.pipeline, t * c * d), (d * c, t))
-    return Sent(*(physics.link * group_bandwidth(links, size, stride) for size, stride in strides), *[t] * 4)
+    return _Rates(*(physics.link * group_bandwidth(links, size, stride) for size, stride in strides))
 
 
 def _head(work: Workload, device: Accelerator, grid: Grid, physics: Physics, tokens: Column) -> Column:
     """Seconds of the output head and the loss for one micro-batch, both ways."""
     rate, bandwidth = sustained_flops(device, physics, fp8=work.fp8), device.bandwidth_gb_s * 1e9
     share = work.spec.vocab_size / grid.tensor
-    logits = 6 * BYTES * tokens * share  # written, read for the loss and its slope, and read twice on the way back
-    return 3 * _matmul(tokens, work.spec.width, share, rate, bandwidth) + physics.traffic * logits / bandwidth
+    # A plain loss: logits written and widened (8 bytes), their softmax (8), its slope (8), narrowed and read twice (8).
+    logits = 32 * tokens * share
+    return 3 * _matmul(tokens, work.spec.width, share, rate, bandwidth) + logits / bandwidth
 
 
-def _data_parallel(
-    work: Workload, grid: Grid, physics: Physics, sent: Sent, rate: Sent, pace: Column
-) -> Column:
+def _data_parallel(work: Workload, grid: Grid, physics: Physics, sent: Sent, rate: _Rates, pace: Column) -> Column:
     """Seconds of gradients and sharded weights that computing does not hide: all of a step's computing from stage 2 on,
-    else the last way back alone. Rings start once for each layer and exchange, or each bucket of 40 million parameters."""
+    else the last way back alone. A ring starts for each layer, or for each bucket of 40 million parameters."""
     ranks = grid.data * grid.context
     layers = stage_layers(work.spec, grid)
     micro = work.rows / (grid.data * grid.micro_batch)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from chatsmith.plan.accelerators import Accelerator
 from chatsmith.plan.efficiency import StepTime, recomputed_flops_per_token, sent_bytes, step_time
-from chatsmith.plan.memory import MemoryBill, memory_bill
+from chatsmith.plan.memory import MemoryBill, memory_of
 from chatsmith.plan.parallel import Grid, Layout, Links, Workload
 from chatsmith.specs import ModelSpec
 from chatsmith.tables import Bar, Cell, Column, Report, Table
@@ -31,8 +31,8 @@ class LinkUse:
 class LayoutPlan(Report):
     """A layout for a workload on so many devices: whether it fits, and how fast it is predicted to be.
 
-    `model_tflops_per_device` and `mfu` count what the model needs, attention in full (Chowdhery et al. 2022, appendix B);
-    `hardware_tflops_per_device` and `hfu` add what is computed again. `bubble` is the share of the step that a
+    `model_tflops_per_device` and `mfu` count what the model needs, attention in full (Chowdhery et al. 2022, appendix
+    B); `hardware_tflops_per_device` and `hfu` add what is computed again. `bubble` is the share of the step that a
     pipeline stage stands idle. `micro_batches` is how many each replica sees in a step.
     """
 
@@ -44,10 +44,10 @@ class LayoutPlan(Report):
     context_tokens: int
     rows_per_step: int
     micro_batches: int
-    memory_bytes: MemoryBill
+    memory_bytes: MemoryBill[float]
     memory_total_bytes: float
     device_memory_bytes: float
-    step_seconds: StepTime
+    step_seconds: StepTime[float]
     step_total_seconds: float
     tokens_per_second: float
     model_tflops_per_device: float
@@ -70,7 +70,13 @@ class LayoutPlan(Report):
 
     def tables(self) -> list[Table]:
         """The picture, the speed, the seconds of a step, the links and the memory."""
-        return [self.picture(), self._speed(), self._memory(), self._seconds(), *([self._links()] if self.links else [])]
+        return [
+            self.picture(),
+            self._speed(),
+            self._memory(),
+            self._seconds(),
+            *([self._links()] if self.links else []),
+        ]
 
     def picture(self) -> Table:
         """Replicas beside each other, pipeline stages below each other, and a square for each device of a stage."""
@@ -119,7 +125,12 @@ class LayoutPlan(Report):
     def _speed(self) -> Table:
         rows = [
             ("model FLOPs", f"{self.model_tflops_per_device:.1f}", f"{self.mfu:.1%}", "MFU: attention in full"),
-            ("hardware FLOPs", f"{self.hardware_tflops_per_device:.1f}", f"{self.hfu:.1%}", "HFU: and what is recomputed"),
+            (
+                "hardware FLOPs",
+                f"{self.hardware_tflops_per_device:.1f}",
+                f"{self.hfu:.1%}",
+                "HFU: and what is recomputed",
+            ),
         ]
         columns = (Column("counted", "left"), Column("TFLOP/s per device"), Column("of peak"), Column("", "left"))
         title = f"{self.tokens_per_second:,.0f} tokens/s, {self.step_total_seconds:.3g} s per step"
@@ -133,26 +144,40 @@ class LayoutPlan(Report):
             for name, value in bill.items()
             if value
         ]
-        rows.append(("total", Bar(self.memory_total_bytes / self.device_memory_bytes, f"{self.memory_total_bytes / 1e9:.2f}")))
+        rows.append(
+            ("total", Bar(self.memory_total_bytes / self.device_memory_bytes, f"{self.memory_total_bytes / 1e9:.2f}"))
+        )
         title = f"memory of the fullest device, GB of {self.device_memory_bytes / 1e9:g}"
         return Table(title, (Column("", "left"), Column("GB", "left")), tuple(rows), frozenset({len(rows) - 1}))
 
     def _seconds(self) -> Table:
         spent = {item.name: float(getattr(self.step_seconds, item.name)) for item in fields(StepTime)}
         rows = [
-            (name.replace("_", " "), f"{seconds:.3g}", Bar(seconds / self.step_total_seconds, f"{seconds / self.step_total_seconds:.1%}"))
+            (
+                name.replace("_", " "),
+                f"{seconds:.3g}",
+                Bar(seconds / self.step_total_seconds, f"{seconds / self.step_total_seconds:.1%}"),
+            )
             for name, seconds in spent.items()
             if seconds > 0
         ]
         note = "communication: what computing does not hide"
-        return Table("where a step goes", (Column("", "left"), Column("s"), Column("share", "left")), tuple(rows), note=note)
+        return Table(
+            "where a step goes", (Column("", "left"), Column("s"), Column("share", "left")), tuple(rows), note=note
+        )
 
     def _links(self) -> Table:
         rows = tuple(
             (use.group, str(use.devices), use.link, f"{use.bytes_sent / 1e9:.3g}", f"{use.exposed_seconds:.3g}")
             for use in self.links
         )
-        columns = (Column("group", "left"), Column("of"), Column("link", "left"), Column("GB sent"), Column("s not hidden"))
+        columns = (
+            Column("group", "left"),
+            Column("of"),
+            Column("link", "left"),
+            Column("GB sent"),
+            Column("s not hidden"),
+        )
         return Table("communication of a device in a step", columns, rows)
 
 
@@ -165,9 +190,9 @@ def make_plan(work: Workload, device: Accelerator, links: Links, layout: Layout)
     """The bill and the predicted speed of one layout, whether it fits or not."""
     layout.check(work)
     grid = Grid.of([layout])
-    bill, spent, sent = memory_bill(work, grid).row(0), step_time(work, device, links, grid), sent_bytes(work, links, grid)
-    seconds = StepTime(*(float(getattr(spent, item.name)[0]) for item in fields(StepTime)))
-    total = float(seconds.total)
+    bill, spent, sent = memory_of(work, layout), step_time(work, device, links, grid), sent_bytes(work, links, grid)
+    seconds: StepTime[float] = StepTime(*(float(getattr(spent, item.name)[0]) for item in fields(spent)))
+    total = seconds.total
     model = work.spec.training_flops_per_token(work.context)
     again = recomputed_flops_per_token(work.spec, work.context, layout.recompute)
     rate = work.tokens / total
@@ -181,7 +206,7 @@ def make_plan(work: Workload, device: Accelerator, links: Links, layout: Layout)
             size,
             "inside a node" if getattr(sent, f"{group}_inside")[0] else "between nodes",
             float(getattr(sent, group)[0]),
-            float(getattr(seconds, f"{group}_communication")),
+            getattr(seconds, f"{group}_communication"),
         )
         for group, size in sizes.items()
         if size > 1
@@ -195,8 +220,8 @@ def make_plan(work: Workload, device: Accelerator, links: Links, layout: Layout)
         context_tokens=work.context,
         rows_per_step=work.rows,
         micro_batches=layout.accumulation(work.rows),
-        memory_bytes=MemoryBill(*(float(getattr(bill, item.name)) for item in fields(MemoryBill))),  # type: ignore[arg-type]
-        memory_total_bytes=float(bill.total),
+        memory_bytes=bill,
+        memory_total_bytes=bill.total,
         device_memory_bytes=device.memory_gb * 1e9,
         step_seconds=seconds,
         step_total_seconds=total,

@@ -8,10 +8,11 @@ the same terms are counted for any `ModelSpec`. What `chatsmith train` itself al
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Generic
 
 import numpy as np
 
-from chatsmith.plan.parallel import Column, Grid, Layout, Workload
+from chatsmith.plan.parallel import Attention, Column, Grid, Layout, Number, Workload
 from chatsmith.specs import ModelSpec
 
 BYTES = 2
@@ -41,11 +42,11 @@ class LayerActivations:
         return self.norms + self.attention + self.scores + self.ffn
 
 
-def layer_activations(spec: ModelSpec, context: int, attention: str = "materialised") -> LayerActivations:
+def layer_activations(spec: ModelSpec, context: int, attention: Attention = "materialised") -> LayerActivations:
     """Korthikanti et al. 2022, section 4.1, per token: norms 4h, attention 11h + 5as, MLP 19h for GPT with dropout.
 
-    Without dropout there are no masks (2h + as) and no second copy of the scores (2as). A flash kernel keeps one float32
-    per head and token instead of the scores. A gate keeps one more product of ffn_width, grouped heads fewer keys.
+    Without dropout there are no masks (2h + as) and no second copy of the scores (2as). A flash kernel keeps one
+    float32 per head and token instead of scores. A gate keeps one more product of ffn_width, grouped heads fewer keys.
     """
     E, F = spec.width, spec.ffn_width
     inner, keys = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim
@@ -65,33 +66,29 @@ def layer_activations(spec: ModelSpec, context: int, attention: str = "materiali
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryBill:
+class MemoryBill(Generic[Number]):
     """Bytes on the fullest device, by term. Each field is a number, or a column with one number per layout."""
 
-    weights: Column
-    gradients: Column
-    optimizer: Column
-    norms: Column
-    attention: Column
-    scores: Column
-    ffn: Column
-    kept_inputs: Column
-    logits: Column
-    buffers: Column
+    weights: Number
+    gradients: Number
+    optimizer: Number
+    norms: Number
+    attention: Number
+    scores: Number
+    ffn: Number
+    kept_inputs: Number
+    logits: Number
+    buffers: Number
 
     @property
-    def activations(self) -> Column:
+    def activations(self) -> Number:
         """What the layers keep for the way back."""
         return self.norms + self.attention + self.scores + self.ffn + self.kept_inputs
 
     @property
-    def total(self) -> Column:
+    def total(self) -> Number:
         """All terms together."""
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits + self.buffers
-
-    def row(self, index: int) -> MemoryBill:
-        """The bill of one layout."""
-        return MemoryBill(*(getattr(self, item.name)[index] for item in fields(self)))
 
 
 def layer_parameters(spec: ModelSpec, tensor: Column) -> Column:
@@ -138,7 +135,7 @@ def _in_flight(work: Workload, grid: Grid) -> Column:
     return np.minimum(wanted, work.rows / (grid.data * grid.micro_batch))
 
 
-def memory_bill(work: Workload, grid: Grid) -> MemoryBill:
+def memory_bill(work: Workload, grid: Grid) -> MemoryBill[Column]:
     """The bill of the fullest device for every layout of a grid.
 
     The first stage of a pipeline holds the most activations, the last one the logits: the larger of both is billed.
@@ -149,12 +146,13 @@ def memory_bill(work: Workload, grid: Grid) -> MemoryBill:
     return MemoryBill(*(np.where(larger, getattr(first, name), getattr(last, name)) for name in names))
 
 
-def memory_of(work: Workload, layout: Layout) -> MemoryBill:
+def memory_of(work: Workload, layout: Layout) -> MemoryBill[float]:
     """The bill of one layout, in bytes."""
-    return memory_bill(work, Grid.of([layout])).row(0)
+    bill = memory_bill(work, Grid.of([layout]))
+    return MemoryBill(*(float(getattr(bill, item.name)[0]) for item in fields(bill)))
 
 
-def _stage_bill(work: Workload, grid: Grid, is_first: bool) -> MemoryBill:
+def _stage_bill(work: Workload, grid: Grid, is_first: bool) -> MemoryBill[Column]:
     spec, precision = work.spec, work.precision
     t = grid.tensor
     parameters = stage_parameters(spec, grid)[0 if is_first else 1]

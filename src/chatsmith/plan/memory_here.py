@@ -1,7 +1,8 @@
 """What `chatsmith train` allocates on a CPU, tensor by tensor.
 
-A step is fullest at one of three moments: when the loss has been computed and everything for the way back is kept;
-in the way back through the last layer, when nothing has been let go yet; or in the optimizer, when all gradients are there.
+A step is fullest at one of four moments: when the loss has been computed and everything for the way back is kept; in
+the way back through the last layer, when nothing has been let go yet, or through the first one, when all gradients are
+there; or in the optimizer. Each is reckoned, and the largest is the answer.
 There are two ways through a layer. "fused" layers keep what `models.fused` says and make the rest again; "plain" ones
 are recorded by autograd operation by operation, with the native norms and activations (`kernels`) or without.
 What is counted is what PyTorch allocates: not the interpreter, the libraries or the data.
@@ -86,7 +87,9 @@ def training_memory(
     table = w * spec.vocab_size * spec.width
     # The matrix kernels, which fused layers run on, sum a bfloat16 weight's gradient in float32.
     wide_sum = 2 * table if w == 2 and path == "fused" else 0
-    kept = spec.layers * _kept(spec, sizes, tokens, length, w, path, kernels) + tokens * (w * sizes.E + 4)
+    layer = _kept(spec, sizes, tokens, length, w, path, kernels)
+    kept = spec.layers * layer + tokens * (w * sizes.E + 4)
+    back = _way_back(spec, sizes, tokens, length, w, path, kernels)
     at_once = min(tokens, max(64, _CHUNK_BYTES // (4 * spec.vocab_size)))
     # Plain torch widens the first rows' logits before there is a gradient of the head.
     head_kept = tokens * w * sizes.E + (table if kernels or at_once < tokens else 0)
@@ -96,7 +99,10 @@ def training_memory(
                        passing=tokens * w * sizes.E + at_once * spec.vocab_size * _logit_bytes(w, kernels) + wide_sum),
         # the last layer on the way back
         TrainingMemory(**states, gradients=sums, activations=kept, output_head=table,
-                       passing=_way_back(spec, sizes, tokens, length, w, path, kernels)),
+                       passing=back),
+        # the first layer, when the gradients of all others have taken the place of what they kept
+        TrainingMemory(**states, gradients=sums + w * parameters - table, activations=layer, output_head=table,
+                       passing=back),
         # the optimizer, or the embedding's own gradient beside the head's
         TrainingMemory(**states, gradients=sums + w * parameters, activations=0, output_head=0,
                        passing=max(table, _optimizer_passing(spec, optimizer, path))),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from chatsmith.plan.accelerators import Accelerator
 from chatsmith.specs import ModelSpec
 
 Column = npt.NDArray[np.float64]
+Number = TypeVar("Number", float, Column)
 Recompute = Literal["none", "selective", "full"]
 Attention = Literal["flash", "materialised"]
 RECOMPUTE: tuple[Recompute, ...] = ("none", "selective", "full")
@@ -65,7 +66,7 @@ def links_of(device: Accelerator) -> Links:
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Bytes per parameter that training holds: the weights computed with, their gradients, and the optimizer's state."""
+    """Bytes per parameter that training holds: weights to compute with, their gradients, and the optimizer's state."""
 
     weight: int
     gradient: int
@@ -89,9 +90,9 @@ FLOAT32 = Precision(4, 4, 8)
 class Workload:
     """What is trained in a step: `rows` sequences of `context` tokens through a model of `spec`.
 
-    `attention` is "flash" where the [T, S] scores never reach memory (Dao et al. 2022). `sequence_parallel` splits norms
-    and residuals over the tensor group (Korthikanti et al. 2022, section 4.2.2), and `overlap_tensor` hides part of that
-    group's communication behind the matmuls (Wang et al. 2023). `fp8` runs the linear maps in 8 bits.
+    `attention` is "flash" where the [T, S] scores never reach memory (Dao et al. 2022). `sequence_parallel` splits
+    norms and residuals over the tensor group (Korthikanti et al. 2022, section 4.2.2), and `overlap_tensor` hides part
+    of that group's communication behind the matmuls (Wang et al. 2023). `fp8` runs the linear maps in 8 bits.
     """
 
     spec: ModelSpec
@@ -160,35 +161,22 @@ class Layout:
 
     def check(self, work: Workload) -> None:
         """Raise `RequestError` where this workload cannot be divided so."""
-        spec = work.spec
+        spec, t = work.spec, self.tensor
         rules = (
-            (
-                work.rows % (self.data * self.micro_batch) == 0,
-                f"{work.rows} rows are not a multiple of data × micro_batch",
-            ),
-            (spec.heads % self.tensor == 0, f"{spec.heads} heads do not divide by tensor {self.tensor}"),
-            (
-                spec.kv_heads % self.tensor == 0 or self.tensor % spec.kv_heads == 0,
-                f"{spec.kv_heads} key/value heads do not divide by tensor {self.tensor}",
-            ),
-            (spec.ffn_width % self.tensor == 0, f"ffn_width {spec.ffn_width} does not divide by tensor {self.tensor}"),
+            (work.rows % (self.data * self.micro_batch) == 0, f"{work.rows} rows do not divide by data × micro_batch"),
+            (spec.heads % t == 0, f"{spec.heads} heads do not divide by tensor {t}"),
+            (spec.kv_heads % t == 0 or t % spec.kv_heads == 0, f"{spec.kv_heads} key/value heads do not divide by {t}"),
+            (spec.ffn_width % t == 0, f"ffn_width {spec.ffn_width} does not divide by tensor {t}"),
             (
                 self.pipeline * self.interleave <= spec.layers,
                 f"{spec.layers} layers cannot fill {self.pipeline} stages of {self.interleave} chunks",
             ),
-            (
-                self.pipeline > 1 or self.interleave == 1,
-                "interleave is for pipelines: with one stage there is nothing to interleave",
-            ),
+            (self.pipeline > 1 or self.interleave == 1, "one pipeline stage has nothing to interleave"),
             (work.context % self.context == 0, f"context {work.context} does not divide by {self.context}"),
-            (
-                self.pipeline == 1 or self.zero < 3,
-                "weights sharded over data would be gathered again for every micro-batch",
-            ),
         )
-        for holds, problem in rules[:-1]:
+        for holds, problem in rules:
             if not holds:
-                raise RequestError(f"this layout does not fit the model: {problem}")
+                raise RequestError(f"the layout does not suit the model: {problem}")
 
 
 class Grid(NamedTuple):
