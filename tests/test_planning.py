@@ -11,7 +11,8 @@ import pytest
 import chatsmith
 from chatsmith.cli.console import jsonable
 from chatsmith.errors import RequestError
-from chatsmith.planning import plan, resolve
+from chatsmith.named import resolve
+from chatsmith.planning import plan
 from chatsmith.specs import PRESETS
 from chatsmith.specs_families import FAMILY_PRESETS, shape_names
 from chatsmith.store.hf import spec_to_config
@@ -175,13 +176,13 @@ NONSENSE: list[tuple[dict[str, Any], str]] = [
     (dict(model="gpt2-124m", on="h10"), "no accelerator called"),
     (dict(model="gpt2-124m", on="h100", price=0), "price must be a number"),
     (dict(model="gpt2-124m", on="h100", tflops=float("nan")), "tflops must be a number"),
-    (dict(model="gpt2-124m", tflops=10), "tflops is of a device"),
+    (dict(model="gpt2-124m", tflops=10), "a rate is for one device"),
     (dict(model="gpt2-124m", on="h100", budget=float("inf")), "budget must be a number"),
-    (dict(model="gpt2-124m", budget=10), "a budget is spent on a device"),
+    (dict(model="gpt2-124m", budget=10), "a budget is for one device"),
     (dict(model="gpt2-124m", on="h100", budget=10, tokens=5), "cannot both be given"),
     (dict(model="gpt2-124m", on="rtx8000", budget=10), "needs a price"),
     (dict(model="gpt2-124m", on="h100", layout=True), "a layout needs a number of devices"),
-    (dict(model="gpt2-124m", layout=True, count=8), "a layout is for a device"),
+    (dict(model="gpt2-124m", layout=True, count=8), "a layout is for one device"),
     (dict(model="bert-base", on="h100", count=8, layout=True), "layouts are searched for decoders"),
     (dict(model="bert-base", run=True, on="h100"), "generating is planned for decoders"),
     (dict(model="gpt2-124m", run=True, on="h100", batch=0), "batch must be a number from 1"),

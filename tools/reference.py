@@ -19,7 +19,7 @@ from cyclopts import App
 
 from chatsmith.cli.app import COMMANDS, EPILOGUE, build
 from chatsmith.generate.sampling import Sampling
-from chatsmith.planning import describe
+from chatsmith.named import describe
 from chatsmith.specs import PRESETS, ModelSpec
 from chatsmith.specs_families import FAMILY_PRESETS
 from chatsmith.train.recipe import Recipe

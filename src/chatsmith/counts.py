@@ -39,6 +39,11 @@ class Shape(Protocol):
     """What every kind of model says of itself, so that it can be planned for."""
 
     @property
+    def context(self) -> int:
+        """The longest sequence, in tokens."""
+        ...
+
+    @property
     def parameter_terms(self) -> dict[str, int]:
         """Trainable parameters by term; a tied matrix stands once."""
         ...

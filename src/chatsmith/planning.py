@@ -1,7 +1,6 @@
 """The third door for Python: `chatsmith.plan(...)` says what a model takes, before it is spent.
 
-It reads what a model may be named by (a preset, a recipe, a config.json, a folder) and leaves the reckoning to `plan/`.
-Nothing here imports torch.
+It puts together what `plan/` reckons; `named` reads what a model may be named by. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -9,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from chatsmith.counts import Shape
-from chatsmith.errors import RequestError, did_you_mean
+from chatsmith.errors import RequestError
+from chatsmith.named import Named, decoder, describe, resolve
 from chatsmith.plan import budgeted, generation, published, training
 from chatsmith.plan.accelerators import Accelerator, catalogue, find_accelerator, load_accelerators
 from chatsmith.plan.compare import Comparison, compare
@@ -27,26 +27,16 @@ from chatsmith.plan.formulas import (
 from chatsmith.plan.quantities import bytes_text, duration_text, rate_text, read_count, read_number, short
 from chatsmith.plan.scaling import DEFAULT_FIT, find_fit, optimal_tokens
 from chatsmith.specs import PRESETS, ModelSpec
-from chatsmith.specs_families import EncoderDecoderSpec, EncoderSpec, RecurrentSpec, shape, shape_names
 from chatsmith.tables import Column, Report, Table
 
 if TYPE_CHECKING:
     from chatsmith.plan.fits import FitsReport
     from chatsmith.plan.layout_plan import LayoutPlan
+    from chatsmith.plan.parallel import Links
     from chatsmith.train.recipe import Recipe
 
 _MAX_TOKENS, _MAX_DEVICES, _MAX_CONTEXT = 1e18, 10**7, 2**24
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A model as it was named: its shape, and what its recipe says of the run."""
-
-    name: str
-    shape: Shape
-    tokens: float | None = None
-    context: int | None = None
-    rows: int | None = None
+_GENERATED_CONTEXT = 2048  # tokens of a sequence where nothing else was asked, and the model reaches so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,53 +134,46 @@ def plan(
 
     Numbers may be text, as "300B". Raises `RequestError` in one line for what cannot be.
     """
-    laws = (fits,) if isinstance(fits, str) else tuple(fits)
-    for law in laws:
-        find_fit(law)
-    many = None if count is None else read_count(count, "count", _MAX_DEVICES, "--count 8")
-    hourly = _number(price, "price", 1e-6, 1e6, "--price 2.50")
-    reached = _number(tflops, "tflops", 1e-6, 1e6, "--tflops 140")
-    dollars = _number(budget, "budget", 1e-2, 1e15, "--budget 10000")
-    until = _number(days, "days", 1e-6, 1e6, "--days 30")
-    wanted = _number(tokens, "tokens", 1, _MAX_TOKENS, "--tokens 300B")
-    chosen = _accelerators(on, compare_devices, devices)
-    device = chosen[0] if chosen and not compare_devices and len(chosen) == 1 else None
-    rate = None
-    if reached is not None:
-        rate = training.given_rate(reached, _needed(device, "tflops is of a device"))
-    spent = None
-    if dollars is not None or (until is not None and wanted is None):
-        one = _needed(device, "a budget is spent on a device")
-        paid, _ = training.chosen_price(one, hourly)
-        spent = budgeted.budget_of(dollars, until, many or 1, None if paid is None else paid.usd_per_hour)
-        if wanted is not None:
-            raise RequestError("tokens and a budget cannot both be given: one follows from the other", "keep one")
+    asked = _Asked(
+        laws=(fits,) if isinstance(fits, str) else tuple(fits),
+        tokens=_number(tokens, "tokens", 1, _MAX_TOKENS, "--tokens 300B"),
+        context=None if context is None else read_count(context, "context", _MAX_CONTEXT, "--context 2048"),
+        count=None if count is None else read_count(count, "count", _MAX_DEVICES, "--count 8"),
+        usd_per_hour=_number(price, "price", 1e-6, 1e6, "--price 2.50"),
+        tflops=_number(tflops, "tflops", 1e-6, 1e6, "--tflops 140"),
+        usd=_number(budget, "budget", 1e-2, 1e15, "--budget 10000"),
+        days=_number(days, "days", 1e-6, 1e6, "--days 30"),
+        devices=_accelerators(on, compare_devices, devices),
+        compares=compare_devices,
+    )
+    rate, spent = asked.rate(), asked.budget()
     if model is None:
         if spent is None:
             raise RequestError("no model was named", "for example chatsmith plan gpt3-175b, or a --budget with --on")
-        found_shape, best, rate = budgeted.best_use(spent, _needed(device, ""), rate, laws[0])
-        named = Named(f"a model of {short(best.parameters)}", found_shape)
+        found, best = budgeted.best_use(spent, asked.needed("a budget"), rate, asked.laws[0])
+        named = Named(f"a model of {short(best.parameters)}", found)
     else:
         named = resolve(model)
-    length = _context(context, named)
-    if spent is not None:
-        rate = rate or training.expected_rate(named.shape, _needed(device, ""), length)
-        bought = spent.flops_6nd(named.shape, rate, length)
-        wanted, origin = bought / 6 / named.shape.parameters, f"what {spent.bound_by} buys"
-        if wanted < 1:
-            raise RequestError("this budget buys less than one token", "give more, or name a smaller model")
-    else:
-        wanted, origin = _tokens(wanted, named, laws[0])
-    if run and len(chosen) > 1 and not compare_devices:
-        raise RequestError("generating is planned on one device", "keep one --on, or leave --run out")
+    length = asked.context or named.context or named.shape.context
     divided = None
     if layout:
-        one, spec = _needed(device, "a layout is for a device"), _decoder(named, "layouts are searched")
-        divided = _search(spec, one, many, length, batch_tokens, named.rows, node_size, network_gb_s)
-        rate = rate or _layout_rate(divided, one)
+        links = _links(asked.needed("a layout"), node_size, network_gb_s)
+        divided = _search(
+            asked, decoder(named, "layouts are searched"), length, _rows(batch_tokens, length, named), links
+        )
+        rate = rate or _layout_rate(divided, asked.needed("a layout"))
+    amount, origin = _tokens(asked, spent, named, length, rate)
     trained = training.plan_training(
-        named.shape, wanted, origin, length, accelerator=device, count=many or 1, rate=rate, usd_per_hour=hourly
+        named.shape,
+        amount,
+        origin,
+        length,
+        accelerator=asked.device,
+        count=asked.count or 1,
+        rate=rate,
+        usd_per_hour=asked.usd_per_hour,
     )
+    is_decoder, compared = isinstance(named.shape, ModelSpec), compare_devices or len(asked.devices) > 1
     result = Plan(
         named.name,
         named.shape,
@@ -198,21 +181,64 @@ def plan(
         named.shape.parameter_terms,
         {precision: named.shape.parameters * bits / 8 for precision, bits in generation.BITS.items()},
         trained,
-        budgeted.expectations(named.shape, wanted, laws) if isinstance(named.shape, ModelSpec) else (),
-        spent,
-        None if until is None or spent is not None else budgeted.deadline(trained, until, many),
-        _printed(named.name, trained),
-        _generation(named, context, batch, device, many or 1, note) if run else None,
-        divided,
-        compare(named.shape, wanted, length, chosen, count=many or 1, usd_per_hour=hourly)
-        if compare_devices or len(chosen) > 1
-        else None,
+        expectations=budgeted.expectations(named.shape, amount, asked.laws) if is_decoder else (),
+        budget=spent,
+        deadline=None if asked.days is None or spent else budgeted.deadline(trained, asked.days, asked.count),
+        printed=_printed(named.name, trained),
+        generation=_generation(asked, named, batch, note) if run else None,
+        layout=divided,
+        comparison=_compare(asked, named, amount, length) if compared else None,
     )
     if explain:
         result = replace(result, formulas=_formulas(result))
     if plot is not None:
-        _plot(Path(plot), result, laws)
+        _plot(Path(plot), result, asked.laws)
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What was asked for, read and within bounds."""
+
+    laws: tuple[str, ...]
+    tokens: float | None
+    context: int | None
+    count: int | None
+    usd_per_hour: float | None
+    tflops: float | None
+    usd: float | None
+    days: float | None
+    devices: tuple[Accelerator, ...]
+    compares: bool
+
+    def __post_init__(self) -> None:
+        for law in self.laws:
+            find_fit(law)
+        if self.usd is not None and self.tokens is not None:
+            raise RequestError("tokens and a budget cannot both be given: one follows from the other", "keep one")
+
+    @property
+    def device(self) -> Accelerator | None:
+        """The one device that was named; None where none was, or several are compared."""
+        return self.devices[0] if len(self.devices) == 1 and not self.compares else None
+
+    def needed(self, what: str) -> Accelerator:
+        """The one device; `RequestError` where `what` has none to stand on."""
+        if self.device is None:
+            raise RequestError(f"{what} is for one device: name it", "for example --on h100")
+        return self.device
+
+    def rate(self) -> training.Rate | None:
+        """The rate that was given."""
+        return None if self.tflops is None else training.given_rate(self.tflops, self.needed("a rate"))
+
+    def budget(self) -> budgeted.Budget | None:
+        """What there is to spend: money, or days where they are no deadline for given tokens."""
+        if self.usd is None and (self.days is None or self.tokens is not None):
+            return None
+        price, _ = training.chosen_price(self.needed("a budget"), self.usd_per_hour)
+        hourly = None if price is None else price.usd_per_hour
+        return budgeted.budget_of(self.usd, self.days, self.count or 1, hourly)
 
 
 def fits(model: str | Path | None = None, *, note: Callable[[str], None] = lambda text: None) -> FitsReport:
@@ -224,81 +250,8 @@ def fits(model: str | Path | None = None, *, note: Callable[[str], None] = lambd
     from chatsmith.plan.fits import fits_here
 
     named = None if model is None else resolve(model)
-    specs = PRESETS if named is None else {named.name: _decoder(named, "this machine is planned")}
+    specs = PRESETS if named is None else {named.name: decoder(named, "this machine is planned")}
     return fits_here(machine.describe(), machine_rates.rates(note), specs)
-
-
-def resolve(model: str | Path | Shape | Recipe) -> Named:
-    """The shape that a model's name, file or object stands for; `RequestError` with the nearest names."""
-    if not isinstance(model, (str, Path)):
-        if hasattr(model, "schedule"):
-            recipe = cast("Recipe", model)
-            return _from_recipe(recipe, recipe.name or "the recipe")
-        return Named("the model", model)
-    path, name = Path(model), str(model)
-    if name.lower() in shape_names():
-        return Named(name.lower(), shape(name))
-    if path.suffix == ".toml":
-        from chatsmith.train.recipe import load_recipe
-
-        return _from_recipe(load_recipe(path), path.stem)
-    if path.suffix == ".json" or path.is_dir():
-        from chatsmith.store.hf_families import read_shape
-
-        return Named(path.resolve().parent.name if path.suffix == ".json" else path.resolve().name, read_shape(path))
-    hint = did_you_mean(name.lower(), shape_names())
-    raise RequestError(f"no model called {name!r}, and no recipe or config.json of that name", hint)
-
-
-def describe(found: Shape) -> str:
-    """A shape in words."""
-    if isinstance(found, ModelSpec):
-        heads = f"{found.heads} heads"
-        heads += f" ({found.kv_heads} for keys and values)" if found.kv_heads != found.heads else ""
-        kind = f"decoder, {found.layers} layers, {found.width:,} wide, {heads}"
-    elif isinstance(found, EncoderSpec):
-        kind = f"encoder, {found.layers} layers, {found.width:,} wide, {found.heads} heads"
-    elif isinstance(found, EncoderDecoderSpec):
-        stacks = f"{found.encoder_layers} + {found.decoder_layers} layers"
-        kind = f"encoder and decoder, {stacks}, {found.width:,} wide, {found.heads} heads"
-    elif isinstance(found, RecurrentSpec):
-        kind = f"recurrent decoder, {found.layers} layers, {found.width:,} wide, memory of {found.memory:,} tokens"
-    else:
-        return ""
-    return f"{kind}, context {found.context:,}, vocabulary {found.vocab_size:,}"
-
-
-def _from_recipe(recipe: Recipe, name: str) -> Named:
-    if recipe.starts_from is not None:
-        from chatsmith.store.hf_families import read_shape
-
-        spec: Shape = read_shape(Path(recipe.starts_from))
-    else:
-        spec = recipe.spec(_vocabulary(recipe))
-    context = recipe.context(spec) if isinstance(spec, ModelSpec) else None
-    tokens = recipe.schedule.tokens
-    if tokens is None and recipe.schedule.steps is not None and context is not None:
-        tokens = recipe.schedule.steps * recipe.batch.rows * context
-    return Named(name, spec, tokens, context, recipe.batch.rows)
-
-
-def _vocabulary(recipe: Recipe) -> int:
-    """The ids that a recipe's vocabulary will have: as it says, as its tokenizer has, or as its preset has."""
-    if recipe.data.vocab_size is not None:
-        return recipe.data.vocab_size
-    if recipe.data.tokenizer is not None and Path(recipe.data.tokenizer).exists():
-        from chatsmith.text.tokenizer import Tokenizer
-
-        return Tokenizer.load(Path(recipe.data.tokenizer)).vocab_size
-    asked = recipe.model.get("vocab_size")
-    if isinstance(asked, int):
-        return asked
-    name = recipe.model.get("preset")
-    if isinstance(name, str) and name.lower() in shape_names() and isinstance(spec := shape(name), ModelSpec):
-        return spec.vocab_size
-    raise RequestError(
-        "the recipe's vocabulary is not there yet, so its size is unknown", "add vocab_size = … under [model]"
-    )
 
 
 def _number(value: float | str | None, what: str, low: float, high: float, example: str) -> float | None:
@@ -316,60 +269,49 @@ def _accelerators(
     return found
 
 
-def _needed(device: Accelerator | None, why: str) -> Accelerator:
-    if device is None:
-        raise RequestError(f"{why}: name one", "for example --on h100")
-    return device
-
-
-def _decoder(named: Named, what: str) -> ModelSpec:
-    if not isinstance(named.shape, ModelSpec):
-        raise RequestError(f"{what} for decoders; {named.name} is none", "leave the option out")
-    return named.shape
-
-
-def _context(asked: int | str | None, named: Named) -> int:
-    if asked is not None:
-        return read_count(asked, "context", _MAX_CONTEXT, "--context 2048")
-    longest: Any = getattr(named.shape, "context", 2048)
-    return int(named.context or longest)
-
-
-def _tokens(asked: float | None, named: Named, fit: str) -> tuple[float, str]:
-    if asked is not None:
-        return asked, "as given"
+def _tokens(
+    asked: _Asked, spent: budgeted.Budget | None, named: Named, context: int, rate: training.Rate | None
+) -> tuple[float, str]:
+    """Tokens to train on, and why so many."""
+    if spent is not None:
+        rate = rate or training.expected_rate(named.shape, asked.needed("a budget"), context)
+        bought = spent.flops_6nd(named.shape, rate, context) / 6 / named.shape.parameters
+        if bought < 1:
+            raise RequestError("this budget buys less than one token", "give more, or name a smaller model")
+        return bought, f"what {spent.bound_by} buys"
+    if asked.tokens is not None:
+        return asked.tokens, "as given"
     if named.tokens is not None:
         return float(named.tokens), "as in the recipe"
     if named.name.startswith("gpt3-"):
         return published.GPT3_TOKENS, "as published"
+    fit = asked.laws[0]
     size = named.shape.parameters if find_fit(fit).counts_embeddings else body_parameters(named.shape)
     return optimal_tokens(size, fit), f"compute-optimal by {fit}"
 
 
-def _search(
-    spec: ModelSpec,
-    device: Accelerator,
-    count: int | None,
-    context: int,
-    batch_tokens: float | str | None,
-    rows: int | None,
-    node_size: int | str | None,
-    network_gb_s: float | str | None,
-) -> LayoutPlan:
-    from chatsmith.plan.layout import search
+def _rows(batch_tokens: float | str | None, context: int, named: Named) -> int | None:
+    """Rows of a step: as asked, else as in the recipe, else left to the search."""
+    asked = _number(batch_tokens, "batch-tokens", 1, _MAX_TOKENS, "--batch-tokens 2M")
+    return named.rows if asked is None else max(1, round(asked / context))
+
+
+def _links(device: Accelerator, node_size: int | str | None, network_gb_s: float | str | None) -> Links:
     from chatsmith.plan.parallel import links_of
 
-    if count is None:
-        raise RequestError("a layout needs a number of devices", "for example --count 64")
-    asked = _number(batch_tokens, "batch-tokens", 1, _MAX_TOKENS, "--batch-tokens 2M")
     links = links_of(device)
     if node_size is not None:
         links = replace(links, node=read_count(node_size, "node-size", _MAX_DEVICES, "--node-size 8"))
     network = _number(network_gb_s, "network", 1e-3, 1e6, "--network 50")
-    if network is not None:
-        links = replace(links, between=network * 1e9)
-    step = rows if asked is None else max(1, round(asked / context))
-    return search(spec, device, count, rows=step, context=context, links=links)
+    return links if network is None else replace(links, between=network * 1e9)
+
+
+def _search(asked: _Asked, spec: ModelSpec, context: int, rows: int | None, links: Links) -> LayoutPlan:
+    from chatsmith.plan.layout import search
+
+    if asked.count is None:
+        raise RequestError("a layout needs a number of devices", "for example --count 64")
+    return search(spec, asked.needed("a layout"), asked.count, rows=rows, context=context, links=links)
 
 
 def _layout_rate(divided: LayoutPlan, device: Accelerator) -> training.Rate:
@@ -377,19 +319,19 @@ def _layout_rate(divided: LayoutPlan, device: Accelerator) -> training.Rate:
     return training.Rate(tflops, tflops / device.training_tflops, "predicted for the layout below", True)
 
 
-def _generation(
-    named: Named,
-    context: int | str | None,
-    batch: int | str,
-    device: Accelerator | None,
-    count: int,
-    note: Callable[[str], None],
-) -> generation.Generation:
-    spec = _decoder(named, "generating is planned")
-    sequences = read_count(batch, "batch", 10**6, "--batch 8")
-    length = read_count(context, "context", _MAX_CONTEXT, "--context 2048") if context else min(spec.context, 2048)
-    held = generation.device_of(device, count) if device is not None else _this_machine(note)
-    return generation.plan_generation(spec, length, sequences, held)
+def _generation(asked: _Asked, named: Named, batch: int | str, note: Callable[[str], None]) -> generation.Generation:
+    spec = decoder(named, "generating is planned")
+    if asked.devices:
+        held = generation.device_of(asked.needed("generating"), asked.count or 1)
+    else:
+        held = _this_machine(note)
+    context = asked.context or min(spec.context, _GENERATED_CONTEXT)
+    return generation.plan_generation(spec, context, read_count(batch, "batch", 10**6, "--batch 8"), held)
+
+
+def _compare(asked: _Asked, named: Named, tokens: float, context: int) -> Comparison:
+    count, hourly = asked.count or 1, asked.usd_per_hour
+    return compare(named.shape, tokens, context, asked.devices, count=count, usd_per_hour=hourly)
 
 
 def _this_machine(note: Callable[[str], None]) -> generation.Device:

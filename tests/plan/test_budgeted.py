@@ -51,8 +51,8 @@ def test_a_size_that_no_shape_has_is_refused() -> None:
 @pytest.mark.parametrize("usd", [10, 1000, 100_000, 10_000_000])
 def test_a_budget_is_spent_in_full_on_the_best_size(usd: float) -> None:
     device = find_accelerator("h100")
-    spec, best, rate = best_use(budget_of(usd, None, 1, 2.0), device, None, "besiroglu")
-    run = plan_training(spec, best.tokens, "", 2048, accelerator=device, rate=rate, usd_per_hour=2.0)
+    spec, best = best_use(budget_of(usd, None, 1, 2.0), device, None, "besiroglu")
+    run = plan_training(spec, best.tokens, "", 2048, accelerator=device, usd_per_hour=2.0)
     assert run.with_attention is not None
     assert run.with_attention.usd == pytest.approx(usd, rel=0.25)  # the shape is near the size, not on it
     assert 15 < best.tokens_per_parameter < 30

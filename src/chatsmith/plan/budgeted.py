@@ -96,8 +96,8 @@ def example_shape(parameters: float) -> ModelSpec:
     return best[1]
 
 
-def best_use(budget: Budget, accelerator: Accelerator, rate: Rate | None, fit: str) -> tuple[ModelSpec, Optimum, Rate]:
-    """The compute-optimal size for a budget, a shape of that size, and the rate that the shape would reach.
+def best_use(budget: Budget, accelerator: Accelerator, rate: Rate | None, fit: str) -> tuple[ModelSpec, Optimum]:
+    """A shape of the compute-optimal size for a budget, and that size.
 
     The rate depends on the shape and the shape on the compute, so they are settled together in a few rounds.
     """
@@ -106,7 +106,7 @@ def best_use(budget: Budget, accelerator: Accelerator, rate: Rate | None, fit: s
         reached = rate or expected_rate(spec, accelerator, EXAMPLE_CONTEXT)
         best = optimum(budget.flops_6nd(spec, reached, EXAMPLE_CONTEXT), fit)
         spec = example_shape(best.parameters)
-    return spec, best, rate or expected_rate(spec, accelerator, EXAMPLE_CONTEXT)
+    return spec, best
 
 
 def expectations(shape: Shape, tokens: float, fits: Sequence[str]) -> tuple[Expectation, ...]:
