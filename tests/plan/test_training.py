@@ -71,6 +71,8 @@ def test_cost_is_linear_in_tokens_and_does_not_depend_on_the_count(tokens: float
 def test_a_rate_above_the_peak_is_refused() -> None:
     with pytest.raises(RequestError, match="328 TFLOP/s is more than the A100-SXM4-80GB can do: its peak is 312"):
         given_rate(328, find_accelerator("a100"))
+    with pytest.raises(RequestError, match="its peak is 5"):
+        given_rate(6, Accelerator("x", 1.0, 1.0, int8_tops=5.0))
     assert given_rate(1000, find_accelerator("h100")).share_of_peak > 1  # above bf16, within fp8
 
 

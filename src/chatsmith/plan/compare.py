@@ -71,16 +71,18 @@ class Comparison:
         )
         note = (
             "#: rank by money and by time. TFLOP/s: predicted for one device without links, and the share of its peak. "
-            "hold it: how many it takes for weights, gradients and AdamW's state, before any activations. ?: unchecked."
+            "hold it: how many it takes for weights, gradients and AdamW's state, before any activations. ?: unchecked "
+            "or assumed."
         )
         return Table(f"{short(self.tokens)} tokens on each device, cheapest first", columns, rows, note=note)
 
 
 def _price_cells(price: Price | None) -> tuple[str, str]:
-    """Dollars an hour, and who lists it in which year; a price from no checked source is marked."""
+    """Dollars an hour, and who lists it in which year; a price that is unchecked or was only assumed is marked."""
     if price is None:
         return "–", "no price known"
-    return f"{price.usd_per_hour:.2f}", f"{price.provider} {price.as_of[:4]}{' ?' * (price.checked == 'no')}"
+    doubtful = price.checked == "no" or price.kind == "cited"
+    return f"{price.usd_per_hour:.2f}", f"{price.provider} {price.as_of[:4]}{' ?' * doubtful}"
 
 
 def compare(

@@ -122,6 +122,7 @@ def _spending_cells(spent: Spending | None, count: int) -> dict[str, str]:
 def given_rate(tflops: float, accelerator: Accelerator) -> Rate:
     """A rate that a person gave; `RequestError` where it lies above every peak of the device."""
     peaks = [peak for p in PRECISIONS if p != "int8" and (peak := accelerator.peak_tflops(p)) is not None]
+    peaks = peaks or [accelerator.training_tflops]
     if tflops > max(peaks):
         raise RequestError(
             f"{tflops:g} TFLOP/s is more than the {accelerator.name} can do: its peak is {max(peaks):g} (dense)",
