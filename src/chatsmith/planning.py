@@ -5,6 +5,7 @@ It puts together what `plan/` reckons; `named` reads what a model may be named b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -291,9 +292,17 @@ def _tokens(
 
 
 def _rows(batch_tokens: float | str | None, context: int, named: Named) -> int | None:
-    """Rows of a step: as asked, else as in the recipe, else left to the search."""
+    """Rows of a step: about as asked, else as in the recipe, else left to the search.
+
+    A batch in tokens is a round figure; its rows are rounded (by 3% at most) to a number that divides well, as 1,536
+    rows of 2,048 for GPT-3's 3.2M.
+    """
     asked = _number(batch_tokens, "batch-tokens", 1, _MAX_TOKENS, "--batch-tokens 2M")
-    return named.rows if asked is None else max(1, round(asked / context))
+    if asked is None:
+        return named.rows
+    rows = max(1, round(asked / context))
+    unit = 2 ** max(0, math.floor(math.log2(rows)) - 4)
+    return max(1, round(rows / unit)) * unit
 
 
 def _links(device: Accelerator, node_size: int | str | None, network_gb_s: float | str | None) -> Links:
