@@ -23,7 +23,8 @@ _CHUNK_BYTES = 2**26  # float32 logits alive at once in train.losses
 
 @dataclass(frozen=True, slots=True)
 class TrainingMemory:
-    """Bytes while a step is fullest, by term. `passing` is what lives only for that moment."""
+    """Bytes while a step is fullest, by term. `passing` is what lives only for that moment, `scratch` what the native
+    kernels keep to work in."""
 
     weights: int
     masters: int
@@ -32,6 +33,7 @@ class TrainingMemory:
     activations: int
     output_head: int
     passing: int
+    scratch: int
 
     @property
     def total(self) -> int:
@@ -44,6 +46,7 @@ class TrainingMemory:
             + self.activations
             + self.output_head
             + self.passing
+            + self.scratch
         )
 
 
@@ -67,11 +70,13 @@ def training_memory(
     weight_bytes: Literal[2, 4] = 2,
     optimizer: Literal["adamw", "muon"] = "muon",
     accumulate: bool = False,
+    threads: int = 1,
 ) -> TrainingMemory:
     """What training `spec` takes with `rows` sequences of `context` tokens at a time.
 
     `weight_bytes` is 2 where the model computes in bfloat16 and float32 masters stand beside it. `accumulate` says that
-    a step sums the gradients of several micro-batches, in float32 beside bfloat16 weights.
+    a step sums the gradients of several micro-batches, in float32 beside bfloat16 weights. Each of `threads` that
+    fused layers run on has scratch of its own.
     """
     length = spec.context if context is None else context
     tokens, w = rows * length, weight_bytes
@@ -83,12 +88,13 @@ def training_memory(
         "weights": w * parameters,
         "masters": 4 * parameters if w == 2 else 0,
         "optimizer": 8 * parameters - 4 * matrices,
+        "scratch": threads * _scratch(spec, sizes, length, w, optimizer) if path == "fused" else 0,
     }
     table = w * spec.vocab_size * spec.width
     # The matrix kernels, which fused layers run on, sum a bfloat16 weight's gradient in float32.
     wide_sum = 2 * table if w == 2 and path == "fused" else 0
     layer = _kept(spec, sizes, tokens, length, w, path, kernels)
-    kept = spec.layers * layer + tokens * (w * sizes.E + 4)
+    kept = spec.layers * layer + tokens * (w * sizes.E * (2 if spec.dropout else 1) + 4)
     back = _way_back(spec, sizes, tokens, length, w, path, kernels)
     at_once = min(tokens, max(64, _CHUNK_BYTES // (4 * spec.vocab_size)))
     # Plain torch widens the first rows' logits before there is a gradient of the head.
@@ -105,7 +111,7 @@ def training_memory(
                        passing=back),
         # the optimizer, or the embedding's own gradient beside the head's
         TrainingMemory(**states, gradients=sums + w * parameters, activations=0, output_head=0,
-                       passing=max(table, _optimizer_passing(spec, optimizer, path))),
+                       passing=max(table, _optimizer_passing(spec, sizes, optimizer, path))),
     )  # fmt: skip
     return max(moments, key=lambda moment: moment.total)
 
@@ -135,7 +141,7 @@ def _kept(spec: ModelSpec, z: _Sizes, tokens: int, length: int, w: int, path: Pa
             # The scaled row beside the row; in bfloat16 it takes the row's place beside its float32 copy.
             bytes_each += 4 * (2 * z.E + raw)
     if spec.dropout:
-        bytes_each += 2 * z.E
+        bytes_each += 2 * w * z.E  # PyTorch's masks on a CPU are numbers to multiply by
     return tokens * bytes_each + _kept_scores(spec, tokens, length, w)
 
 
@@ -163,20 +169,34 @@ def _way_back(spec: ModelSpec, z: _Sizes, tokens: int, length: int, w: int, path
         return tokens * w * max(feed, attend)
     # Plain layers let go of each operation's inputs as they go: of the product first, then of the rest.
     feed = z.E + (3 if spec.gated else 2) * z.F
-    block = 3 * spec.heads * min(_BLOCK, length)
+    # Blocks of weights, of their slopes, and of the last block's; two more where the weights are computed again.
+    block = (3 if _kept_scores(spec, tokens, length, w) else 5) * spec.heads * min(_BLOCK, length)
     gone = (3 if spec.gated else 2) * z.F + 2 * z.E
     attend = z.E + 5 * z.inner + block - gone
     return tokens * w * max(feed, attend)
 
 
-def _optimizer_passing(spec: ModelSpec, optimizer: str, path: Path) -> int:
+def _shapes(spec: ModelSpec, z: _Sizes) -> list[tuple[int, int]]:
+    """The matrices of a layer."""
+    shapes = [(z.inner, z.E), (z.keys, z.E), (z.keys, z.E), (z.E, z.inner), (z.F, z.E), (z.E, z.F)]
+    return [*shapes, (z.F, z.E)] if spec.gated else shapes
+
+
+def _optimizer_passing(spec: ModelSpec, z: _Sizes, optimizer: str, path: Path) -> int:
     """What Muon makes of the gradients of all matrices of one shape, where PyTorch computes it."""
     if optimizer == "adamw" or path == "fused":
         return 0
-    z = _Sizes(spec.width, spec.ffn_width, spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim)
-    shapes = [(z.inner, z.E), (z.keys, z.E), (z.keys, z.E), (z.E, z.inner), (z.F, z.E), (z.E, z.F)]
-    shapes += [(z.F, z.E)] if spec.gated else []
+    shapes = _shapes(spec, z)
     # Gradient and momentum ahead in float32; in bfloat16 the latter, the iterate and the next one, and two square ones.
     return max(
         spec.layers * shapes.count(shape) * (14 * shape[0] * shape[1] + 4 * min(shape) ** 2) for shape in set(shapes)
     )
+
+
+def _scratch(spec: ModelSpec, z: _Sizes, length: int, w: int, optimizer: str) -> int:
+    """Bytes that one thread of the native kernels works in: packed panels of a matmul, and keys, values and slopes of a
+    head for attention, or the iterates of a matrix for Muon, whichever is most (`kernels/*.c`)."""
+    panels = 626_688
+    attention = length * (spec.head_dim * (3 * w + 8) + 192 * w + 180)
+    muon = max(panels + 8 * rows * columns + 8 * min(rows, columns) ** 2 for rows, columns in _shapes(spec, z))
+    return max(panels, attention, muon if optimizer == "muon" else 0)
