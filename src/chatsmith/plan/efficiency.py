@@ -295,7 +295,10 @@ def device_tflops(spec: ModelSpec, device: Accelerator, context: int | None = No
 
 
 def recomputed_flops_per_token(spec: ModelSpec, context: int, recompute: Recompute) -> float:
-    """Forward FLOPs that are computed again for each token: of all layers, or of the attention over scores alone."""
+    """Forward FLOPs that are computed again for each token: of all layers, or of the attention over scores alone.
+
+    The HFU of Korthikanti et al. 2022 counts three times this for selective recomputation.
+    """
     again = {"none": (), "selective": ("attention scores", "attention values")}
     return sum(
         matmul.flops_per_token

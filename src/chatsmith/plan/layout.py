@@ -16,7 +16,7 @@ from chatsmith.plan.accelerators import Accelerator
 from chatsmith.plan.efficiency import step_time
 from chatsmith.plan.layout_plan import LayoutPlan, make_plan
 from chatsmith.plan.memory import memory_bill
-from chatsmith.plan.parallel import MAX_DEVICES, Grid, Links, Workload, default_rows, links_of
+from chatsmith.plan.parallel import MAX_DEVICES, Grid, Links, Workload, default_rows, evenly_chunked, links_of
 from chatsmith.specs import ModelSpec
 
 _MAX_TENSOR = 64
@@ -66,9 +66,8 @@ def candidates(work: Workload, count: int, links: Links, given: Mapping[str, int
     d = np.repeat(data, rest.shape[1])
     b, z, r, v = (np.tile(column, groups.shape[1]) for column in rest)
     sound = work.rows % (d * b) == 0
-    # Chunks of equal size, all but a few of them full; and micro-batches in whole rounds of the pipeline.
-    chunks = v * -(-spec.layers // (p * v))
-    sound &= (v == 1) | ((p > 1) & (chunks * p < spec.layers + p) & ((work.rows // (d * b)) % p == 0))
+    # Interleaved chunks want micro-batches in whole rounds of the pipeline.
+    sound &= (v == 1) | ((p > 1) & evenly_chunked(spec.layers, p, v) & ((work.rows // (d * b)) % p == 0))
     sound &= (z == 0) | (d * c > 1)
     if "zero" not in given:
         sound &= (z <= 1) | (p == 1)  # sharded gradients or weights would be exchanged for every micro-batch

@@ -95,7 +95,9 @@ class LayoutPlan(Report):
             held = ["embedding"] if stage == 1 else []
             held += ["output head"] if stage == layout.pipeline else []
             cells = [cell if n else "…" for n in replicas]
-            rows.append((str(stage), self._layers_of(stage), *cells, ", ".join(held)))
+            spans = [f"{a}–{b}" if b > a else str(a) for a, b in self.layers_of(stage)]
+            shown = ", ".join(spans if len(spans) <= 3 else [*spans[:2], "…", spans[-1]])
+            rows.append((str(stage), shown, *cells, ", ".join(held)))
         parts = {"data": layout.data, "tensor": layout.tensor, "context": layout.context, "pipeline": layout.pipeline}
         division = " × ".join(f"{name} {size}" for name, size in parts.items() if size > 1) or "nothing divided"
         note = [f"{layout.micro_batch} × {self.context_tokens} tokens at a time, {self.micro_batches} times a step"]
@@ -107,20 +109,18 @@ class LayoutPlan(Report):
         title = f"{self.devices} × {self.device}, {self.devices_per_node} to a node: {division}"
         return Table(title, tuple(columns), tuple(rows), note="; ".join(note))
 
-    def _layers_of(self, stage: int) -> str:
+    def layers_of(self, stage: int) -> list[tuple[int, int]]:
+        """The layers that a pipeline stage holds (both count from 1), as first and last of each chunk."""
         layout, layers = self.layout, self.spec.layers
-        if layout.interleave > 1:
-            chunk = -(-layers // (layout.pipeline * layout.interleave))
-            starts = [(stage - 1 + turn * layout.pipeline) * chunk for turn in range(layout.interleave)]
-            spans = [(start + 1, min(start + chunk, layers)) for start in starts if start < layers]
-        else:
-            each = -(-layers // layout.pipeline)
-            # A stage too many layers are shared over leaves the last stages, which hold the head, one layer less.
-            full = layers - layout.pipeline * (each - 1)
-            before = (stage - 1) * each - max(0, stage - 1 - full)
-            spans = [(before + 1, before + each - (stage > full))]
-        shown = [f"{a}–{b}" if b > a else str(a) for a, b in spans]
-        return ", ".join(shown if len(shown) <= 3 else [*shown[:2], "…", shown[-1]])
+        chunks = layout.pipeline * layout.interleave
+        each = -(-layers // chunks)
+        # What is missing from equal chunks is taken from the last ones, one layer each, for the head takes time too.
+        full = layers - chunks * (each - 1)
+        spans = []
+        for chunk in range(stage - 1, chunks, layout.pipeline):
+            before = chunk * each - max(0, chunk - full)
+            spans.append((before + 1, before + each - (chunk >= full)))
+        return [(first, last) for first, last in spans if last >= first]
 
     def _speed(self) -> Table:
         rows = [

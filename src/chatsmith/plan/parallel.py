@@ -168,8 +168,8 @@ class Layout:
             (spec.kv_heads % t == 0 or t % spec.kv_heads == 0, f"{spec.kv_heads} key/value heads do not divide by {t}"),
             (spec.ffn_width % t == 0, f"ffn_width {spec.ffn_width} does not divide by tensor {t}"),
             (
-                self.pipeline * self.interleave <= spec.layers,
-                f"{spec.layers} layers cannot fill {self.pipeline} stages of {self.interleave} chunks",
+                evenly_chunked(spec.layers, self.pipeline, self.interleave),
+                f"{spec.layers} layers do not fill {self.pipeline} stages of {self.interleave} chunks evenly",
             ),
             (self.pipeline > 1 or self.interleave == 1, "one pipeline stage has nothing to interleave"),
             (work.context % self.context == 0, f"context {work.context} does not divide by {self.context}"),
@@ -208,6 +208,14 @@ class Grid(NamedTuple):
     def only(self, chosen: npt.NDArray[np.bool_]) -> Grid:
         """The rows that a mask chooses."""
         return Grid(*(column[chosen] for column in self))
+
+
+def evenly_chunked(layers: int, pipeline: npt.ArrayLike, interleave: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Whether every stage of a pipeline has layers, and none a layer more than plain stages would give it."""
+    p, v = np.asarray(pipeline), np.asarray(interleave)
+    held = v * -(-layers // (p * v))
+    even: npt.NDArray[np.bool_] = (p <= layers) & (held == -(-layers // p))
+    return even
 
 
 def group_bandwidth(links: Links, size: Column, stride: Column) -> Column:
