@@ -12,8 +12,8 @@ from chatsmith.plan.parallel import Grid, Layout, Links, Workload
 from chatsmith.specs import ModelSpec
 from chatsmith.tables import Bar, Cell, Column, Report, Table
 
-_SHOWN = 6
-"""Replicas, and stages, that the picture draws in full; of more, the first ones and the last."""
+_REPLICAS, _STAGES = 4, 8
+"""How many the picture draws in full; of more, the first ones and the last, so that it fits 80 columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class LayoutPlan(Report):
         layout = self.layout
         squares = layout.tensor * layout.context
         cell = "■" * squares if squares <= 8 else f"■×{squares}"
-        replicas, stages = _some(layout.data), _some(layout.pipeline)
+        replicas, stages = _some(layout.data, _REPLICAS), _some(layout.pipeline, _STAGES)
         columns = [Column("stage", "left"), Column("layers", "left")]
         columns += [Column(f"replica {n}" if n else "", "left", code=True) for n in replicas]
         columns.append(Column("held besides", "left"))
@@ -181,9 +181,9 @@ class LayoutPlan(Report):
         return Table("communication of a device in a step", columns, rows)
 
 
-def _some(count: int) -> list[int]:
+def _some(count: int, most: int) -> list[int]:
     """The numbers to draw, from 1; 0 stands for those left out."""
-    return list(range(1, count + 1)) if count <= _SHOWN else [*range(1, _SHOWN - 1), 0, count]
+    return list(range(1, count + 1)) if count <= most else [*range(1, most - 1), 0, count]
 
 
 def make_plan(work: Workload, device: Accelerator, links: Links, layout: Layout) -> LayoutPlan:
