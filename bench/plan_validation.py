@@ -152,6 +152,9 @@ def read(row: dict[str, str]) -> Run:
         fp8="fp8" in row["precision"],
     )
     rate, published, convention = _published(row, work, count)
+    reached, peak = rate * spec.training_flops_per_token(context) / 1e12, device.training_tflops
+    if reached > (device.fp8_tflops or peak if work.fp8 else peak):
+        raise NotUsableError(f"impossible: {reached:.0f} TFLOP/s on a device of {peak:.0f}")
     links = links_of(device)
     laid_out = any(row[column] for column in ("dp", "pp", "sharding"))
     return Run(row["id"], paper(row["source"]), laid_out, work, device, links,
@@ -209,6 +212,9 @@ def _published(row: dict[str, str], work: Workload, count: int) -> tuple[float, 
     peak = _need(row, "peak_tflops_16bit", "the peak") * 1e12
     if share := _number(row, "mfu_model"):
         return share * peak / model, share, "MFU"
+    if (share := _number(row, "hfu")) and row["activation_recompute"] in RECOMPUTE:
+        again = recomputed_flops_per_token(work.spec, work.context, row["activation_recompute"])  # type: ignore[arg-type]
+        return share * peak / (model + again), share, "HFU"
     hours, tokens = _number(row, "accelerator_hours"), _number(row, "tokens")
     if hours and tokens:
         return tokens / (hours * 3600), hours, "device-hours"
@@ -221,8 +227,8 @@ def _grid(row: dict[str, str], work: Workload, device: Accelerator, links: Links
     for key, column in (("tensor", "tp"), ("pipeline", "pp"), ("data", "dp")):
         if value := _number(row, column):
             given[key] = int(value)
-    if "CP=" in row["sharding"]:
-        given["context"] = int(row["sharding"].split("CP=")[1])
+    stated = re.search(r"CP=(\d+)", row["sharding"])
+    given["context"] = int(stated[1]) if stated else 1
     sharding = row["sharding"].upper()
     if any(sign in sharding for sign in ("FULL_SHARD", "ZERO-3", "FSDP")) and "pipeline" not in given:
         given |= {"zero": 3, "pipeline": 1}

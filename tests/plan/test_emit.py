@@ -171,8 +171,8 @@ def test_the_torchrun_file_trains(tmp_path: Path) -> None:
     """On one device, which needs no division, the file as it stands runs `chatsmith train` to the end."""
     (tmp_path / "text.txt").write_text("One two three four five six seven eight nine ten. " * 400)
     (tmp_path / "recipe.toml").write_text(
-        '[data]\nheld_out = 0.0\nvocab_size = 300\n[[data.sources]]\npath = "text.txt"\n[model]\nwidth = 64\nlayers = 2\nheads = 2\n'
-        "context = 64\n[schedule]\nsteps = 2\n[evaluation]\ntimes = 0\n"
+        '[data]\nheld_out = 0.0\nvocab_size = 300\n[[data.sources]]\npath = "text.txt"\n'
+        "[model]\nwidth = 64\nlayers = 2\nheads = 2\ncontext = 64\n[schedule]\nsteps = 2\n[evaluation]\ntimes = 0\n"
     )
     small = plan(Layout(micro_batch=2), rows=4, spec=ModelSpec(512, 64, 64, 2, 2))
     found = run(launch_file("torchrun", small), tmp_path)

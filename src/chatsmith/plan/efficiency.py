@@ -48,7 +48,7 @@ class Physics:
 
 # Fitted by `bench/plan_validation.py --fit` to the fitted half of the papers.
 PHYSICS = Physics(
-    matmul=0.795, power=1.04, traffic=2.26, flash=0.648, link=0.801, overlap=0.528, hop=7.1e-6, launch=6.1e-5
+    matmul=0.796, power=1.03, traffic=2.27, flash=0.646, link=0.802, overlap=0.528, hop=7.1e-6, launch=6.1e-5
 )
 
 
