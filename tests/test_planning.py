@@ -129,9 +129,10 @@ def test_a_layout_brings_its_own_rate() -> None:
     assert found.training.rate is not None
     assert found.training.rate.tflops == found.layout.model_tflops_per_device
     assert "layout" in found.training.rate.origin
-    batch = plan("gpt3-13b", on="h100", count=64, layout=True, batch_tokens="3.2M")
-    assert batch.layout is not None
-    assert batch.layout.rows_per_step == 1536
+    for asked, rows in (("3.2M", 1536), ("2M", 1024), ("0.5M", 256)):
+        batch = plan("gpt3-13b", on="h100", count=64, layout=True, batch_tokens=asked)
+        assert batch.layout is not None
+        assert batch.layout.rows_per_step == rows
     slow = plan("gpt3-13b", on="h100", count=64, layout=True, network_gb_s=0.1, node_size=2)
     assert slow.layout is not None
     assert slow.layout.devices_per_node == 2

@@ -294,14 +294,14 @@ def _tokens(
 def _rows(batch_tokens: float | str | None, context: int, named: Named) -> int | None:
     """Rows of a step: about as asked, else as in the recipe, else left to the search.
 
-    A batch in tokens is a round figure; its rows are rounded (by 3% at most) to a number that divides well, as 1,536
-    rows of 2,048 for GPT-3's 3.2M.
+    A batch in tokens is a round figure; its rows are rounded, by an eighth at most, to a number that divides well: of
+    2,048 tokens 256 for 0.5M, 1,024 for 2M, and 1,536 for GPT-3's 3.2M.
     """
     asked = _number(batch_tokens, "batch-tokens", 1, _MAX_TOKENS, "--batch-tokens 2M")
     if asked is None:
         return named.rows
     rows = max(1, round(asked / context))
-    unit = 2 ** max(0, math.floor(math.log2(rows)) - 4)
+    unit = 2 ** max(0, math.floor(math.log2(rows)) - 2)
     return max(1, round(rows / unit)) * unit
 
 

@@ -21,7 +21,9 @@ from chatsmith.specs import ModelSpec
 
 _MAX_TENSOR = 64
 _MAX_MICRO_BATCH = 256
-_MIN_CONTEXT_PIECE = 1024  # fewer tokens per device than this are not worth a ring
+# What published runs kept to; beyond it the model of speed has nothing to be held to, and is too kind.
+_MIN_CONTEXT_PIECE = 4096  # tokens a device keeps of a sequence that is divided
+_CHUNKS = [1, 2, 3, 4]
 
 
 def divisors(number: int, most: int) -> list[int]:
@@ -49,7 +51,7 @@ def candidates(work: Workload, count: int, links: Links, given: Mapping[str, int
         "micro_batch": divisors(work.rows, _MAX_MICRO_BATCH),
         "zero": [0, 1, 2, 3],
         "recompute": [0, 2] if work.attention == "flash" else [0, 1, 2],
-        "interleave": [1, 2, 3, 4, 6, 8, 12, 16],
+        "interleave": _CHUNKS,
     }
     axes |= {name: [value] for name, value in given.items() if name in axes}
     # The groups first, which are few; then what each of them may do.
