@@ -48,7 +48,7 @@ class Physics:
 
 # Fitted by `bench/plan_validation.py --fit` to the fitted half of the papers.
 PHYSICS = Physics(
-    matmul=0.796, power=1.03, traffic=2.27, flash=0.646, link=0.802, overlap=0.528, hop=7.1e-6, launch=6.1e-5
+    matmul=0.793, power=1.11, traffic=2.16, flash=0.634, link=0.792, overlap=0.516, hop=6.8e-6, launch=6.2e-5
 )
 
 
