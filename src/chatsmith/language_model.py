@@ -16,10 +16,10 @@ from chatsmith.generate.requests import Request
 from chatsmith.generate.sampling import Sampling
 from chatsmith.look.answers import Answer, Reply, Score, Stream, Writing
 from chatsmith.look.next import NextReport, next_tokens
-from chatsmith.look.render import Column, Table
 from chatsmith.models.decoder import Decoder
 from chatsmith.specs import ModelSpec
 from chatsmith.store.folder import load_model
+from chatsmith.tables import Column, Table
 from chatsmith.text.chat import Message, encode_conversation
 from chatsmith.text.tokenizer import SPECIALS, Tokenizer
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chatsmith.errors import RequestError
 from chatsmith.generate.distribution import Distribution, Ranked
@@ -18,10 +18,7 @@ from chatsmith.generate.engine import Engine
 from chatsmith.generate.noise import fresh_seed
 from chatsmith.generate.requests import Request
 from chatsmith.generate.sampling import Sampling
-from chatsmith.look.render import Bar, Column, Table, bits, percent
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from chatsmith.tables import Bar, Column, Report, Table, bits, percent
 
 MAX_STEPS = 10_000
 
@@ -58,7 +55,7 @@ class NextStep:
 
 
 @dataclass(frozen=True, slots=True)
-class NextReport:
+class NextReport(Report):
     """The ranked next tokens of a text, for one step or several."""
 
     steps: tuple[NextStep, ...]
@@ -133,22 +130,6 @@ class NextReport:
             Column("bits"),
         )
         return Table("", columns, tuple(rows))
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=160, no_color=True, highlight=False)
-        with console.capture() as capture:
-            console.print(self.__rich__())
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
-
-    def __rich__(self) -> RenderableType:
-        from rich.console import Group
-
-        return Group(*(table.rich() for table in self.tables()))
-
-    def _repr_html_(self) -> str:
-        return "".join(table.html() for table in self.tables())
 
 
 def next_tokens(
