@@ -132,7 +132,8 @@ def _kept(spec: ModelSpec, z: _Sizes, tokens: int, length: int, w: int, path: Pa
     heads = 4 * (spec.heads + spec.kv_heads) if spec.qk_norm else 0
     if path == "fused":
         numbers = 4 * z.E + raw + 2 * z.inner + 2 * z.keys + (2 if spec.gated else 1) * z.F
-        return tokens * (w * numbers + 2 * _norm_rows(spec) + heads + 8 * spec.heads)
+        masks = 2 * z.E if spec.dropout else 0  # a byte for each number that dropout looks at
+        return tokens * (w * numbers + 2 * _norm_rows(spec) + heads + 8 * spec.heads + masks)
     numbers = 4 * z.E + raw + 4 * z.inner + (3 if spec.gated else 2) * z.F
     bytes_each = w * numbers + 2 * _norm_rows(spec) + heads
     if not kernels:
