@@ -88,8 +88,8 @@ def load(
 class LanguageModel:
     """A decoder and its tokenizer, with everything one may ask of them.
 
-    Settings of `Sampling` (temperature, top_k, top_p, min_p, the penalties, seed, stop, max_tokens) may be given to each
-    call by name; what is left out is the model's published setting (`generation`), else the library's default.
+    Settings of `Sampling` (temperature, top_k, top_p, min_p, the penalties, seed, stop, max_tokens) may be given to
+    each call by name; what is left out is the model's published setting (`generation`), else the library's default.
     `backend` computes in the model's place, if given.
     """
 

@@ -14,7 +14,7 @@ from chatsmith.generate.engine import Engine
 from chatsmith.generate.requests import Request
 from chatsmith.generate.sampling import Sampling
 from chatsmith.look.next import describe, next_tokens
-from tiny import tiny_engine, tiny_model, tiny_tokenizer
+from tiny import tiny_engine
 
 
 @pytest.fixture(scope="module")

@@ -79,8 +79,7 @@ class Search:
         best = best[np.argsort(-flat[best], kind="stable")]
         alive: list[_Beam] = []
         old = self.sequences
-        rank = 0
-        for place in best.tolist():
+        for rank, place in enumerate(best.tolist()):
             if len(alive) == width or flat[place] == -np.inf:
                 break
             parent, token = self.alive[place // V], place % V
@@ -95,7 +94,6 @@ class Search:
                     score = float(flat[place]) / self.penalty(child.made)
                     made = tuple(child.tokens[len(child.tokens) - child.made :])
                     self.found.append(Found(score, made, logprobs, parent.text + text, finish))
-            rank += 1
         for sequence in old:
             release(sequence)
         self.found = sorted(self.found, key=lambda found: -found.score)[:width]

@@ -34,6 +34,9 @@ class Constraint:
         return cls("schema", schema if isinstance(schema, str) else json.dumps(schema))
 
 
+# One way to write it: a model that has nothing to say could fill an answer with spaces and line ends.
+_LAYOUT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
 _tokenizers: WeakKeyDictionary[Tokenizer, Any] = WeakKeyDictionary()
 
 
@@ -48,7 +51,7 @@ class Matcher:
         make = llguidance.LLMatcher
         try:
             if constraint.kind == "schema":
-                grammar = make.grammar_from_json_schema(constraint.text)
+                grammar = make.grammar_from_json_schema(constraint.text, overrides=_LAYOUT)
             elif constraint.kind == "regex":
                 grammar = make.grammar_from_regex(constraint.text)
             else:

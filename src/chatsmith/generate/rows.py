@@ -36,7 +36,8 @@ class Product:
     def of(cls, weight: Tensor, bias: bool, dtype: torch.dtype) -> Product:
         """What multiplies by `weight`, in `dtype`."""
         across = weight.stride(0) == 1 and weight.dtype == dtype
-        return cls(*weight.shape, bias, across, dtype, weight.device, torch.get_num_threads())
+        outputs, inputs = weight.shape
+        return cls(outputs, inputs, bias, across, dtype, weight.device, torch.get_num_threads())
 
 
 class _Probe:
@@ -98,10 +99,11 @@ class Rows:
     @classmethod
     def of(cls, modules: Iterable[nn.Module], dtype: torch.dtype) -> Rows:
         """For all linear maps among the modules."""
+        pairs = ((getattr(module, "weight", None), getattr(module, "bias", None)) for module in modules)
         return cls(
-            Product.of(module.weight, getattr(module, "bias", None) is not None, dtype)
-            for module in modules
-            if isinstance(getattr(module, "weight", None), Tensor) and module.weight.ndim == 2
+            Product.of(weight, bias is not None, dtype)
+            for weight, bias in pairs
+            if isinstance(weight, Tensor) and weight.ndim == 2
         )
 
     def _all_agree(self, reference: int, size: int) -> bool:

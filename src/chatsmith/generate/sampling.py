@@ -159,8 +159,9 @@ class Past:
 class Stages:
     """Logits [B, V] on their way to a choice; all rows share `sampling.shape`, each has its own text so far.
 
-    `pasts` holds each row's; there may be none where neither penalties nor constraints read them. After temperature the stages work on weights: probabilities up to a factor, the largest of a row exactly 1. What each
-    stage left is kept only with `look`; otherwise they write over one another, the same numbers in less memory.
+    `pasts` holds each row's; there may be none where neither penalties nor constraints read them. After temperature
+    the stages work on weights: probabilities up to a factor, the largest of a row exactly 1. What each stage left is
+    kept only with `look`; otherwise they write over one another, the same numbers in less memory.
     """
 
     def __init__(self, logits: Floats, sampling: Sampling, pasts: Sequence[Past] = (), *, look: bool = False) -> None:
