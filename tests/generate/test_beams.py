@@ -44,7 +44,7 @@ def reference(model: Decoder, width: int, alpha: float, length: int, stops: froz
             else:
                 alive.append((total, made))
         found = sorted(found, key=lambda one: -one[0])[:width]
-        if not alive or len(found) == width and alive[0][0] / ((5 + length) / 6) ** alpha <= found[-1][0]:
+        if not alive or (len(found) == width and alive[0][0] / ((5 + length) / 6) ** alpha <= found[-1][0]):
             break
     return [made for _, made in found]
 

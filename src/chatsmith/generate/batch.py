@@ -71,6 +71,11 @@ class Batch:
         """How many answers wait to begin, or to go on."""
         return len(self._waiting)
 
+    @property
+    def tickets(self) -> set[int]:
+        """The requests that are not yet done."""
+        return {sequence.number for sequence in (*self._running, *self._waiting)}
+
     # ---- what is asked ---------------------------------------------------------------------------------------------
 
     def check(self, request: Request) -> None:
@@ -166,7 +171,7 @@ class Batch:
 
     def clear(self) -> None:
         """Forget all requests."""
-        for number in {sequence.number for sequence in (*self._running, *self._waiting)}:
+        for number in self.tickets:
             self.cancel(number)
 
     # ---- a step ----------------------------------------------------------------------------------------------------
