@@ -1,4 +1,4 @@
-"""The promise of a backend: a row's logits are the same bits in any company, blocks and parts, with kernels or without."""
+"""The promise of a backend: a row's logits are the same bits in any company, blocks and parts."""
 
 from __future__ import annotations
 

@@ -12,10 +12,11 @@ from collections.abc import Sequence as Many
 
 import numpy as np
 
-from chatsmith.errors import Busy, RequestError
+from chatsmith.errors import Busy
 from chatsmith.generate.backend import Backend, Floats
 from chatsmith.generate.beams import Search
 from chatsmith.generate.blocks import Blocks, Short, Table
+from chatsmith.generate.checks import check
 from chatsmith.generate.choosing import Choice, Row, choose
 from chatsmith.generate.constraints import Matcher
 from chatsmith.generate.noise import fresh_seed, sample_seed
@@ -25,8 +26,6 @@ from chatsmith.generate.sequence import Pooled, PromptSums, Sequence
 from chatsmith.generate.speculation import Guesser, Guesses, Part, assemble
 from chatsmith.text.tokenizer import Tokenizer
 
-MAX_SAMPLES = 1024
-MAX_TOP = 100
 _LOGITS_AT_ONCE = 2**24  # numbers, 64 MiB in float32
 _CHUNK = 128  # tokens of prompts that are read beside answers
 
@@ -80,48 +79,7 @@ class Batch:
 
     def check(self, request: Request) -> None:
         """Raises `RequestError` for a request that could never be met."""
-        context, size = self.backend.spec.context, len(request.prompt)
-        if not size:
-            raise RequestError("an empty prompt gives the model nothing to go on", "begin with the end-of-text token")
-        writes = request.sampling.max_tokens > 0 and not request.embed
-        if size + writes > context and not request.rolling:
-            raise RequestError(
-                f"the prompt has {size} tokens, and the model's context of {context} leaves no room for an answer",
-                f"shorten it to at most {context - writes} tokens, or ask for a rolling window",
-            )
-        if min(request.prompt) < 0 or max(request.prompt) >= self._vocab_size:
-            raise RequestError(f"the prompt has ids outside the vocabulary of {self._vocab_size}")
-        if any(token >= self._vocab_size for token, _ in request.sampling.logit_bias):
-            raise RequestError(f"logit_bias has ids outside the vocabulary of {self._vocab_size}")
-        if not 1 <= request.samples <= MAX_SAMPLES:
-            raise RequestError(f"samples must be from 1 to {MAX_SAMPLES}, not {request.samples}")
-        if not 0 <= request.top <= MAX_TOP:
-            raise RequestError(f"top must be from 0 to {MAX_TOP}, not {request.top}")
-        if request.rolling and (request.score_prompt or request.embed or request.beams):
-            raise RequestError("a rolling window goes with writing only", "leave out rolling")
-        if not writes and (request.samples > 1 or request.beams):
-            raise RequestError("there is one answer where nothing is written", "leave out samples and beams")
-        if request.beams:
-            self._check_beams(request)
-
-    def _check_beams(self, request: Request) -> None:
-        beams = request.beams
-        assert beams is not None
-        if not 1 <= beams.width <= self.max_rows:
-            raise RequestError(f"a search has from 1 to {self.max_rows} beams, not {beams.width}")
-        if not 0.0 <= beams.length_penalty <= 10.0:
-            raise RequestError(f"length_penalty must be from 0 to 10, not {beams.length_penalty}")
-        if request.samples > beams.width:
-            raise RequestError(f"{beams.width} beams find at most as many answers, not {request.samples}")
-        if request.look or request.top or request.score_prompt:
-            raise RequestError("a search shows no distributions: its tokens were not drawn from them")
-        longest = min(len(request.prompt) + request.sampling.max_tokens, self.backend.spec.context)
-        need = 2 * beams.width * len(self.backend.bands) * -(-longest // self.backend.block_size)
-        if need > self.backend.blocks:
-            raise RequestError(
-                f"{beams.width} beams of {longest} tokens may need {need} blocks; the cache has {self.backend.blocks}",
-                "ask for fewer beams or tokens, or give the engine more memory",
-            )
+        check(request, self.backend, self._vocab_size, self.max_rows)
 
     def add(self, request: Request, label: int | None = None) -> int:
         """Queue a request; returns its ticket. Its events carry that, and `label` (by default the ticket) as `request`.
