@@ -1,0 +1,95 @@
+/* y = act(x W^T + b) + add, for any number of rows: strips of panels are the pieces that the threads share. */
+#include "infer.h"
+
+INLINE float gelu_tanh(float x) { return x * sigmoid(1.5957691216f * (x + 0.044715f * x * x * x)); }
+INLINE float silu(float x) { return x * sigmoid(x); }
+
+/* 1/2 x (1 + erf(x / sqrt 2)), erf to 1.5e-7 (Abramowitz and Stegun 7.1.26). */
+INLINE float gelu(float x) {
+    float z = fabsf(x) * 0.70710678f, t = 1.0f / (1.0f + 0.3275911f * z);
+    float p = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
+    float erf = 1.0f - p * fast_exp(-z * z);
+    return 0.5f * x * (1.0f + (x < 0 ? -erf : erf));
+}
+
+static void finish_panel(const float *sums, const float *more, const float *bias, const float *more_bias, Output o,
+                         int64_t at, int count) {
+    float y[PANEL];
+    for (int i = 0; i < PANEL; i++) y[i] = sums[i];
+    if (bias)
+        for (int i = 0; i < count; i++) y[i] += bias[i];
+    if (o.act == SWIGLU)
+        for (int i = 0; i < PANEL; i++) y[i] = silu(y[i]) * (more[i] + (more_bias && i < count ? more_bias[i] : 0.0f));
+    else if (o.act == GELU_TANH)
+        for (int i = 0; i < PANEL; i++) y[i] = gelu_tanh(y[i]);
+    else if (o.act == GELU)
+        for (int i = 0; i < PANEL; i++) y[i] = gelu(y[i]);
+    if (o.add)
+        for (int i = 0; i < count; i++) y[i] += o.add[at + i];
+    memcpy(o.y + at, y, (size_t)count * 4);
+}
+
+/* The rows of one strip, from the sums [rows][panels * 16]. */
+static void finish(const Matrix *m, const float *sums, Output o, int64_t row, int rows, int64_t panel, int panels) {
+    int pair = o.act == SWIGLU ? 2 : 1;
+    for (int r = 0; r < rows; r++) {
+        for (int p = 0; p < panels; p += pair) {
+            const float *from = sums + (r * panels + p) * PANEL;
+            int64_t first = (panel + p) * PANEL, column = first / pair, left = o.columns - column;
+            const float *bias = m->bias ? m->bias + first : NULL;
+            finish_panel(from, from + PANEL, bias, bias ? bias + PANEL : NULL, o, (row + r) * o.stride + column,
+                         left < PANEL ? (int)left : PANEL);
+        }
+    }
+}
+
+/* int4 to int8 for some panels: worth it as soon as two rows want them. */
+static void unpack(const Matrix *m, int64_t panel, int panels, int8_t *to) {
+    const uint8_t *from = (const uint8_t *)m->weight + panel * m->depth * PANEL / 2;
+    int64_t groups = m->depth / m->group;
+    for (int64_t g = 0; g < panels * groups; g++) {
+        uint8_t zero[64];
+        for (int i = 0; i < 64; i++) zero[i] = m->zero ? m->zero[(panel * groups + g) * PANEL + i / 4] : 8;
+        for (int64_t k = 0; k < m->group; k += 8, from += 64, to += 128)
+            for (int i = 0; i < 64; i++) {
+                to[i] = (int8_t)((from[i] & 15) - zero[i]);
+                to[64 + i] = (int8_t)((from[i] >> 4) - zero[i]);
+            }
+    }
+}
+
+typedef struct {
+    const Matrix *matrix;
+    const Input *input;
+    Output output;
+    Pool *pool;
+} MultiplyJob;
+
+static void multiply_work(void *context, int64_t begin, int64_t end, int thread) {
+    MultiplyJob *job = context;
+    Matrix m = *job->matrix;
+    int64_t panel = begin * STRIP, count = (m.outputs + PANEL - 1) / PANEL - panel, at = panel;
+    int panels = count < (end - begin) * STRIP ? (int)count : (int)(end - begin) * STRIP;
+    float *sums = pool_scratch(job->pool, thread);
+    if (m.kind == INT4 && job->input->rows > 1) {
+        int8_t *bytes = (int8_t *)(sums + MOST_ROWS * STRIP * PANEL);
+        int64_t tables = panel * (m.depth / m.group) * PANEL;
+        unpack(&m, panel, panels, bytes);
+        m.kind = INT8, m.weight = bytes, m.scale += tables, at = 0;
+    }
+    Panels *kernel = kernel_for(m.kind, job->input->rows);
+    for (int64_t row = 0; row < job->input->rows; row += MOST_ROWS) {
+        int64_t left = job->input->rows - row;
+        int rows = left < MOST_ROWS ? (int)left : MOST_ROWS;
+        kernel(&m, job->input, row, rows, at, panels, sums);
+        finish(job->matrix, sums, job->output, row, rows, panel, panels);
+    }
+}
+
+void multiply(Pool *pool, const Matrix *matrix, const Input *input, Output output) {
+    MultiplyJob job = {matrix, input, output, pool};
+    int64_t panels = (matrix->outputs + PANEL - 1) / PANEL;
+    pool_run(pool, (panels + STRIP - 1) / STRIP, multiply_work, &job);
+}
+
+int64_t multiply_scratch(int64_t depth) { return MOST_ROWS * STRIP * PANEL * 4 + STRIP * PANEL * depth; }
