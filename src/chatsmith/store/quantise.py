@@ -38,6 +38,8 @@ def quantised(weight: Floats, kind: Kind, *, group: int = 64, symmetric: bool = 
         return plain(weight, kind)
     if group not in GROUPS:
         raise RequestError(f"a group has {', '.join(map(str, GROUPS))} weights, not {group}")
+    while group > DEPTH and weight.shape[1] % group:
+        group //= 2  # rather a smaller group than zeros to multiply with
     full = filled_up(weight, max(group, DEPTH))
     rows, depth = full.shape
     round_: Callable[[Floats], Rounded] = _int8 if kind == "int8" else _int4 if symmetric else _int4_with_zero

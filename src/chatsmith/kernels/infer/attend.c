@@ -48,23 +48,31 @@ static void norm_and_turn(const AttendJob *job, float *x, const float *gain, int
     if (d->cosine) turn(x, d->cosine + at, d->sine + at, d->head_dim);
 }
 
+/* Keys lie with the position as the lane, values with it as the depth. Two halves that lie side by side: for a key two
+ * numbers of the head, for a value two positions. */
 static void store_key(const Decoder *d, char *to, int64_t slot, const float *x) {
     int64_t dim = padded_dim(d), panel = slot / PANEL, lane = slot % PANEL;
-    for (int64_t i = 0; i < d->head_dim; i++) {
-        if (d->wide_cache)
-            ((float *)to)[(panel * dim + i) * PANEL + lane] = x[i];
-        else
-            ((bf16 *)to)[(panel * dim / 2 + i / 2) * PANEL * 2 + lane * 2 + i % 2] = put_bf16(x[i]);
+    if (d->wide_cache) {
+        float *at = (float *)to + panel * dim * PANEL + lane;
+        for (int64_t i = 0; i < d->head_dim; i++) at[i * PANEL] = x[i];
+        return;
+    }
+    uint32_t *at = (uint32_t *)to + panel * dim / 2 * PANEL + lane;
+    for (int64_t i = 0; i < d->head_dim; i += 2) {
+        uint32_t second = i + 1 < d->head_dim ? put_bf16(x[i + 1]) : 0;
+        at[i / 2 * PANEL] = put_bf16(x[i]) | second << 16;
     }
 }
 
 static void store_value(const Decoder *d, char *to, int64_t slot, const float *x) {
-    for (int64_t i = 0; i < d->head_dim; i++) {
-        int64_t panel = i / PANEL, lane = i % PANEL;
-        if (d->wide_cache)
-            ((float *)to)[(panel * BLOCK + slot) * PANEL + lane] = x[i];
-        else
-            ((bf16 *)to)[(panel * BLOCK / 2 + slot / 2) * PANEL * 2 + lane * 2 + slot % 2] = put_bf16(x[i]);
+    for (int64_t i = 0; i < d->head_dim; i += PANEL) {
+        int count = d->head_dim - i < PANEL ? (int)(d->head_dim - i) : PANEL;
+        if (d->wide_cache) {
+            memcpy((float *)to + i * BLOCK + slot * PANEL, x + i, (size_t)count * 4);
+            continue;
+        }
+        bf16 *at = (bf16 *)to + i * BLOCK + slot / 2 * PANEL * 2 + slot % 2;
+        for (int j = 0; j < count; j++) at[2 * j] = put_bf16(x[i + j]);
     }
 }
 
@@ -90,12 +98,14 @@ static void place_row(const AttendJob *job, int64_t sequence, int64_t row, int64
         float *query = qkv + (head * group + g) * dim;
         int64_t to = (head * job->step->rows + row) * group + g;
         norm_and_turn(job, query, layer->query_gain, position);
-        for (int64_t i = 0; i < wide; i++) {
-            float x = i < dim ? query[i] * factor : 0.0f;
-            if (job->queries.halves)
-                job->queries.halves[to * wide + i] = put_bf16(x);
-            else
-                job->queries.floats[to * wide + i] = x;
+        if (job->queries.halves) {
+            bf16 *halves = job->queries.halves + to * job->queries.line;
+            for (int64_t i = 0; i < dim; i++) halves[i] = put_bf16(query[i] * factor);
+            for (int64_t i = dim; i < wide; i++) halves[i] = 0;
+        } else {
+            float *floats = job->queries.floats + to * job->queries.line;
+            for (int64_t i = 0; i < dim; i++) floats[i] = query[i] * factor;
+            for (int64_t i = dim; i < wide; i++) floats[i] = 0;
         }
     }
 }
@@ -132,7 +142,7 @@ static void attend_tile(AttendJob *job, int64_t sequence, int64_t row, int64_t r
     float *acc = (float *)scratch, *mixture = acc + held * dim, *scores = mixture + held * dim;
     float *most = scores + held * BLOCK, *weight = most + held, *floats = weight + held;
     int kind = d->wide_cache ? FLOAT32 : BFLOAT16;
-    Input in = job->queries, probabilities = {.rows = queries, .depth = BLOCK};
+    Input in = job->queries, probabilities = {.rows = queries, .depth = BLOCK, .line = BLOCK};
     if (in.halves) probabilities.halves = (bf16 *)floats;
     else probabilities.floats = floats;
     int64_t at = (head * step->rows + row) * group;
@@ -207,7 +217,7 @@ static void attend_work(void *context, int64_t begin, int64_t end, int thread) {
 void attend(Pool *pool, const Decoder *d, const Step *step, int64_t layer, float *qkv, float *mixed, Input queries) {
     AttendJob job = {.decoder = d, .step = step, .layer = layer, .qkv = qkv, .mixed = mixed, .queries = queries};
     job.pool = pool, job.stride = (d->heads + 2 * d->kv_heads) * d->head_dim, job.tile_rows = tile_rows(d);
-    job.queries.depth = padded_dim(d);
+    job.queries.depth = job.queries.line = padded_dim(d);
     int64_t tiles = 0, longest = 0;
     for (int64_t s = 0; s < step->sequences; s++) {
         int64_t rows = step->starts[s + 1] - step->starts[s];

@@ -28,7 +28,7 @@ typedef struct {
 
 /* Rows as a matrix of some kind wants them: in float32, rounded to bfloat16, or in int8 with a scale per group. */
 typedef struct {
-    int64_t rows, depth, group;
+    int64_t rows, depth, group, line; /* line: numbers from row to row, so that rows do not share a few cache sets */
     float *floats;
     bf16 *halves;
     int8_t *bytes;
@@ -45,6 +45,7 @@ typedef struct {
 } Output;
 
 int64_t round_up(int64_t count, int64_t multiple);
+int64_t line_of(int64_t kind, int64_t depth);
 int wants(int64_t kind); /* FLOAT32, BFLOAT16 or INT8: how a matrix of this kind wants its input */
 void prepare(Pool *pool, const Matrix *matrix, const float *x, int64_t stride, int64_t rows, Input *input);
 void multiply(Pool *pool, const Matrix *matrix, const Input *input, Output output);

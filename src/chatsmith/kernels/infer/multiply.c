@@ -12,35 +12,45 @@ INLINE float gelu(float x) {
     return 0.5f * x * (1.0f + (x < 0 ? -erf : erf));
 }
 
-static void finish_panel(const float *sums, const float *more, const float *bias, const float *more_bias, Output o,
-                         int64_t at, int count) {
+/* 16 outputs of one row, of which `count` exist. */
+INLINE void finish_panel(const float *sums, const float *bias, int act, const float *add, float *to, int count) {
     float y[PANEL];
     for (int i = 0; i < PANEL; i++) y[i] = sums[i];
     if (bias)
         for (int i = 0; i < count; i++) y[i] += bias[i];
-    if (o.act == SWIGLU)
-        for (int i = 0; i < PANEL; i++) y[i] = silu(y[i]) * (more[i] + (more_bias && i < count ? more_bias[i] : 0.0f));
-    else if (o.act == GELU_TANH)
+    if (act == SWIGLU)
+        for (int i = 0; i < PANEL; i++)
+            y[i] = silu(y[i]) * (sums[PANEL + i] + (bias && i < count ? bias[PANEL + i] : 0.0f));
+    if (act == GELU_TANH)
         for (int i = 0; i < PANEL; i++) y[i] = gelu_tanh(y[i]);
-    else if (o.act == GELU)
+    if (act == GELU)
         for (int i = 0; i < PANEL; i++) y[i] = gelu(y[i]);
-    if (o.add)
-        for (int i = 0; i < count; i++) y[i] += o.add[at + i];
-    memcpy(o.y + at, y, (size_t)count * 4);
+    if (add)
+        for (int i = 0; i < count; i++) y[i] += add[i];
+    for (int i = 0; i < count; i++) to[i] = y[i];
 }
 
 /* The rows of one strip, from the sums [rows][panels * 16]. */
-static void finish(const Matrix *m, const float *sums, Output o, int64_t row, int rows, int64_t panel, int panels) {
-    int pair = o.act == SWIGLU ? 2 : 1;
+INLINE void finish(int act, const Matrix *m, const float *sums, Output o, int64_t row, int rows, int64_t panel, int panels) {
+    int pair = act == SWIGLU ? 2 : 1;
     for (int r = 0; r < rows; r++) {
         for (int p = 0; p < panels; p += pair) {
-            const float *from = sums + (r * panels + p) * PANEL;
-            int64_t first = (panel + p) * PANEL, column = first / pair, left = o.columns - column;
-            const float *bias = m->bias ? m->bias + first : NULL;
-            finish_panel(from, from + PANEL, bias, bias ? bias + PANEL : NULL, o, (row + r) * o.stride + column,
-                         left < PANEL ? (int)left : PANEL);
+            const float *from = sums + (r * panels + p) * PANEL, *bias = m->bias ? m->bias + (panel + p) * PANEL : NULL;
+            int64_t column = (panel + p) / pair * PANEL, at = (row + r) * o.stride + column, left = o.columns - column;
+            const float *add = o.add ? o.add + at : NULL;
+            if (left >= PANEL)
+                finish_panel(from, bias, act, add, o.y + at, PANEL);
+            else
+                finish_panel(from, bias, act, add, o.y + at, (int)left);
         }
     }
+}
+
+static void finish_any(const Matrix *m, const float *sums, Output o, int64_t row, int rows, int64_t panel, int panels) {
+    if (o.act == PLAIN) finish(PLAIN, m, sums, o, row, rows, panel, panels);
+    if (o.act == GELU_TANH) finish(GELU_TANH, m, sums, o, row, rows, panel, panels);
+    if (o.act == GELU) finish(GELU, m, sums, o, row, rows, panel, panels);
+    if (o.act == SWIGLU) finish(SWIGLU, m, sums, o, row, rows, panel, panels);
 }
 
 /* int4 to int8 for some panels: worth it as soon as two rows want them. */
@@ -82,7 +92,7 @@ static void multiply_work(void *context, int64_t begin, int64_t end, int thread)
         int64_t left = job->input->rows - row;
         int rows = left < MOST_ROWS ? (int)left : MOST_ROWS;
         kernel(&m, job->input, row, rows, at, panels, sums);
-        finish(job->matrix, sums, job->output, row, rows, panel, panels);
+        finish_any(job->matrix, sums, job->output, row, rows, panel, panels);
     }
 }
 

@@ -26,7 +26,7 @@ INLINE fpart load_wide(const void *w, int64_t at, int half) {
 INLINE void block_float(int rows, int panels, int half, const Matrix *m, const Input *x, int64_t row, int64_t panel,
                         float *sums, int64_t stride) {
     Sums acc = {0};
-    const float *in = x->floats + row * x->depth;
+    const float *in = x->floats + row * x->line;
     int64_t apart = m->depth * PANEL, size = half ? 2 : 4;
     const char *weight = (const char *)m->weight + panel * apart * size;
     for (int64_t k = 0; k < m->depth; k++) {
@@ -36,7 +36,7 @@ INLINE void block_float(int rows, int panels, int half, const Matrix *m, const I
             fpart w = load_wide(weight, at, half);
             if (v % PARTS == 0 && rows == 1) FAR(weight + at * size);
 #pragma GCC unroll 8
-            for (int r = 0; r < rows; r++) acc[r][v] += w * all_f(in[r * x->depth + k]);
+            for (int r = 0; r < rows; r++) acc[r][v] += w * all_f(in[r * x->line + k]);
         }
     }
     put_sums(rows, panels, acc, sums, stride);
@@ -58,10 +58,10 @@ INLINE void block_bfloat16(int rows, int panels, const Matrix *m, const Input *x
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++) {
 #if WIDTH == 64
-                __m512bh pair = (__m512bh)_mm512_set1_epi32(word(x->halves + (row + r) * x->depth + k));
+                __m512bh pair = (__m512bh)_mm512_set1_epi32(word(x->halves + (row + r) * x->line + k));
                 acc[r][v] = (fpart)_mm512_dpbf16_ps((__m512)acc[r][v], (__m512bh)w, pair);
 #else
-                const float *in = x->floats + (row + r) * x->depth + k;
+                const float *in = x->floats + (row + r) * x->line + k;
                 acc[r][v] += (fpart)((upart)w << 16) * all_f(in[0]);
                 acc[r][v] += (fpart)(w & (int32_t)0xffff0000) * all_f(in[1]);
 #endif
@@ -105,7 +105,7 @@ INLINE void block_int(int rows, int panels, int small, const Matrix *m, const ch
                 ipart low = small ? w & 0x0f0f0f0f : signed_bytes(w), high = (ipart)((upart)w >> 4) & 0x0f0f0f0f;
 #pragma GCC unroll 8
                 for (int r = 0; r < rows; r++) {
-                    const int8_t *in = x->bytes + (row + r) * x->depth + g * m->group + k;
+                    const int8_t *in = x->bytes + (row + r) * x->line + g * m->group + k;
                     if (small) {
                         whole[r][v] = dot4_small(whole[r][v], low, word(in));
                         whole[r][v] = dot4_small(whole[r][v], high, word(in + 4));

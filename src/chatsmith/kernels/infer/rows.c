@@ -11,6 +11,11 @@ int wants(int64_t kind) {
     return FLOAT32; /* without products of bfloat16, such weights are widened and meet the exact input */
 }
 
+int64_t line_of(int64_t kind, int64_t depth) {
+    int wanted = wants(kind);
+    return depth + 64 / (wanted == FLOAT32 ? 4 : wanted == BFLOAT16 ? 2 : 1);
+}
+
 /* ---- norms ------------------------------------------------------------------------------------------------------- */
 
 static float sum_of(const float *x, int64_t count) {
@@ -67,20 +72,23 @@ void norm_head(const float *x, const float *gain, float *y, int64_t dim, float e
 /* ---- getting ready ----------------------------------------------------------------------------------------------- */
 
 /* int8 in groups: the largest number of a group becomes 127. `x` has a whole number of groups. */
-static void quantise_row(const float *x, int64_t depth, int64_t group, int8_t *bytes, float *scale, int32_t *sums) {
+static void quantise_row(const float *restrict x, int64_t depth, int64_t group, int8_t *restrict bytes, float *scale,
+                         int32_t *sums) {
     for (int64_t g = 0; g < depth / group; g++, x += group, bytes += group) {
-        float most[16] = {0};
-        EACH_16(i, group, float size = fabsf(x[i]); most[lane] = size > most[lane] ? size : most[lane];);
         float largest = 0;
-        for (int lane = 0; lane < 16; lane++) largest = most[lane] > largest ? most[lane] : largest;
+        int32_t sum = 0;
+#pragma omp simd reduction(max : largest)
+        for (int64_t i = 0; i < group; i++) largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
         float step = largest / 127.0f, turn = step > 0 ? 1.0f / step : 0.0f;
         if (!(turn < 3e38f)) step = turn = 0.0f; /* numbers so small that they are nothing */
-        int32_t sum[16] = {0};
-        EACH_16(i, group, int32_t rounded = (int32_t)rintf(x[i] * turn); bytes[i] = (int8_t)rounded;
-                sum[lane] += rounded;);
-        for (int lane = 1; lane < 16; lane++) sum[0] += sum[lane];
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = 0; i < group; i++) {
+            int32_t rounded = (int32_t)rintf(x[i] * turn);
+            bytes[i] = (int8_t)rounded;
+            sum += rounded;
+        }
         scale[g] = step;
-        sums[g] = sum[0];
+        sums[g] = sum;
     }
 }
 
@@ -95,19 +103,19 @@ typedef struct {
 static void prepare_row(PrepareJob *job, int64_t row, float *whole) {
     Input *in = job->input;
     const float *x = job->x + row * job->stride;
-    if (job->kind == FLOAT32) whole = in->floats + row * in->depth;
+    if (job->kind == FLOAT32) whole = in->floats + row * in->line;
     if (job->kind == FLOAT32 || in->depth > job->inputs) { /* fill up with zeros */
         memcpy(whole, x, (size_t)job->inputs * 4);
         memset(whole + job->inputs, 0, (size_t)(in->depth - job->inputs) * 4);
         x = whole;
     }
     if (job->kind == BFLOAT16) {
-        bf16 *halves = in->halves + row * in->depth;
+        bf16 *halves = in->halves + row * in->line;
         EACH_16(i, in->depth, halves[i] = put_bf16(x[i]););
     }
     if (job->kind == INT8) {
         int64_t groups = in->depth / in->group;
-        quantise_row(x, in->depth, in->group, in->bytes + row * in->depth, in->scale + row * groups,
+        quantise_row(x, in->depth, in->group, in->bytes + row * in->line, in->scale + row * groups,
                      in->sums + row * groups);
     }
 }
@@ -122,6 +130,7 @@ static void prepare_work(void *context, int64_t begin, int64_t end, int thread) 
 /* x [rows, inputs], `stride` floats from row to row, as `matrix` wants it; `input` holds memory enough. */
 void prepare(Pool *pool, const Matrix *matrix, const float *x, int64_t stride, int64_t rows, Input *input) {
     input->rows = rows, input->depth = matrix->depth, input->group = matrix->group;
+    input->line = line_of(matrix->kind, matrix->depth);
     PrepareJob job = {x, stride, matrix->inputs, wants(matrix->kind), input, pool};
     pool_run(pool, (rows + ROWS_PER_PIECE - 1) / ROWS_PER_PIECE, prepare_work, &job);
 }

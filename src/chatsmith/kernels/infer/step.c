@@ -66,7 +66,7 @@ static char *lay_out(Session *s, char *at, int64_t rows) {
     s->mixed = cut(&at, rows * (d->heads * d->head_dim > d->width ? d->heads * d->head_dim : d->width) * 4);
     s->hidden = cut(&at, rows * d->ffn_width * 4);
     /* One kind at a time is in use: the largest has room for all. */
-    s->input.floats = cut(&at, held * depth * 4);
+    s->input.floats = cut(&at, held * line_of(FLOAT32, depth) * 4);
     s->input.halves = (bf16 *)s->input.floats;
     s->input.bytes = (int8_t *)s->input.floats;
     s->input.scale = cut(&at, held * depth / 32 * 4);

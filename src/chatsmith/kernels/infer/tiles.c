@@ -22,17 +22,17 @@ INLINE void shape_tiles(int rows, int bytes) {
         shape.row_bytes[t] = t == 4 || t == 5 ? (uint16_t)bytes : 64;
         shape.rows[t] = (uint8_t)(t < 6 ? rows : bytes / 4);
     }
-    _tile_loadconfig(&shape);
+    __asm__ volatile("ldtilecfg %0" : : "m"(shape)); /* the intrinsic of GCC 12 tells of 8 bytes only */
 }
 
 /* ---- bfloat16 ---------------------------------------------------------------------------------------------------- */
 
 void tiles_bfloat16(const Matrix *m, const Input *x, int64_t row, int rows, int64_t panel, int panels, float *sums) {
-    int64_t apart = m->depth * PANEL, line = x->depth * 2, stride = panels * PANEL;
+    int64_t apart = m->depth * PANEL, line = x->line * 2, stride = panels * PANEL;
     int r = 0, shaped = 0;
     for (int p; r + 2 * TILE <= rows; r += 2 * TILE) {
         if (!shaped) shape_tiles(TILE, 64), shaped = TILE;
-        const bf16 *in = x->halves + (row + r) * x->depth;
+        const bf16 *in = x->halves + (row + r) * x->line;
         float *out = sums + r * stride;
         for (p = 0; p + 2 <= panels; p += 2) {
             const bf16 *weight = (const bf16 *)m->weight + (panel + p) * apart;
@@ -44,7 +44,7 @@ void tiles_bfloat16(const Matrix *m, const Input *x, int64_t row, int rows, int6
                 _tile_loadd(6, weight + k * PANEL, 64);
                 _tile_loadd(4, in + k, line);
                 _tile_dpbf16ps(0, 4, 6);
-                _tile_loadd(5, in + TILE * x->depth + k, line);
+                _tile_loadd(5, in + TILE * x->line + k, line);
                 _tile_dpbf16ps(2, 5, 6);
                 _tile_loadd(7, weight + apart + k * PANEL, 64);
                 _tile_dpbf16ps(1, 4, 7);
@@ -63,7 +63,7 @@ void tiles_bfloat16(const Matrix *m, const Input *x, int64_t row, int rows, int6
                 _tile_loadd(6, weight + k * PANEL, 64);
                 _tile_loadd(4, in + k, line);
                 _tile_dpbf16ps(0, 4, 6);
-                _tile_loadd(5, in + TILE * x->depth + k, line);
+                _tile_loadd(5, in + TILE * x->line + k, line);
                 _tile_dpbf16ps(2, 5, 6);
             }
             _tile_stored(0, out + p * PANEL, stride * 4);
@@ -73,7 +73,7 @@ void tiles_bfloat16(const Matrix *m, const Input *x, int64_t row, int rows, int6
     for (int some; r < rows; r += some) {
         some = rows - r < TILE ? rows - r : TILE;
         if (shaped != some) shape_tiles(some, 64), shaped = some;
-        const bf16 *in = x->halves + (row + r) * x->depth;
+        const bf16 *in = x->halves + (row + r) * x->line;
         float *out = sums + r * stride;
         int p = 0;
         for (; p + 4 <= panels; p += 4) { /* four panels at a time: more lines of memory under way */
@@ -117,33 +117,54 @@ void tiles_bfloat16(const Matrix *m, const Input *x, int64_t row, int rows, int6
 
 /* ---- int8 -------------------------------------------------------------------------------------------------------- */
 
-/* Up to `held` rows (8 or 16, those beyond the last are computed and thrown away) and one panel. */
+/* Where one 16 by 16 block of sums comes from. */
+typedef struct {
+    const int8_t *in, *weight;
+    int64_t line, group, step;
+} Block;
+
+/* The exact sums of group g, in tile `t` and then in `to`. Tile numbers are part of the instruction. */
+#define SUM_GROUP(t, a, b, block, g, to)                                                                               \
+    do {                                                                                                               \
+        _tile_zero(t);                                                                                                 \
+        for (int64_t k = (g) * (block).group; k < ((g) + 1) * (block).group; k += (block).step) {                      \
+            _tile_loadd(a, (block).in + k, (block).line);                                                              \
+            _tile_loadd(b, (block).weight + k * PANEL, 64);                                                            \
+            _tile_dpbssd(t, a, b);                                                                                     \
+        }                                                                                                              \
+        _tile_stored(t, to, 64);                                                                                       \
+    } while (0)
+
+INLINE void add_group(int held, __m512 acc[TILE], int32_t whole[TILE][PANEL], const bf16 *scale, const float *own,
+                      int64_t groups) {
+    __m512 times = (__m512)load_bf16(scale);
+#pragma GCC unroll 16
+    for (int r = 0; r < held; r++) {
+        __m512 both = _mm512_mul_ps(times, _mm512_set1_ps(own[r * groups]));
+        acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(whole[r])), both, acc[r]);
+    }
+}
+
+/* Up to `held` rows (8 or 16, those beyond the last are computed and thrown away) and one panel. While one group's sums
+ * are scaled and added, the next one's are made. */
 INLINE void tile_int8(int held, const Matrix *m, const Input *x, int64_t row, int rows, int64_t panel, float *sums,
                       int64_t stride) {
-    int64_t groups = m->depth / m->group, step = m->group < 64 ? m->group : 64;
-    const int8_t *weight = (const int8_t *)m->weight + panel * m->depth * PANEL;
-    const int8_t *in = x->bytes + row * x->depth;
+    int64_t groups = m->depth / m->group;
+    Block block = {x->bytes + row * x->line, (const int8_t *)m->weight + panel * m->depth * PANEL, x->line, m->group,
+                   m->group < 64 ? m->group : 64};
     const bf16 *scale = m->scale + panel * groups * PANEL;
+    const float *own = x->scale + row * groups;
     int32_t whole[2][TILE][PANEL] __attribute__((aligned(64)));
     __m512 acc[TILE];
 #pragma GCC unroll 16
     for (int r = 0; r < held; r++) acc[r] = _mm512_setzero_ps();
-    for (int64_t g = 0; g < groups; g++) {
-        int32_t(*to)[PANEL] = whole[g & 1];
-        _tile_zero(0);
-        for (int64_t k = g * m->group; k < (g + 1) * m->group; k += step) {
-            _tile_loadd(4, in + k, x->depth);
-            _tile_loadd(6, weight + k * PANEL, 64);
-            _tile_dpbssd(0, 4, 6);
-        }
-        _tile_stored(0, to, 64);
-        __m512 times = (__m512)load_bf16(scale + g * PANEL);
-        const float *own = x->scale + row * groups + g;
-#pragma GCC unroll 16
-        for (int r = 0; r < held; r++) {
-            __m512 both = _mm512_mul_ps(times, _mm512_set1_ps(own[r * groups]));
-            acc[r] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(to[r])), both, acc[r]);
-        }
+    SUM_GROUP(0, 4, 6, block, 0, whole[0]);
+    for (int64_t g = 0; g < groups; g += 2) {
+        if (g + 1 < groups) SUM_GROUP(1, 5, 7, block, g + 1, whole[1]);
+        add_group(held, acc, whole[0], scale + g * PANEL, own + g, groups);
+        if (g + 1 == groups) break;
+        if (g + 2 < groups) SUM_GROUP(0, 4, 6, block, g + 2, whole[0]);
+        add_group(held, acc, whole[1], scale + (g + 1) * PANEL, own + g + 1, groups);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < held; r++)
