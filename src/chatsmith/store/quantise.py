@@ -1,13 +1,14 @@
 """Weights in fewer bits: int8 and int4 in groups along the inputs, each with a scale in bfloat16.
 
-The scale is rounded before the weights are, so that its own rounding costs nothing but a slightly longer step. int8 takes
-the largest number of a group for 127. int4 tries several scales for each group and keeps the one with the least squared
-error, symmetric (from -8 to 7) or with a zero of its own (16 steps from the least to the largest). numpy only.
+The scale is rounded before the weights are, so that its own rounding costs nothing but a slightly longer step. int8
+takes the largest number of a group for 127. int4 tries several scales for each group and keeps the one with the least
+squared error, symmetric (from -8 to 7) or with a zero of its own (16 steps from the least to the largest). numpy only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from chatsmith.kernels.infer.matrix import (
     Floats,
     Kind,
     Matrix,
+    as_floats,
     filled_up,
     from_bfloat16,
     in_panels,
@@ -32,7 +34,7 @@ _SHRINK = np.linspace(0.7, 1.05, 15, dtype=np.float32)  # what int4 tries, as pa
 Rounded = tuple[NDArray[np.int8] | NDArray[np.uint8], NDArray[np.uint16], NDArray[np.uint8] | None]
 
 
-def quantised(weight: Floats, kind: Kind, *, group: int = 64, symmetric: bool = True) -> Matrix:
+def quantised(weight: NDArray[Any], kind: Kind, *, group: int = 64, symmetric: bool = True) -> Matrix:
     """W [outputs, inputs] in the given kind; plain kinds know no groups."""
     if kind not in ("int8", "int4"):
         return plain(weight, kind)
@@ -40,7 +42,7 @@ def quantised(weight: Floats, kind: Kind, *, group: int = 64, symmetric: bool = 
         raise RequestError(f"a group has {', '.join(map(str, GROUPS))} weights, not {group}")
     while group > DEPTH and weight.shape[1] % group:
         group //= 2  # rather a smaller group than zeros to multiply with
-    full = filled_up(weight, max(group, DEPTH))
+    full = filled_up(as_floats(weight), max(group, DEPTH))
     rows, depth = full.shape
     round_: Callable[[Floats], Rounded] = _int8 if kind == "int8" else _int4 if symmetric else _int4_with_zero
     parts = [round_(full[start : start + _ROWS].reshape(-1, depth // group, group)) for start in range(0, rows, _ROWS)]
@@ -48,10 +50,11 @@ def quantised(weight: Floats, kind: Kind, *, group: int = 64, symmetric: bool = 
     zeros = [part[2] for part in parts if part[2] is not None]
     scale = _table(np.concatenate([part[1] for part in parts]))
     zero = _table(np.concatenate(zeros)) if zeros else None
-    return Matrix(kind, *weight.shape, in_panels(values, kind), scale, zero)
+    outputs, inputs = weight.shape
+    return Matrix(kind, outputs, inputs, in_panels(values, kind), scale, zero)
 
 
-def _table(values: NDArray[np.uint16] | NDArray[np.uint8]) -> NDArray[np.uint16] | NDArray[np.uint8]:
+def _table(values: NDArray[Any]) -> NDArray[Any]:
     """[outputs, groups] as [panels, groups, 16]."""
     return np.ascontiguousarray(values.reshape(-1, 16, values.shape[1]).transpose(0, 2, 1))
 
@@ -69,7 +72,7 @@ def _inverse(scale: Floats) -> Floats:
 
 def _int4(x: Floats) -> Rounded:
     """The largest number of a group goes to -8, whichever its sign: scales may be negative."""
-    largest = np.take_along_axis(x, np.abs(x).argmax(-1)[..., None], -1)[..., 0] / -8
+    largest = np.take_along_axis(x, np.abs(x).argmax(-1)[..., None], -1)[..., 0] * np.float32(-0.125)
 
     def attempt(scale: Floats) -> tuple[Floats, Floats]:
         steps = np.rint(x * _inverse(scale)[..., None]).clip(-8, 7)
@@ -94,7 +97,7 @@ def _int4_with_zero(x: Floats) -> Rounded:
         steps = (np.rint(x * _inverse(scale)[..., None]) + zero).clip(0, 15)
         return steps, (((steps - zero) * scale[..., None] - x) ** 2).sum(-1)
 
-    best = _best((high - low) / 15, attempt)
+    best = _best((high - low) * np.float32(1 / 15), attempt)
     return attempt(best)[0].astype(np.uint8), to_bfloat16(best), zero_of(best).astype(np.uint8)
 
 

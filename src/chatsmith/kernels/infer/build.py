@@ -25,8 +25,10 @@ FOLDER = Path(__file__).parent
 BUILT = FOLDER / "built"
 SWITCH = "CHATSMITH_KERNELS"
 # Arithmetic may be fused but not reordered or assumed finite: a NaN must stay visible.
-_FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-shared", "-pthread", "-fopenmp-simd", "-fvisibility=hidden")
-_FLAGS += ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi")
+_FLAGS = (
+    *("-std=gnu11", "-O3", "-fPIC", "-shared", "-pthread", "-fopenmp-simd", "-fvisibility=hidden"),
+    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi"),
+)
 _SANITIZE = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer")
 
 

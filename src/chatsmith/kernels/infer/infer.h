@@ -85,7 +85,7 @@ typedef struct {
 typedef struct {
     int64_t rows, sequences, wanted, table_stride;
     const int32_t *ids, *positions, *starts, *tables, *want;
-    float *logits;
+    float *logits, *states; /* of the wanted rows; one of them is NULL */
     char *cache;
 } Step;
 

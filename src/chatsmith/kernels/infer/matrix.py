@@ -89,24 +89,33 @@ def _spread(table: NDArray[Any], group: int) -> NDArray[Any]:
     return np.repeat(table.transpose(0, 2, 1).reshape(-1, table.shape[1]), group, axis=1)
 
 
-def filled_up(weight: Floats, depth: int = DEPTH) -> Floats:
+def filled_up(weight: NDArray[Any], depth: int = DEPTH) -> NDArray[Any]:
     """W with zeros up to whole panels and a depth that is a multiple of `depth`."""
     rows, inputs = weight.shape
     more = -rows % PANEL, -inputs % depth
     return np.pad(weight, ((0, more[0]), (0, more[1]))) if any(more) else weight
 
 
-def plain(weight: Floats, kind: Kind) -> Matrix:
-    """W [outputs, inputs] as float32, float16 or bfloat16."""
+def plain(weight: NDArray[Any], kind: Kind) -> Matrix:
+    """W [outputs, inputs], which may be bfloat16 kept as uint16, as float32, float16 or bfloat16."""
     full = filled_up(weight)
-    values = to_bfloat16(full) if kind == "bf16" else full.astype(DTYPES[kind])
-    return Matrix(kind, *weight.shape, in_panels(values, kind))
+    if kind == "bf16":
+        values = full if full.dtype == np.uint16 else to_bfloat16(full)
+    else:
+        values = full if full.dtype == DTYPES[kind] else as_floats(full).astype(DTYPES[kind])
+    outputs, inputs = weight.shape
+    return Matrix(kind, outputs, inputs, in_panels(values, kind))
 
 
 def to_bfloat16(x: Floats) -> NDArray[np.uint16]:
     """The upper halves of float32 numbers, rounded to nearest even."""
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
     return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & np.uint32(1))) >> 16).astype(np.uint16)
+
+
+def as_floats(x: NDArray[Any]) -> Floats:
+    """Numbers of any kind, bfloat16 kept as uint16 among them, in float32."""
+    return from_bfloat16(x) if x.dtype == np.uint16 else x.astype(np.float32, copy=False)
 
 
 def from_bfloat16(x: NDArray[np.uint16]) -> Floats:

@@ -57,7 +57,7 @@ class _Decoder(Structure):
 class _Step(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("rows", "sequences", "wanted", "table_stride")),
-        *((name, c_void_p) for name in ("ids", "positions", "starts", "tables", "want", "logits", "cache")),
+        *((name, c_void_p) for name in ("ids", "positions", "starts", "tables", "want", "logits", "states", "cache")),
     ]
 
 
@@ -123,26 +123,29 @@ class Session:
         starts: NDArray[np.int32],
         tables: NDArray[np.int32],
         wanted: NDArray[np.int32],
+        *,
+        states: bool = False,
     ) -> Floats:
-        """Feed rows and give the logits [n, V] after the `wanted` ones.
+        """Feed rows and give the logits [n, V] after the `wanted` ones; or the states [n, E] after the last norm.
 
         `ids` and `positions` [R]: rows starts[s] … starts[s + 1] − 1 are the next of sequence s, whose position p lies
         in block tables[s, p // BLOCK]. A row sees its own sequence up to itself. Its logits are the same bits whatever
         other rows there are, and wherever a prompt is cut.
         """
-        logits = np.empty((len(wanted), self.spec.vocab_size), np.float32)
+        found = np.empty((len(wanted), self.spec.width if states else self.spec.vocab_size), np.float32)
         arrays = [np.ascontiguousarray(array, np.int32) for array in (ids, positions, starts, tables, wanted)]
         if arrays[1].shape != (len(ids),) or len(starts) < 2 or arrays[3].ndim != 2 or len(tables) != len(starts) - 1:
             raise RequestError("ids, positions, starts and tables of a step do not belong together")
         at = [array.ctypes.data for array in arrays]
         sizes = (len(ids), len(starts) - 1, len(wanted), arrays[3].shape[1])
-        request = _Step(*sizes, *at, logits.ctypes.data, self._cache.ctypes.data)
+        out = (None, found.ctypes.data) if states else (found.ctypes.data, None)
+        request = _Step(*sizes, *at, *out, self._cache.ctypes.data)
         code = self._library.session_step(self._session, byref(request))
         if code == 1:
             raise RequestError("a step has an id, position, block or row outside its bounds")
         if code:
             raise WorkError(f"there is no memory for a step of {len(ids)} rows")
-        return logits
+        return found
 
     def copy_block(self, source: int, target: int) -> None:
         """Make one block of the cache equal another."""
@@ -185,6 +188,6 @@ class Session:
         layer.ffn_norm = self._norm(parts, prefix + "ffn_norm")
         layer.query_gain = self._vector(parts, prefix + "attention.query_norm.weight")
         layer.key_gain = self._vector(parts, prefix + "attention.key_norm.weight")
-        for field, name in (("qkv", "attention.qkv"), ("output", "attention.output"), ("up", "ffn.up"), ("down", "ffn.down")):
-            setattr(layer, field, self._matrix(parts, prefix + name))
+        for name in ("attention.qkv", "attention.output", "ffn.up", "ffn.down"):
+            setattr(layer, name.partition(".")[2], self._matrix(parts, prefix + name))
         layer.band = band

@@ -162,6 +162,10 @@ EXPORT int session_step(Session *s, const Step *t) {
         for (int64_t w = 0; w < count; w++)
             memcpy(s->mixed + w * d->width, s->x + t->want[from + w] * d->width, (size_t)d->width * 4);
         norm_rows(s->pool, d, d->norm, s->mixed, s->normed, count);
+        if (t->states) {
+            memcpy(t->states + from * d->width, s->normed, (size_t)(count * d->width) * 4);
+            continue;
+        }
         prepare(s->pool, &d->head, s->normed, d->width, count, &s->input);
         float *logits = t->logits + from * d->vocabulary;
         multiply(s->pool, &d->head, &s->input, (Output){logits, NULL, d->vocabulary, d->vocabulary, PLAIN});
