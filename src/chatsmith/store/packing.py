@@ -137,7 +137,8 @@ def unpacked(spec: ModelSpec, parts: Mapping[str, Part]) -> Iterator[tuple[str, 
         else:
             pieces = np.split(values, np.cumsum(entry.rows[:-1]))
         for source, piece in zip(entry.sources, pieces, strict=True):
-            yield source, np.ascontiguousarray(piece)
+            # vectors are copied too: what is given belongs to the caller, the file's map does not
+            yield source, np.array(piece, np.float32)
 
 
 def _in_turns(parts: list[NDArray[Any]]) -> NDArray[Any]:
