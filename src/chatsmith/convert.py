@@ -18,6 +18,7 @@ from chatsmith.kernels.infer.matrix import KINDS, Kind, as_floats
 from chatsmith.look.render import Column, Table
 from chatsmith.specs import ModelSpec
 from chatsmith.store.contents import read_generation, read_provenance
+from chatsmith.store.gguf_model import open_model, write_model
 from chatsmith.store.hf import read_config
 from chatsmith.store.packed import save_packed
 from chatsmith.store.packing import Format, Read, packed_parts, parameter_shapes
@@ -101,7 +102,10 @@ def convert(
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Conversion:
-    """Write `source`, a model folder, as `target` in another format, and report what it cost.
+    """Write `source`, a model folder or a GGUF file, as `target` in another format, and report what it cost.
+
+    A target that ends in .gguf is one such file for llama.cpp (int8 as Q8_0, int4 as Q4_0 with embedding and head in
+    Q8_0; what is measured is our own form of the same bits), any other a model folder.
 
     `to` int8 and int4 give packed folders for the native backend, the others ordinary ones. `group` is the number of
     weights that share a scale (int8 128, int4 32), `symmetric` False gives int4 a zero per group, `head` is the kind of
@@ -114,8 +118,10 @@ def convert(
         raise RequestError(f"there is no format {to!r}", "choose one of " + ", ".join(KINDS))
     source, target = Path(source), Path(target)
     form = Format(to, group or (32 if to == "int4" else 128), symmetric, head)
-    spec, tokenizer = read_config(source), Tokenizer.load(source)
-    read, stored = open_parameters(source)
+    gguf = target.suffix == ".gguf"
+    if gguf and target.exists() and not overwrite:
+        raise RequestError(f"{target} is there already", "choose another name, or ask to overwrite it")
+    spec, tokenizer, read, stored = _open(source)
     progress("reading and rounding the weights")
     full, parts = dict(packed_parts(spec, read, Format(stored))), dict(packed_parts(spec, read, form))
     before, after = (NativeBackend(spec, part, cache_bytes=2**30) for part in (full, parts))
@@ -143,14 +149,27 @@ def convert(
             _advice(form) + ", or --force to keep it as it is",
         )
     about = {"from": source.name, "to": report.format, "text": words, **asdict(found)}
-    provenance = read_provenance(source) | {"converted": about}
+    folder = source.is_dir()
+    provenance = (read_provenance(source) if folder else {}) | {"converted": about}
+    generation = read_generation(source) if folder else {}
     progress("writing")
-    rest: dict[str, Any] = {"generation": read_generation(source), "provenance": provenance, "overwrite": overwrite}
-    if to in ("int8", "int4"):
+    rest: dict[str, Any] = {"generation": generation, "provenance": provenance, "overwrite": overwrite}
+    if gguf:
+        write_model(target, spec, read, tokenizer, to, source.stem)
+    elif to in ("int8", "int4"):
         save_packed(target, spec, parts.items(), form, tokenizer, **rest)
     else:
         _save_plain(target, spec, read, to, tokenizer, **rest)
     return report
+
+
+def _open(source: Path) -> tuple[ModelSpec, Tokenizer, Read, Kind]:
+    """A model folder or a GGUF file: its shape, vocabulary, parameters and the kind that keeps them as they are."""
+    if source.suffix == ".gguf":
+        spec, read, tokenizer = open_model(source)
+        return spec, tokenizer, read, "f32"
+    read, stored = open_parameters(source)
+    return read_config(source), Tokenizer.load(source), read, stored
 
 
 def _save_plain(target: Path, spec: ModelSpec, read: Read, kind: Kind, tokenizer: Tokenizer, **rest: Any) -> None:

@@ -11,8 +11,8 @@ from chatsmith.cli.options import Json
 
 
 def convert(
-    model: Annotated[Path, Parameter(help="A model folder.")],
-    out: Annotated[Path, Parameter(help="The folder to write.")],
+    model: Annotated[Path, Parameter(help="A model folder, or a GGUF file.")],
+    out: Annotated[Path, Parameter(help="The folder to write, or a file that ends in .gguf.")],
     /,
     *,
     to: Annotated[Literal["int8", "int4", "bf16", "f16", "f32"], Parameter(help="The format of the weights.")],
@@ -33,7 +33,8 @@ def convert(
 ) -> None:
     """Write a model in a lighter format, and report what that cost.
 
-    int8 and int4 give a folder with packed weights, which the native backend maps and runs without torch. The report
+    int8 and int4 give a folder with packed weights, which the native backend maps and runs without torch; a name that
+    ends in .gguf gives a file for llama.cpp (Q8_0, Q4_0, BF16, F16 or F32). The report
     tells size, perplexity, divergence, how often the likeliest token stays the same, and speed. Where perplexity grows
     beyond the bound (int8 0.5%, int4 3%) nothing is written, unless --force.
     """

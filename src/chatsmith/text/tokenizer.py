@@ -34,7 +34,7 @@ from chatsmith.text.tokenizer_engines import (
     without_surrogates,
 )
 from chatsmith.text.tokenizer_files import Document, token_to_bytes
-from chatsmith.text.tokenizer_merges import Unsuitable, ranks_of
+from chatsmith.text.tokenizer_merges import ByteLevel, Unsuitable, byte_level, ranks_of
 
 SPECIALS = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 """The special tokens of the vocabularies we train, with ids 0 to 4."""
@@ -75,6 +75,20 @@ class Tokenizer:
         Raises `RequestError` where it is missing, damaged or contradictory.
         """
         return cls(*tokenizer_files.read_tokenizer(Path(path)))
+
+    @classmethod
+    def of_byte_level(cls, parts: ByteLevel, specials: dict[str, int], config: dict[str, Any]) -> Tokenizer:
+        """A byte-level BPE vocabulary from its parts; `specials` are in the vocabulary too.
+
+        Raises `RequestError` where ids are out of bounds or contradict each other.
+        """
+        document = tokenizer_files.byte_level_document(parts.vocabulary, parts.merges, parts.pattern, specials)
+        return cls(tokenizer_files.checked(document, Path("the vocabulary")), config)
+
+    @functools.cached_property
+    def byte_level(self) -> ByteLevel | None:
+        """The parts of a byte-level BPE vocabulary; None for a vocabulary of another kind."""
+        return byte_level(self._document)
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, from which transformers, vLLM and others load it."""

@@ -111,9 +111,9 @@ def read_tokenizer(path: Path) -> tuple[Document, dict[str, Any]]:
     if path.is_file():
         if path.name.endswith((".tiktoken", ".tiktoken.gz")):
             return _tiktoken_document(path), {}
-        return _checked(_read_object(path), path), _read_config(path.parent)
+        return checked(_read_object(path), path), _read_config(path.parent)
     if (path / "tokenizer.json").exists():
-        return _checked(_read_object(path / "tokenizer.json"), path / "tokenizer.json"), _read_config(path)
+        return checked(_read_object(path / "tokenizer.json"), path / "tokenizer.json"), _read_config(path)
     for vocabulary, merges in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")):
         if (path / vocabulary).exists() and (path / merges).exists():
             return _pair_document(path / vocabulary, path / merges), _read_config(path)
@@ -177,7 +177,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _checked(document: Document, path: Path) -> Document:
+def checked(document: Document, path: Path) -> Document:
     """Refuse a document whose parts are missing, of the wrong kind, out of bounds or at odds with each other."""
     model = document.get("model")
     if not isinstance(model, dict) or not model.get("vocab"):

@@ -35,6 +35,26 @@ class Ranks:
     """Text is brought to Unicode's NFC first, as the file asks."""
 
 
+@dataclass(frozen=True)
+class ByteLevel:
+    """A byte-level BPE vocabulary, as other formats want it: token → id, merges by rank, and how text is cut."""
+
+    vocabulary: dict[str, int]
+    merges: list[tuple[str, str]]
+    pattern: WordPattern
+
+
+def byte_level(document: Document) -> ByteLevel | None:
+    """The vocabulary of a document that is byte-level BPE of a known cut; None for any other."""
+    try:
+        pattern = ranks_of(document).pattern
+    except Unsuitable:
+        return None
+    model = document["model"]
+    merges = [pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model["merges"]]
+    return ByteLevel(model["vocab"], [(left, right) for left, right in merges], pattern)
+
+
 class Unsuitable(Exception):
     """Why tiktoken cannot stand in for the tokenizers library with this file."""
 
