@@ -153,7 +153,7 @@ def test_overlapping_tensors_and_tensors_beyond_the_end_are_named(tmp_path: Path
     numbers = np.zeros((2, 32), np.float32)
     write_gguf(path, {}, [("a", numbers, "F32"), ("b", numbers, "F32")])
     data = path.read_bytes()
-    place = data.index(struct.pack("<IQ", 0, 256)) + 4
+    place = data.rindex(struct.pack("<IQ", 0, 256)) + 4
     for offset, message in ((224, "overlap"), (2**40, "within the file"), (257, "within the file")):
         path.write_bytes(data[:place] + struct.pack("<Q", offset) + data[place + 8 :])
         with pytest.raises(WorkError, match=message):
