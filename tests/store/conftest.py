@@ -1,4 +1,4 @@
-"""A disk with little room, for the tests of what is written; and lets them import `tests/tiny.py`."""
+"""A disk with little room, for the tests of what is written; and `tests/tiny.py` can be imported."""
 
 from __future__ import annotations
 

@@ -63,6 +63,10 @@ class Backend(Protocol):
         """What computes, and in which numbers, in a few words: "torch on cpu in float32"."""
 
     @property
+    def version(self) -> int:
+        """Another number when the weights may have changed: what was read before is then of no use."""
+
+    @property
     def block_size(self) -> int:
         """Positions in a block."""
 
@@ -88,4 +92,4 @@ class Backend(Protocol):
         """Compute a step; the states after the last norm [R, E] of the wanted rows."""
 
     def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Copy whole blocks, each (from, to), before the next step: a shared block is about to be written."""
+        """Copy whole blocks, each (from, to), in this order, before the next step: a shared block is to be written."""

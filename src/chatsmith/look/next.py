@@ -179,7 +179,7 @@ def next_tokens(
     made: list[int] = []
     found: list[NextStep] = []
     while len(found) < steps:
-        if found and len(ids) + len(made) >= engine.model.spec.context:
+        if found and len(ids) + len(made) >= engine.backend.spec.context:
             break
         [answer] = engine.complete([Request((*ids, *made), one, look=True)])
         # By bytes: `decode` takes a SentencePiece vocabulary's first space away, and this text goes on.
@@ -210,8 +210,13 @@ def _step(distribution: Distribution, text: str, top: int, engine: Engine) -> Ne
 def describe(sampling: Sampling, *, short: bool = False) -> str:
     """The settings that shape the distribution, in words: "temperature 0.8, top-k 40"."""
     said = [f"temperature {sampling.temperature:g}"]
+    for name in ("frequency", "presence"):
+        if penalty := getattr(sampling, f"{name}_penalty"):
+            said.insert(0, f"{name} penalty {penalty:g}")
     if sampling.repetition_penalty != 1:
         said.insert(0, f"repetition penalty {sampling.repetition_penalty:g}")
+    if sampling.logit_bias:
+        said.insert(0, f"{len(sampling.logit_bias)} biased tokens")
     if sampling.top_k:
         said.append(f"top-k {sampling.top_k}")
     if sampling.top_p < 1:
