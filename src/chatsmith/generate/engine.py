@@ -136,7 +136,9 @@ class Engine:
         scores = [np.zeros(max(len(ids) - 1, 0)) for ids in texts]
         context = self.backend.spec.context
         parts = [part for text, ids in enumerate(texts) for part in windows(text, len(ids), context)]
-        asked = [Request(tuple(texts[part.text][part.start : part.end]), _READ_ONLY, score_prompt=True) for part in parts]
+        asked = [
+            Request(tuple(texts[part.text][part.start : part.end]), _READ_ONLY, score_prompt=True) for part in parts
+        ]
         for part, done in zip(parts, self.complete(asked), strict=True):
             assert done.prompt is not None
             found = done.prompt.logprobs[part.fresh - 1 - part.start :]

@@ -30,6 +30,8 @@ class NativeBackend:
     bands: tuple[int | None, ...] = (None,)
     block_size = BLOCK
     step_tokens = STEP_TOKENS
+    version = 0
+    """The weights never change."""
 
     def __init__(
         self, spec: ModelSpec, parts: Mapping[str, Part], *, cache_bytes: int = 2 * 2**30, threads: int | None = None

@@ -114,7 +114,7 @@ class DraftModel:
             draft.table.release()
 
     def guess(self, sequences: Many[Sequence], most: Many[int]) -> list[Guesses]:
-        guesses: dict[Sequence, Guesses] = {sequence: () for sequence in sequences}
+        guesses: dict[Sequence, Guesses] = dict.fromkeys(sequences, ())
         limits = {sequence: min(self.count, limit) for sequence, limit in zip(sequences, most, strict=True)}
         while going := [sequence for sequence in sequences if len(guesses[sequence]) < limits[sequence]]:
             ready, logits = self._read(going, guesses)
@@ -130,9 +130,7 @@ class DraftModel:
                     limits[sequence] = 0
         return [guesses[sequence] for sequence in sequences]
 
-    def _read(
-        self, sequences: Many[Sequence], guesses: dict[Sequence, Guesses]
-    ) -> tuple[list[Sequence], Floats]:
+    def _read(self, sequences: Many[Sequence], guesses: dict[Sequence, Guesses]) -> tuple[list[Sequence], Floats]:
         """Read what is new; the sequences that were read to their end, and the logits there."""
         parts: list[Part] = []
         budget = self.backend.step_tokens

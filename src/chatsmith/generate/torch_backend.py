@@ -16,7 +16,6 @@ from chatsmith.models.decoder import Decoder
 from chatsmith.specs import ModelSpec
 
 
-
 class TorchBackend:
     """Computes steps with `model`, whose keys and values take at most `cache_bytes` (memory is taken as it is used).
 

@@ -68,7 +68,11 @@ class Attention(nn.Module):
         elif native.ready(x) and self.head_dim <= native.MAX_DIM:
             query, key = (
                 native.heads(
-                    part, self.head_dim, norm.weight.to(part.dtype) if norm else None, angles, norm.epsilon if norm else 0.0
+                    part,
+                    self.head_dim,
+                    norm.weight.to(part.dtype) if norm else None,
+                    angles,
+                    norm.epsilon if norm else 0.0,
                 )[0]
                 for part, norm in zip((query, key), norms, strict=True)
             )

@@ -204,9 +204,7 @@ def _tiles(starts: NDArray[np.int32], span: int) -> NDArray[np.int32]:
     return np.array(found, np.int32)
 
 
-def _zeros(
-    shape: tuple[int, ...], device: torch.device | str | None, dtype: torch.dtype | None
-) -> Tensor:
+def _zeros(shape: tuple[int, ...], device: torch.device | str | None, dtype: torch.dtype | None) -> Tensor:
     """Zeros; on the CPU such that memory is taken only when it is written."""
     dtype = dtype or torch.get_default_dtype()
     if torch.device(device or "cpu").type != "cpu":

@@ -193,9 +193,7 @@ class Decoder(nn.Module):
                 "shorten the text, or choose a model with a longer context",
             )
 
-    def _masks(
-        self, tokens: int, device: torch.device, segments: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def _masks(self, tokens: int, device: torch.device, segments: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """The masks of dense and of banded layers; None where plain causal attention says the same."""
         at = places(tokens, device)
         dense = None if segments is None else attention_mask(at, None, segments)
