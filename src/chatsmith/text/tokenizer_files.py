@@ -46,11 +46,16 @@ def bytes_to_token(data: bytes) -> str:
     return "".join([BYTE_TO_CHAR[value] for value in data])
 
 
+# Each character of the table to the one whose Latin-1 code is its byte; other characters of Latin-1 to one beyond it.
+_TO_LATIN1 = {ord(character): chr(value) for character, value in CHAR_TO_BYTE.items()}
+_TO_LATIN1 |= dict.fromkeys(set(range(256)) - set(map(ord, CHAR_TO_BYTE)), "\uffff")
+
+
 def token_to_bytes(token: str) -> bytes | None:
     """The bytes behind a byte-level token; None where it holds a character outside the table."""
     try:
-        return bytes([CHAR_TO_BYTE[character] for character in token])
-    except KeyError:
+        return token.translate(_TO_LATIN1).encode("latin-1")
+    except UnicodeEncodeError:
         return None
 
 

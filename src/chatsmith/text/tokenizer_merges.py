@@ -77,12 +77,12 @@ def ranks_of(document: Document) -> Ranks:
     vocabulary: dict[str, int] = model["vocab"]
     made: dict[str, int] = {}
     for pair in merges:
-        if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+        if len(pair) != 2 or not isinstance(pair[0], str) or not isinstance(pair[1], str):
             raise Unsuitable("a merge does not name two tokens")
         made.setdefault("".join(pair), 256 + len(made))
     rank: dict[str, int] = {}
     of: dict[bytes, int] = {}
-    for token in [*vocabulary, *made]:
+    for token in vocabulary | made:
         data = token_to_bytes(token)
         single = data is not None and len(data) == 1
         if data is None or (not single and token not in made):
