@@ -52,9 +52,10 @@ def load(
     """Load a model folder, made by chatsmith or published in Hugging Face layout.
 
     `device` is the GPU where there is one, else the CPU, where the native backend computes if it can; `backend` asks
-    for "native" or "torch". `dtype` None keeps the weights as they are stored. `draft` is the folder of a smaller model of the same vocabulary, which guesses what comes next; with `lookup` the text itself
-    does. Guesses are checked: they change the speed and no token. Raises `RequestError` when a part is missing or
-    unknown, `WorkError` when one is damaged.
+    for "native" or "torch". `dtype` None keeps the weights as they are stored. `draft` is the folder of a smaller model
+    of the same vocabulary, which guesses what comes next; with `lookup` the text itself does. Guesses are checked: they
+    change the speed and no token. Raises `RequestError` when a part is missing or unknown, `WorkError` when one is
+    damaged.
     """
     if draft is not None and lookup:
         raise RequestError("either a draft model guesses or look-up does", "leave out draft or lookup")

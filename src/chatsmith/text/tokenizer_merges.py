@@ -70,7 +70,7 @@ def ranks_of(document: Document) -> Ranks:
     normalizer = document.get("normalizer")
     if normalizer not in (None, {"type": "NFC"}):
         raise Unsuitable("it normalises text")
-    pattern = _pattern(document.get("pre_tokenizer"))
+    pattern = pattern_of(document.get("pre_tokenizer"))
 
     added = {token["content"] for token in document.get("added_tokens") or []}
     merges = [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
@@ -105,7 +105,7 @@ def ranks_of(document: Document) -> Ranks:
     return Ranks(pattern, of, ids, normalizer is not None)
 
 
-def _pattern(cutter: Any) -> WordPattern:
+def pattern_of(cutter: Any) -> WordPattern:
     """The known expression behind a `pre_tokenizer` entry."""
     steps = cutter.get("pretokenizers") if isinstance(cutter, dict) and cutter.get("type") == "Sequence" else [cutter]
     if not steps or not all(isinstance(step, dict) for step in steps):
