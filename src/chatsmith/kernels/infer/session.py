@@ -73,6 +73,13 @@ def _functions() -> ctypes.CDLL:
     return library
 
 
+def read_rate(nbytes: int = 2**28, threads: int = 1, rounds: int = 3) -> float:
+    """The best rate of reading memory in bytes/s, by the means that the kernels use."""
+    read = _functions().read_rate
+    read.argtypes, read.restype = [c_int64, c_int, c_int], c_double
+    return float(read(nbytes >> 20 << 20, threads, rounds))
+
+
 Part = Matrix | NDArray[Any]
 
 
