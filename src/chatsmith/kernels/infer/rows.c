@@ -71,22 +71,34 @@ void norm_head(const float *x, const float *gain, float *y, int64_t dim, float e
 
 /* ---- getting ready ----------------------------------------------------------------------------------------------- */
 
+#define CHUNK 32 /* every group is a whole number of these: loops of a fixed length become plain vectors */
+
+INLINE float largest_of(const float *restrict x, float so_far) {
+#pragma omp simd reduction(max : so_far)
+    for (int i = 0; i < CHUNK; i++) so_far = fabsf(x[i]) > so_far ? fabsf(x[i]) : so_far;
+    return so_far;
+}
+
+INLINE int32_t round_chunk(const float *restrict x, float turn, int8_t *restrict bytes) {
+    int32_t sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < CHUNK; i++) {
+        int32_t rounded = (int32_t)rintf(x[i] * turn);
+        bytes[i] = (int8_t)rounded;
+        sum += rounded;
+    }
+    return sum;
+}
+
 /* int8 in groups: the largest number of a group becomes 127. `x` has a whole number of groups. */
-static void quantise_row(const float *restrict x, int64_t depth, int64_t group, int8_t *restrict bytes, float *scale,
-                         int32_t *sums) {
+static void quantise_row(const float *x, int64_t depth, int64_t group, int8_t *bytes, float *scale, int32_t *sums) {
     for (int64_t g = 0; g < depth / group; g++, x += group, bytes += group) {
         float largest = 0;
-        int32_t sum = 0;
-#pragma omp simd reduction(max : largest)
-        for (int64_t i = 0; i < group; i++) largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
+        for (int64_t i = 0; i < group; i += CHUNK) largest = largest_of(x + i, largest);
         float step = largest / 127.0f, turn = step > 0 ? 1.0f / step : 0.0f;
         if (!(turn < 3e38f)) step = turn = 0.0f; /* numbers so small that they are nothing */
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < group; i++) {
-            int32_t rounded = (int32_t)rintf(x[i] * turn);
-            bytes[i] = (int8_t)rounded;
-            sum += rounded;
-        }
+        int32_t sum = 0;
+        for (int64_t i = 0; i < group; i += CHUNK) sum += round_chunk(x + i, turn, bytes + i);
         scale[g] = step;
         sums[g] = sum;
     }
