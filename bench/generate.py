@@ -99,6 +99,9 @@ def prepare(folder: Path, size: str, formats: list[str], vocabulary: Path | None
         write_model(file, spec, known.__getitem__, tokenizer, name, size)
         found[name] = {"chatsmith": ours, "llama.cpp": file}
     plain = save_model(folder / f"{size}-plain", model, tokenizer, provenance={}, dtype=torch.bfloat16)
+    named = plain / "tokenizer_config.json"  # CTranslate2's converter wants all three of them
+    ends = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
+    named.write_text(json.dumps(json.loads(named.read_text()) | ends))
     for name in formats:
         found[name] |= {"transformers": plain, "ctranslate2": plain}
     return found
