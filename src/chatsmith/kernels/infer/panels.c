@@ -36,7 +36,7 @@ INLINE void block_float(int rows, int panels, int half, const Matrix *m, const I
             fpart w = load_wide(weight, at, half);
             if (v % PARTS == 0 && rows == 1) FAR(weight + at * size);
 #pragma GCC unroll 8
-            for (int r = 0; r < rows; r++) acc[r][v] += w * all_f(in[r * x->line + k]);
+            for (int r = 0; r < rows; r++) acc[r][v] = fma_f(w, all_f(in[r * x->line + k]), acc[r][v]);
         }
     }
     put_sums(rows, panels, acc, sums, stride);
@@ -62,8 +62,8 @@ INLINE void block_bfloat16(int rows, int panels, const Matrix *m, const Input *x
                 acc[r][v] = (fpart)_mm512_dpbf16_ps((__m512)acc[r][v], (__m512bh)w, pair);
 #else
                 const float *in = x->floats + (row + r) * x->line + k;
-                acc[r][v] += (fpart)((upart)w << 16) * all_f(in[0]);
-                acc[r][v] += (fpart)(w & (int32_t)0xffff0000) * all_f(in[1]);
+                acc[r][v] = fma_f((fpart)((upart)w << 16), all_f(in[0]), acc[r][v]);
+                acc[r][v] = fma_f((fpart)(w & (int32_t)0xffff0000), all_f(in[1]), acc[r][v]);
 #endif
             }
         }
@@ -121,7 +121,7 @@ INLINE void block_int(int rows, int panels, int small, const Matrix *m, const ch
             fpart scale = load_bf16(m->scale + mine);
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++)
-                acc[r][v] += to_float(whole[r][v]) * (scale * all_f(x->scale[(row + r) * groups + g]));
+                acc[r][v] = fma_f(to_float(whole[r][v]), scale * all_f(x->scale[(row + r) * groups + g]), acc[r][v]);
         }
     }
     put_sums(rows, panels, acc, sums, stride);

@@ -40,6 +40,18 @@ INLINE void store_f(float *p, fpart x) { *(fpart_any *)p = x; }
 INLINE fpart all_f(float x) { return x - (fpart){0}; }
 INLINE ipart all_i(int32_t x) { return x - (ipart){0}; }
 INLINE fpart to_float(ipart x) { return __builtin_convertvector(x, fpart); }
+/* a b + c, rounded once where the processor can: said outright, since equal bits must not hang on what a compiler fuses. */
+INLINE fpart fma_f(fpart a, fpart b, fpart c) {
+#if WIDTH == 64
+    return (fpart)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif WIDTH == 32
+    return (fpart)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__aarch64__)
+    return (fpart)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+    return a * b + c;
+#endif
+}
 /* The numbers of a part that lie in 16 bits as the upper half of a float, or in 8 bits without a sign. */
 INLINE fpart load_bf16(const bf16 *p) {
     return (fpart)(__builtin_convertvector(*(const half_any *)p, upart) << 16);
