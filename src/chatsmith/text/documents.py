@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Literal
 
@@ -25,7 +26,7 @@ from chatsmith.text.clean import Deduplicator, normalise
 from chatsmith.text.formats import Kind, format_of, readable
 from chatsmith.text.pages import NO_TEXT, docx_text, pdf_text
 from chatsmith.text.plain import RECORD_BYTES, blocks, pieces
-from chatsmith.text.records import Content, contents
+from chatsmith.text.records import contents
 from chatsmith.text.report import ReadReport, Skipped, Unreadable
 from chatsmith.text.walk import NO_PERMISSION, existing, walk
 from chatsmith.text.webpage import page_text
@@ -88,21 +89,24 @@ def _counted(
     reading: _Reading, paths: list[Path], hidden: bool, deduplicator: Deduplicator | None
 ) -> Iterator[Document]:
     report = reading.report
-    documents = (document for path in walk(paths, report, hidden) for document in reading.file(path))
-    found = False
-    for document in documents if deduplicator is None else deduplicator.unique(documents):
-        found = True
-        report.documents += 1
-        report.conversations += bool(document.messages)
-        for text in [message.content for message in document.messages] or [document.text]:
-            report.characters += len(text)
-            report.bytes += len(text) if text.isascii() else len(text.encode())
+    before = report.documents
+    documents = chain.from_iterable(map(reading.file, walk(paths, report, hidden)))
+    batches = ([document] for document in documents) if deduplicator is None else deduplicator.unique(documents)
+    for batch in batches:
         if deduplicator is not None:
             _note(report, deduplicator)
-        yield document
+        for document in batch:
+            report.documents += 1
+            if document.messages:
+                report.conversations += 1
+                for message in document.messages:
+                    report.count(message.content)
+            else:
+                report.count(document.text)
+            yield document
     if deduplicator is not None:
         _note(report, deduplicator)
-    if not found:
+    if report.documents == before:
         where = ", ".join(map(str, paths[:3])) + (" …" if len(paths) > 3 else "")
         why = f": skipped {report.skipped_because()}" if report.reasons else ": nothing is there"
         example = next((f" ({one})" for one in report.skipped if one.detail), "")
@@ -136,11 +140,12 @@ class _Reading:
                 self.report.skip(source, TOO_SHORT if size else EMPTY)
                 return
             with open_bounded(path, form.compression, self.max_file_bytes) as stream:
-                for number, document in enumerate(self._documents(stream, form.kind, source)):
-                    if number == 0:
-                        self.report.files += 1
-                        self.report.bytes_read += size
-                    yield document
+                documents = iter(self._documents(stream, form.kind, source))
+                for first in documents:
+                    self.report.files += 1
+                    self.report.bytes_read += size
+                    yield first
+                    yield from documents
         except Unreadable as error:
             self.report.skip(source, error.reason, error.detail)
         except MissingExtra as error:
@@ -154,7 +159,7 @@ class _Reading:
         size = self.document_bytes
         match kind:
             case Kind.TEXT | Kind.CODE:
-                return self._texts(source, self._blocks(stream, size))
+                return self._texts(source, map(normalise, self._blocks(stream, size)))
             case Kind.HTML:
                 return self._texts(source, _cut(page_text(self._page(stream)), size))
             case Kind.PDF:
@@ -180,13 +185,12 @@ class _Reading:
         return "".join(parts)
 
     def _texts(self, source: str, texts: Iterable[str]) -> Iterator[Document]:
-        """Documents from the pieces of one text; numbered where there are several, without blank ones."""
+        """Documents from the pieces of one normalised text; numbered where there are several, without blank ones."""
         held = ""
         number = 0
         damage: Unreadable | None = None
         try:
             for text in texts:
-                text = normalise(text)
                 if not text or text.isspace():
                     continue
                 if number:
@@ -217,23 +221,25 @@ class _Reading:
                 return tables.table(self._blocks(stream), kind is Kind.TSV, self.field)
 
     def _records(self, rows: Iterable[tables.Record], source: str) -> Iterator[Document]:
+        longest = self.document_bytes // 4  # characters that are surely no longer than a document may be
         for number, record in rows:
             place = f"{source}:{number}"
             empty = True
             for content in contents(record, self.field):
-                for document in self._content(content, place):
+                if not isinstance(content, str):
                     empty = False
-                    yield document
+                    yield Document("", place, tuple([Message(turn.role, normalise(turn.content)) for turn in content]))
+                    continue
+                text = normalise(content)
+                if not text or text.isspace():
+                    continue
+                empty = False
+                if len(text) <= longest:
+                    yield Document(text, place)
+                else:
+                    yield from self._texts(place, pieces(text, self.document_bytes))
             if empty:
                 self.report.skip(place, *self._without(record))
-
-    def _content(self, content: Content, place: str) -> Iterator[Document]:
-        if isinstance(content, str):
-            text = normalise(content)
-            if text and not text.isspace():
-                yield from self._texts(place, pieces(text, self.document_bytes))
-        else:
-            yield Document("", place, tuple(Message(turn.role, normalise(turn.content)) for turn in content))
 
     def _without(self, record: object) -> tuple[str, str]:
         """Why a record gave nothing."""
