@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from chatsmith import machine
+from chatsmith.train.speed import matrix_rate
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What the machine gave just now: GFLOP/s of square products in both precisions, and GB/s of reading memory."""
+    """What the machine gave just now: GFLOP/s of square products (PyTorch's or ours, whichever is faster) in both
+    precisions, and GB/s of reading memory."""
 
     bfloat16: float
     float32: float
@@ -33,7 +35,7 @@ class Probe:
 
 def probe(seconds: float = 0.15) -> Probe:
     """Measure for about three times `seconds`."""
-    rates = [machine.measure_gemm(kind, seconds) / 1e9 for kind in ("bfloat16", "float32")]
+    rates = [matrix_rate(kind, seconds) / 1e9 for kind in ("bfloat16", "float32")]
     return Probe(*rates, machine.measure_bandwidth(seconds) / 1e9)
 
 

@@ -36,6 +36,7 @@ from chatsmith.text.tokenizer import Tokenizer
 from chatsmith.train.precision import keep_memory
 from chatsmith.train.recipe import Batch, Data, Evaluation, Optimizer, Recipe, Samples, Schedule, Source
 from chatsmith.train.run import train
+from chatsmith.train.speed import TrainingSpeed, matrix_rate
 
 Logits = Callable[[torch.Tensor], torch.Tensor]
 CURVE = 24  # measurements along a run
@@ -242,12 +243,12 @@ def _text(whole: str, folder: Path, vocab_size: int, held_out: float) -> Text:
 def characters(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """nanoGPT's documented CPU run against ours of 20 seconds, 3 and 10 minutes (or the lengths asked for)."""
     text = character_text(arguments.shakespeare, folder)
-    peak = machine.measure_peak(seconds=2.0)
+    speed = TrainingSpeed()
     lengths = {f"{minutes * 60:.0f} s": minutes for minutes in arguments.lengths}
     curves: dict[str, list[Curve]] = {}
     for turn in range(arguments.rounds):
         for name, minutes in lengths.items():
-            choice = budget.choose(minutes * 60, peak, text.tokenizer.vocab_size, len(text.train))
+            choice = budget.choose(minutes * 60, speed, text.tokenizer.vocab_size, len(text.train))
             curves.setdefault(name, []).append(chatsmith_run(text, recipe_for(text, choice, minutes, seed=turn + 1)))
             _show(name, curves[name][-1])
         if arguments.nanogpt:
@@ -264,10 +265,10 @@ def characters(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def text(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Equal minutes on documents in one BPE vocabulary: ours, plain AdamW, nanoGPT's recipe at three sizes."""
     seconds = arguments.minutes * 60
-    peak = machine.measure_peak(seconds=2.0)
+    peak = matrix_rate(seconds=2.0)
     vocab = arguments.vocab_size or budget.vocabulary_size(arguments.characters, seconds, peak)
     found = document_text(arguments.data, folder, arguments.characters, vocab)
-    choice = budget.choose(seconds, peak, vocab, len(found.train))
+    choice = budget.choose(seconds, TrainingSpeed(), vocab, len(found.train))
     print(f"vocabulary {vocab}, {len(found.train):,} tokens, chose {choice.spec.parameters:,} parameters")
     runs: dict[str, Callable[[], Curve]] = {
         "chatsmith": lambda: chatsmith_run(found, recipe_for(found, choice, arguments.minutes)),

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatsmith import machine
 from chatsmith.errors import RequestError
 from chatsmith.language_model import LanguageModel
 from chatsmith.plan import budget
@@ -44,6 +43,7 @@ from chatsmith.train.recipe import (
     Stage,
 )
 from chatsmith.train.run import check_free, train
+from chatsmith.train.speed import TrainingSpeed, matrix_rate
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -193,12 +193,14 @@ def new(
         for callback in callbacks:
             callback.on_note(text)
 
-    peak = machine.measure_peak()
+    peak = matrix_rate()
     seconds = minutes * 60
     note(f"this machine multiplies matrices at {peak / 1e9:,.0f} GFLOP/s")
     by_text = budget.vocabulary_size(_rough_size(paths), seconds, peak) if paths else _WORLD_VOCABULARY
     vocabulary = vocab_size or by_text
-    likely = budget.choose(seconds, peak, vocabulary, math.inf)
+    speed = TrainingSpeed()
+    # The vocabulary of documents is not known yet, so their shape is measured later.
+    likely = budget.choose(seconds, budget.estimated(peak) if paths else speed, vocabulary, math.inf)
     base = Recipe(
         name=out.resolve().name,
         seed=seed,
@@ -214,7 +216,7 @@ def new(
         left = 0.3 * seconds
         note(f"reading took most of the time; training gets {left:.0f} seconds")
     tokens = corpus.folders[0].manifest.tokens if paths else math.inf
-    choice = budget.choose(left, peak, corpus.tokenizer.vocab_size, tokens)
+    choice = budget.choose(left, speed, corpus.tokenizer.vocab_size, tokens)
     recipe = _with_choice(base, choice, left / 60, built_in=not paths)
     note(f"chose a model of {choice.spec.parameters:,} parameters for about {choice.tokens / 1e6:.1f} million tokens")
     outcome = train(

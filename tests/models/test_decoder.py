@@ -140,9 +140,26 @@ def test_loss_and_gradients_against_float64(
 def test_whole_layers_run_fused_where_they_can(spec: ModelSpec) -> None:
     x = torch.zeros(1, 4, spec.width)
     expected = native.multiplies(x) and spec.activation != "gelu"
-    assert fused.suits(spec, x, x, training=True) == expected
-    assert not fused.suits(replace(spec, dropout=0.1), x, x, training=True)
-    assert not fused.suits(spec, x.double(), x.double(), training=True)
+    assert fused.suits(spec, x, x) == expected
+    assert not fused.suits(spec, x.double(), x.double())
+
+
+@every_spec
+def test_dropout_in_fused_layers_is_that_of_plain_ones(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = replace(spec, dropout=0.3)
+
+    def run() -> tuple[float, dict[str, Tensor]]:
+        torch.manual_seed(3)
+        return gradients(made(spec).train(), None)
+
+    fast, slopes = run()
+    assert run()[0] == fast
+    monkeypatch.setattr(native, "ready", lambda x: False)
+    plain, expected = run()
+    assert plain != gradients(made(spec).eval(), None)[0]
+    assert fast == pytest.approx(plain, rel=1e-5)
+    for name, slope in expected.items():
+        assert torch.allclose(slopes[name], slope, atol=1e-4, rtol=1e-3), name
 
 
 @every_spec

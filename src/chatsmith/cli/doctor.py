@@ -45,16 +45,21 @@ def doctor(
 
 
 def measure(found: machine.Machine) -> Rates:
-    """Measure the rates of the processor and of the first GPU."""
+    """Measure the rates of the processor, in PyTorch and in our own kernels, and of the first GPU."""
+    from chatsmith.train.speed import kernel_rate
+
     devices: dict[str, tuple[str, ...]] = {"cpu": ("float32", "bfloat16")}
     if found.gpus:
         devices["cuda"] = ("float32", "bfloat16", "float16")
+    rates = {
+        f"{device} {kind}": machine.measure_gemm(kind, device=device) for device in devices for kind in devices[device]
+    }
+    for kind in devices["cpu"]:
+        own = kernel_rate(kind)
+        if own is not None:
+            rates[f"cpu {kind}, native kernels"] = own
     return Rates(
-        {
-            f"{device} {kind}": machine.measure_gemm(kind, device=device)
-            for device in devices
-            for kind in devices[device]
-        },
+        rates,
         {device: machine.measure_bandwidth(device=device) for device in devices},
     )
 

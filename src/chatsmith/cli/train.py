@@ -70,10 +70,10 @@ def _chosen(recipe: Path, out: Path | None, resume: bool, changes: Sequence[str]
 
 
 def _run(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, tensorboard: bool) -> Outcome:
-    from chatsmith import machine
     from chatsmith.cli.progress import training_view
     from chatsmith.create import continuations
     from chatsmith.train.run import train as run
+    from chatsmith.train.speed import matrix_rate
 
     callbacks: list[Callback] = [view := training_view()]
     if tensorboard:
@@ -88,7 +88,7 @@ def _run(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, tensorb
             overwrite=overwrite,
             sampler=continuations,
             callbacks=callbacks,
-            peak_flops=machine.measure_peak(recipe.precision.compute),
+            peak_flops=matrix_rate(recipe.precision.compute),
         )
     finally:
         view.close()

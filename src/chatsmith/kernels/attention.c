@@ -14,9 +14,9 @@
 
 /* Bytes of scratch per thread for either direction, with numbers of `size` bytes. */
 int64_t attention_scratch(int64_t time, int64_t dim, int64_t size) {
-    int64_t whole = LINE(time + 1), wide = LINE(dim);
-    int64_t packed = 3 * (whole * LINE(dim) + 32 * wide) * size + 2 * (BLOCK + 2) * wide * size;
-    return packed + 2 * BLOCK * whole * size + 16 * whole * 8 + 2 * whole * wide * 4 + 12 * (whole + 2) * 4 + 8192;
+    int64_t line = LINE(time + 1), wide = LINE(dim);
+    int64_t packed = (3 * line + 2 * LINE(BLOCK)) * wide * size + LEFT_SIZE(BLOCK);
+    return packed + 2 * BLOCK * line * size + 2 * TILE_ROWS * line * 4 + 2 * line * wide * 4 + 16 * 64;
 }
 
 #ifdef HAS_GEMM
@@ -38,27 +38,27 @@ INLINE char *take(char **scratch, int64_t size) {
 
 /* All panels of a matrix [count, dim] whose rows lie along the sum (dim), or across it. */
 static uint32_t *FN(pack_rows)(char **scratch, const NUM *from, int64_t stride, int64_t count, int64_t dim) {
-    int64_t depth = dim / PER_WORD;
-    uint32_t *packed = (uint32_t *)take(scratch, LINE(count) * depth * 4);
+    int64_t depth = dim / PER_WORD, room = WHOLE(depth);
+    uint32_t *packed = (uint32_t *)take(scratch, LINE(count) * room * 4);
     for (int64_t n = 0; n < count; n += COLUMNS)
         pack_along((bytes)(from + n * stride), stride * (int64_t)sizeof(NUM), count - n < COLUMNS ? count - n : COLUMNS,
-                   depth, packed + n * depth);
+                   depth, packed + n * room);
     return packed;
 }
 
 static void FN(pack_columns)(uint32_t *packed, const NUM *from, int64_t stride, int64_t count, int64_t dim,
                              int64_t span) {
     for (int64_t d = 0; d < dim; d += COLUMNS)
-        FN(pack_across)(from + d, stride, dim - d < COLUMNS ? dim - d : COLUMNS, count, packed + d * span, COLUMNS);
+        FN(pack_across)(from + d, stride, dim - d < COLUMNS ? dim - d : COLUMNS, count, packed + d * span);
 }
 
 /* Scores of `rows` queries against the keys up to `seen`, as floats [rows][line]. */
 INLINE void FN(scores)(int rows, const NUM *from, int64_t stride, const uint32_t *packed, int64_t seen, int64_t dim,
                        float *to, int64_t line) {
     FN(Out) out = {0, 0, 0, to, line, 1, 0};
-    int64_t depth = dim / PER_WORD;
+    int64_t depth = dim / PER_WORD, room = WHOLE(depth);
     for (int64_t n = 0; n < seen; n += COLUMNS)
-        FN(tiles)(rows, (bytes)from, stride * (int64_t)sizeof(NUM), 4, packed + n * depth, depth, &out, n, 0xffff,
+        FN(tiles)(rows, (bytes)from, stride * (int64_t)sizeof(NUM), 4, packed + n * room, depth, &out, n, 0xffff,
                   0xffff, n);
 }
 
@@ -70,9 +70,10 @@ void FN(attention)(const NUM *query, const NUM *key, const NUM *value, const int
     for (int64_t item = 0; item < batch * groups; item++) {
         int64_t b = item / groups, g = item % groups;
         char *own = scratch + omp_get_thread_num() * size;
+        if (!IS_FLOAT) tiles_on();
         const NUM *keys = key + b * time * key_stride + g * dim, *values = value + b * time * key_stride + g * dim;
         uint32_t *packed_keys = FN(pack_rows)(&own, keys, key_stride, time, dim);
-        int64_t span = (time + PER_WORD - 1) / PER_WORD;
+        int64_t span = WHOLE((time + PER_WORD - 1) / PER_WORD);
         uint32_t *packed_values = (uint32_t *)take(&own, span * LINE(dim) * 4);
         FN(pack_columns)(packed_values, values, key_stride, time, dim, span);
         float *score = (float *)take(&own, ROWS * line * 4);
@@ -117,19 +118,21 @@ void FN(attention)(const NUM *query, const NUM *key, const NUM *value, const int
                               d);
             }
         }
+        if (!IS_FLOAT) tiles_off();
     }
 }
 
-/* sums [count, wide] += left^T right: left [rows, ...] weights of `rows` queries, right packed [rows / PER_WORD]. */
+/* sums [count, wide] += left^T right: left [rows, ...] weights of `rows` queries, right packed. */
 INLINE void FN(gather)(const NUM *left, int64_t line, int64_t rows, const uint32_t *right, uint32_t *panel,
                        float *sums, int64_t count, int64_t dim, int64_t wide) {
     FN(Out) out = {0, 0, 0, sums, wide, 0, 0};
-    int64_t depth = (rows + PER_WORD - 1) / PER_WORD;
+    int64_t depth = (rows + PER_WORD - 1) / PER_WORD, room = WHOLE(depth);
     for (int64_t m = 0; m < count; m += ROWS) {
         int keys = count - m < ROWS ? (int)(count - m) : ROWS;
-        FN(pack_across)(left + m, line, keys, rows, panel, ROWS);
+        FN(pack_left)(left + m, line, keys, rows, panel);
         for (int64_t d = 0; d < dim; d += COLUMNS)
-            FN(tiles)(keys, (bytes)panel, 4, ROWS * 4, right + d * depth, depth, &out, m * wide + d, 0xffff, 0xffff, d);
+            FN(tiles)(keys, (bytes)panel, LEFT_ROW(depth), LEFT_STEP, right + d * room, depth, &out, m * wide + d,
+                      0xffff, 0xffff, d);
     }
 }
 
@@ -145,18 +148,19 @@ void FN(attention_back)(const NUM *slope, const NUM *query, const NUM *key, cons
                         int64_t time, int64_t heads, int64_t groups, int64_t dim, int64_t query_stride,
                         int64_t key_stride, float scale, int threads) {
     int64_t line = LINE(time + 1), wide = LINE(dim), size = attention_scratch(time, dim, sizeof(NUM));
-    int64_t share = heads / groups, inner = heads * dim, span = (time + PER_WORD - 1) / PER_WORD;
+    int64_t share = heads / groups, inner = heads * dim, span = WHOLE((time + PER_WORD - 1) / PER_WORD);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t item = 0; item < batch * groups; item++) {
         int64_t b = item / groups, g = item % groups, place = b * time * key_stride + g * dim;
         char *own = scratch + omp_get_thread_num() * size;
+        if (!IS_FLOAT) tiles_on();
         uint32_t *packed_keys = FN(pack_rows)(&own, key + place, key_stride, time, dim);
         uint32_t *packed_values = FN(pack_rows)(&own, value + place, key_stride, time, dim);
         uint32_t *across_keys = (uint32_t *)take(&own, span * wide * 4);
         FN(pack_columns)(across_keys, key + place, key_stride, time, dim, span);
-        uint32_t *across_query = (uint32_t *)take(&own, (BLOCK / PER_WORD) * wide * 4);
-        uint32_t *across_slope = (uint32_t *)take(&own, (BLOCK / PER_WORD) * wide * 4);
-        uint32_t *panel = (uint32_t *)take(&own, (BLOCK / PER_WORD) * ROWS * 4);
+        uint32_t *across_query = (uint32_t *)take(&own, WHOLE(BLOCK / PER_WORD) * wide * 4);
+        uint32_t *across_slope = (uint32_t *)take(&own, WHOLE(BLOCK / PER_WORD) * wide * 4);
+        uint32_t *panel = (uint32_t *)take(&own, LEFT_SIZE(BLOCK / PER_WORD));
         float *score = (float *)take(&own, ROWS * line * 4), *d_weight = (float *)take(&own, ROWS * line * 4);
         NUM *weight = (NUM *)take(&own, BLOCK * line * (int64_t)sizeof(NUM));
         NUM *d_score = (NUM *)take(&own, BLOCK * line * (int64_t)sizeof(NUM));
@@ -168,7 +172,7 @@ void FN(attention_back)(const NUM *slope, const NUM *query, const NUM *key, cons
                 int64_t count = time - from < BLOCK ? time - from : BLOCK, all = from + count;
                 const NUM *queries = query + (b * time + from) * query_stride + h * dim;
                 const NUM *slopes = slope + (b * time + from) * inner + h * dim;
-                int64_t depth = (count + PER_WORD - 1) / PER_WORD, clear = (all + 15) / 16 * 16;
+                int64_t depth = WHOLE((count + PER_WORD - 1) / PER_WORD), clear = (all + 15) / 16 * 16;
                 FN(pack_columns)(across_query, queries, query_stride, count, dim, depth);
                 FN(pack_columns)(across_slope, slopes, inner, count, dim, depth);
                 for (int64_t t0 = 0; t0 < count; t0 += ROWS) {
@@ -208,6 +212,7 @@ void FN(attention_back)(const NUM *slope, const NUM *query, const NUM *key, cons
                 FN(gather)(d_score, line, count, across_query, panel, sum_key, all, dim, wide);
             }
         }
+        if (!IS_FLOAT) tiles_off();
         FN(put_sums)(sum_key, time, dim, wide, d_key + place, key_stride);
         FN(put_sums)(sum_value, time, dim, wide, d_value + place, key_stride);
     }

@@ -5,10 +5,10 @@
 
 #include "gemm.h"
 
-/* Whether this machine has the matrix kernels (AVX-512 with bfloat16). */
+/* Whether this machine has the matrix kernels (AVX-512 with bfloat16), and gives us the tiles they were built for. */
 int gemm_built(void) {
 #ifdef HAS_GEMM
-    return 1;
+    return tiles_allowed();
 #else
     return 0;
 #endif

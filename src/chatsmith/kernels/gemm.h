@@ -1,9 +1,10 @@
-/* Matrix multiplication with AVX-512: the small kernel on registers, and the packing that feeds it.
+/* Matrix multiplication with AVX-512, and with AMX where the processor has it: the small kernel, and the packing that
+ * feeds it.
  *
  * A matrix is read as 32-bit words: one float, or two neighbouring bfloat16 along the dimension that is summed over,
- * which is what vdpbf16ps multiplies in one go. `right` operands are packed in panels of COLUMNS: word k of the sum
- * is followed by its neighbours in the row, [k][COLUMNS]. The left operand is read in place where its words lie along
- * the sum, and packed in panels [k][ROWS] where they do not.
+ * which is what vdpbf16ps and tdpbf16ps multiply in one go. `right` operands are packed in panels of COLUMNS: word k of
+ * the sum is followed by its neighbours in the row, [k][COLUMNS], with zeros up to a whole STRIDE of words. The left
+ * operand is read in place where its words lie along the sum, and packed by `pack_left` where they do not.
  */
 #ifndef CHATSMITH_GEMM_H
 #define CHATSMITH_GEMM_H
@@ -15,12 +16,23 @@
 #include <immintrin.h>
 #include <omp.h>
 
-#define ROWS 12    /* 12 x 2 sums of 16 fill 24 of the 32 registers */
+#define VECTOR_ROWS 12 /* 12 x 2 sums of 16 fill 24 of the 32 registers */
 #define COLUMNS 32
 #define DEPTH 2048 /* words of the sum taken at a time: a panel then fits the second-level cache */
 #define SHALLOW 512
 #define PACKED (1 << 19) /* bytes of the right operand packed at a time */
-#define GEMM_SCRATCH (PACKED + ROWS * DEPTH * 4 + 4096)
+
+#if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__linux__)
+#define HAS_TILES 1
+#define TILE_ROWS 32 /* 2 x 2 sums of 16 x 16 fill four of the eight tiles */
+#define STRIDE 16    /* words of the sum that one tile instruction takes */
+#else
+#define TILE_ROWS VECTOR_ROWS
+#define STRIDE 1
+#endif
+#define WHOLE(words) (((words) + STRIDE - 1) / STRIDE * STRIDE)
+#define LEFT_SIZE(words) (TILE_ROWS * (WHOLE(words) * 4 + 64)) /* bytes that `pack_left` may write */
+#define GEMM_SCRATCH (PACKED + LEFT_SIZE(DEPTH) + 4096)
 
 enum { FORWARD, BACK, WEIGHTS }; /* a b^T, a b, a^T b */
 
@@ -31,6 +43,12 @@ typedef const char *bytes;
 INLINE __mmask16 mask_below(int64_t count) { return count >= 16 ? 0xffff : count <= 0 ? 0 : (1u << count) - 1; }
 
 void pack_along(bytes from, int64_t stride, int64_t width, int64_t depth, uint32_t *to);
+
+/* Tiles are switched on for a thread before it multiplies bfloat16, and off afterwards: their state weighs on every
+ * change of context. Without tiles both are nothing. */
+void tiles_on(void);
+void tiles_off(void);
+int tiles_allowed(void);
 
 #endif
 #endif

@@ -37,8 +37,7 @@ def ready(x: Tensor) -> bool:
 @lru_cache(maxsize=1)
 def _multiplies() -> bool:
     library = build.library()
-    # A processor with matrix tiles multiplies bfloat16 faster than vectors can: PyTorch knows how.
-    return library is not None and bool(library.gemm_built()) and not torch.cpu._is_amx_tile_supported()
+    return library is not None and bool(library.gemm_built())
 
 
 def multiplies(x: Tensor) -> bool:

@@ -7,28 +7,29 @@ static void FN(gemm_part)(int kind, int lower, const NUM *a, const NUM *b, FN(Ou
     uint32_t *right = (uint32_t *)scratch, *left = (uint32_t *)(scratch + PACKED);
     /* The left operand of `weights` is packed anew for each block of columns: shallow blocks are wide ones. */
     int64_t most = (kind == WEIGHTS && out.sums ? SHALLOW : DEPTH) * PER_WORD;
+    if (!IS_FLOAT) tiles_on();
     for (int64_t k0 = 0; k0 < k; k0 += most) {
         int64_t numbers = k - k0 < most ? k - k0 : most;
-        int64_t depth = (numbers + PER_WORD - 1) / PER_WORD;
+        int64_t depth = (numbers + PER_WORD - 1) / PER_WORD, room = WHOLE(depth);
         out.first = k0 == 0, out.last = k0 + numbers == k;
-        int64_t block = PACKED / 4 / depth / COLUMNS * COLUMNS;
+        int64_t block = PACKED / 4 / room / COLUMNS * COLUMNS;
         for (int64_t from = n0; from < n1; from += block) {
             int64_t to = from + block < n1 ? from + block : n1;
             for (int64_t n = from; n < to; n += COLUMNS) {
-                uint32_t *panel = right + (n - from) * depth;
+                uint32_t *panel = right + (n - from) * room;
                 int64_t width = to - n < COLUMNS ? to - n : COLUMNS;
                 if (kind == FORWARD)
                     pack_along((bytes)(b + n * b_stride + k0), b_stride * (int64_t)sizeof(NUM), width, depth, panel);
                 else
-                    FN(pack_across)(b + k0 * b_stride + n, b_stride, width, numbers, panel, COLUMNS);
+                    FN(pack_across)(b + k0 * b_stride + n, b_stride, width, numbers, panel);
             }
             for (int64_t m = m0; m < m1; m += ROWS) {
                 int rows = m1 - m < ROWS ? (int)(m1 - m) : ROWS;
                 bytes words = (bytes)(a + m * a_stride + k0);
                 int64_t row = a_stride * (int64_t)sizeof(NUM), step = 4;
                 if (kind == WEIGHTS) {
-                    FN(pack_across)(a + k0 * a_stride + m, a_stride, rows, numbers, left, ROWS);
-                    words = (bytes)left, row = 4, step = ROWS * 4;
+                    FN(pack_left)(a + k0 * a_stride + m, a_stride, rows, numbers, left);
+                    words = (bytes)left, row = LEFT_ROW(depth), step = LEFT_STEP;
                 } else if (row % 2048 == 0 && to - from > COLUMNS) {
                     /* rows so far apart would share a few lines of the first cache */
                     int64_t apart = depth * 4 + 64;
@@ -38,9 +39,10 @@ static void FN(gemm_part)(int kind, int lower, const NUM *a, const NUM *b, FN(Ou
                 }
                 int64_t end = lower && m + rows < to ? m + rows : to;
                 for (int64_t n = from; n < end; n += COLUMNS)
-                    FN(tiles)(rows, words, row, step, right + (n - from) * depth, depth, &out, m * out.stride + n,
+                    FN(tiles)(rows, words, row, step, right + (n - from) * room, depth, &out, m * out.stride + n,
                               mask_below(to - n), mask_below(to - n - 16), n);
             }
         }
     }
+    if (!IS_FLOAT) tiles_off();
 }

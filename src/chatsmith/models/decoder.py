@@ -183,7 +183,7 @@ class Decoder(nn.Module):
     ) -> Iterator[Callable[[Tensor], Tensor]]:
         """The layers one after the other, each as a function of its input alone."""
         plain = cache is None and fused.in_a_row(segments)
-        if plain and fused.suits(self.spec, x, self.embed.weight, self.training):
+        if plain and fused.suits(self.spec, x, self.embed.weight):
             first = [fused.windows(x, band, segments) for band in (None, self.spec.band)]
             for layer, block in enumerate(self.blocks):
                 window = first[self.spec.layer_band(layer) is not None]

@@ -20,9 +20,9 @@ Weights = dict[str, Tensor]
 Angles = tuple[Tensor, Tensor]
 
 
-def suits(spec: ModelSpec, x: Tensor, weight: Tensor, training: bool) -> bool:
+def suits(spec: ModelSpec, x: Tensor, weight: Tensor) -> bool:
     """Whether the layers of `spec` run fused for input x [B, T, E] and weights like `weight`."""
-    if spec.activation == "gelu" or (spec.dropout and training):
+    if spec.activation == "gelu":
         return False
     same = weight.dtype == x.dtype
     return same and x.shape[1] > 1 and native.attends(spec.head_dim) and native.multiplies(x)
@@ -54,7 +54,8 @@ def layer(block: nn.Module, spec: ModelSpec, x: Tensor, angles: Angles | None, f
     names, weights = zip(*block.named_parameters(), strict=True)
     if angles is not None:
         angles = (angles[0].contiguous(), angles[1].contiguous())
-    return _Layer.apply(x.contiguous(), spec, angles, first, names, *weights)
+    dropout = spec.dropout if block.training else 0.0
+    return _Layer.apply(x.contiguous(), spec, dropout, angles, first, names, *weights)
 
 
 class _Layer(torch.autograd.Function):
@@ -63,15 +64,16 @@ class _Layer(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         spec: ModelSpec,
+        dropout: float,
         angles: Angles | None,
         first: Tensor | None,
         names: tuple[str, ...],
         *weights: Tensor,
     ) -> Tensor:
         w = dict(zip(names, weights, strict=True))
-        middle, kept_attention = _attend(x, w, spec, angles, first)
-        y, kept_ffn = _feed(middle, w, spec)
-        ctx.spec, ctx.angles, ctx.first, ctx.names = spec, angles, first, names
+        middle, kept_attention = _attend(x, w, spec, dropout, angles, first)
+        y, kept_ffn = _feed(middle, w, spec, dropout)
+        ctx.spec, ctx.dropout, ctx.angles, ctx.first, ctx.names = spec, dropout, angles, first, names
         ctx.split = len(kept_attention)
         ctx.save_for_backward(*kept_attention, *kept_ffn, *weights)
         return y
@@ -82,9 +84,9 @@ class _Layer(torch.autograd.Function):
         inner = len(saved) - len(ctx.names)
         w = dict(zip(ctx.names, saved[inner:], strict=True))
         gradients: Weights = {}
-        d_middle = _feed_back(slope.contiguous(), saved[ctx.split : inner], w, ctx.spec, gradients)
-        dx = _attend_back(d_middle, saved[: ctx.split], w, ctx.spec, ctx.angles, ctx.first, gradients)
-        return dx, None, None, None, None, *(gradients[name] for name in ctx.names)
+        d_middle = _feed_back(slope.contiguous(), saved[ctx.split : inner], w, ctx.spec, ctx.dropout, gradients)
+        dx = _attend_back(d_middle, saved[: ctx.split], w, ctx.spec, ctx.dropout, ctx.angles, ctx.first, gradients)
+        return dx, None, None, None, None, None, *(gradients[name] for name in ctx.names)
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -108,15 +110,29 @@ def _norm_back(
     return dx
 
 
+def _written(x: Tensor, read: Tensor, name: str, w: Weights, dropout: float) -> tuple[Tensor, Tensor | None]:
+    """read Wᵀ + b, thinned by dropout, added to the residual stream x; and what dropout kept (None without it)."""
+    weight, bias = w[f"{name}.weight"], w.get(f"{name}.bias")
+    if not dropout:
+        return native.linear(read, weight, bias, _flat(x)).view_as(x), None
+    thinned, mask = torch.native_dropout(native.linear(read, weight, bias), dropout, True)
+    return thinned.add_(_flat(x)).view_as(x), mask
+
+
+def _written_back(slope: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """The slope of what was written, before dropout thinned it."""
+    return slope if mask is None else torch.ops.aten.native_dropout_backward(slope, mask, 1 / (1 - dropout))
+
+
 def _gains(w: Weights) -> tuple[Tensor | None, Tensor | None]:
     return w.get("attention.query_norm.weight"), w.get("attention.key_norm.weight")
 
 
 def _attend(
-    x: Tensor, w: Weights, spec: ModelSpec, angles: Angles | None, first: Tensor | None
+    x: Tensor, w: Weights, spec: ModelSpec, dropout: float, angles: Angles | None, first: Tensor | None
 ) -> tuple[Tensor, list[Tensor | None]]:
     """x + attention(norm(x)), and what the way back needs."""
-    B, T, E = x.shape
+    B, T, _ = x.shape
     normed, kept = native.norm(x, w["attention_norm.weight"], w.get("attention_norm.bias"), spec.norm_epsilon)
     raw = [
         native.linear(_flat(normed), w[f"attention.{part}.weight"], w.get(f"attention.{part}.bias")).view(B, T, -1)
@@ -129,9 +145,9 @@ def _attend(
         query, scales[0] = native.heads(query, spec.head_dim, gains[0], angles, spec.norm_epsilon)
         key, scales[1] = native.heads(key, spec.head_dim, gains[1], angles, spec.norm_epsilon)
     mixed, kept_rows = native.attention(query, key, value, spec.head_dim, first)
-    y = native.linear(_flat(mixed), w["attention.output.weight"], w.get("attention.output.bias"), _flat(x))
+    y, mask = _written(x, _flat(mixed), "attention.output", w, dropout)
     before = raw[:2] if gains[0] is not None else [None, None]
-    return y.view(B, T, E), [x, normed, *kept, *before, *scales, query, key, value, mixed, kept_rows]
+    return y, [x, normed, *kept, *before, *scales, query, key, value, mixed, kept_rows, mask]
 
 
 def _attend_back(
@@ -139,12 +155,13 @@ def _attend_back(
     kept: tuple[Tensor, ...],
     w: Weights,
     spec: ModelSpec,
+    dropout: float,
     angles: Angles | None,
     first: Tensor | None,
     gradients: Weights,
 ) -> Tensor:
-    x, normed, scale, mean, raw_query, raw_key, query_scale, key_scale, query, key, value, mixed, kept_rows = kept
-    flat, dim = _flat(slope), spec.head_dim
+    x, normed, scale, mean, raw_query, raw_key, query_scale, key_scale, query, key, value, mixed, kept_rows, mask = kept
+    flat, dim = _written_back(_flat(slope), mask, dropout), spec.head_dim
     _linear_back(flat, _flat(mixed), "attention.output", w, gradients)
     d_mixed = native.linear_input(flat, w["attention.output.weight"]).view_as(mixed)
     d_query, d_key, d_value = native.attention_back(d_mixed, query, key, value, dim, first, kept_rows)
@@ -162,7 +179,7 @@ def _attend_back(
     return _norm_back(d_normed.view_as(x), x, (scale, mean), "attention_norm", slope, w, gradients)
 
 
-def _feed(x: Tensor, w: Weights, spec: ModelSpec) -> tuple[Tensor, list[Tensor | None]]:
+def _feed(x: Tensor, w: Weights, spec: ModelSpec, dropout: float) -> tuple[Tensor, list[Tensor | None]]:
     """x + ffn(norm(x)), and what the way back needs."""
     normed, kept = native.norm(x, w["ffn_norm.weight"], w.get("ffn_norm.bias"), spec.norm_epsilon)
     up = native.linear(_flat(normed), w["ffn.up.weight"], w.get("ffn.up.bias"))
@@ -172,13 +189,15 @@ def _feed(x: Tensor, w: Weights, spec: ModelSpec) -> tuple[Tensor, list[Tensor |
         active = native.swiglu(gate, up)
     else:
         active = native.gelu_tanh(up)
-    y = native.linear(active, w["ffn.down.weight"], w.get("ffn.down.bias"), _flat(x))
-    return y.view_as(x), [x, normed, *kept, up, gate]
+    y, mask = _written(x, active, "ffn.down", w, dropout)
+    return y, [x, normed, *kept, up, gate, mask]
 
 
-def _feed_back(slope: Tensor, kept: tuple[Tensor, ...], w: Weights, spec: ModelSpec, gradients: Weights) -> Tensor:
-    x, normed, scale, mean, up, gate = kept
-    flat = _flat(slope)
+def _feed_back(
+    slope: Tensor, kept: tuple[Tensor, ...], w: Weights, spec: ModelSpec, dropout: float, gradients: Weights
+) -> Tensor:
+    x, normed, scale, mean, up, gate, mask = kept
+    flat = _written_back(_flat(slope), mask, dropout)
     d_active = native.linear_input(flat, w["ffn.down.weight"])
     if spec.gated:
         d_gate, d_up, active = native.swiglu_back(d_active, gate, up)

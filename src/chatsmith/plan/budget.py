@@ -8,6 +8,7 @@ square root of the run.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from chatsmith.errors import RequestError
@@ -33,6 +34,10 @@ _LADDER = (
     (24, 1280, 20),
     (24, 1536, 24),
 )
+
+
+Speed = Callable[[ModelSpec], float]
+"""Tokens per second that a shape trains at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +70,23 @@ def achieved_share(width: int) -> float:
     return min(0.70, max(0.25, 0.50 + 0.08 * math.log2(width / 128)))
 
 
-def choose(seconds: float, peak_flops: float, vocab_size: int, text_tokens: float) -> Choice:
-    """The model to train in `seconds` on a machine of `peak_flops`, over `text_tokens` (inf: endless text).
+def estimated(peak_flops: float) -> Speed:
+    """What a machine of that matrix rate in FLOP/s is likely to train at, before anything was measured."""
+    return lambda spec: peak_flops * achieved_share(spec.width) / spec.training_flops_per_token()
 
-    Raises `RequestError` for a budget that is not a time.
+
+def choose(seconds: float, speed: Speed, vocab_size: int, text_tokens: float) -> Choice:
+    """The model to train in `seconds` at `speed`, over `text_tokens` (inf: endless text).
+
+    `speed` is asked for one shape after the other, the smallest first. Raises `RequestError` for a budget that is not
+    a time.
     """
-    if not 0 < seconds <= MAX_MINUTES * 60 or not 0 < peak_flops < 1e21:
+    if not 0 < seconds <= MAX_MINUTES * 60:
         raise RequestError(f"{seconds / 60:g} minutes is no time to train in", "for example --minutes 5")
     best = None
     for layers, width, heads in _LADDER:
         spec = modern(padded_vocabulary(vocab_size), _context(width), width, layers, heads)
-        tokens = seconds * peak_flops * achieved_share(width) / spec.training_flops_per_token()
+        tokens = seconds * speed(spec)
         if best is not None and tokens < TOKENS_PER_PARAMETER * spec.parameters:
             break
         best = spec, tokens

@@ -1,0 +1,94 @@
+"""How fast this machine trains: its matrix rate, and the tokens per second of whole steps, shape by shape."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from chatsmith import machine
+from chatsmith.kernels import native
+from chatsmith.models.decoder import Decoder
+from chatsmith.specs import ModelSpec
+from chatsmith.train.losses import next_token_loss
+from chatsmith.train.optimizers import TrainingOptimizer
+from chatsmith.train.precision import Compute, compute_dtype, keep_memory
+from chatsmith.train.recipe import Optimizer
+
+_STEP_TOKENS = 2048
+_SIDES = (256, 1024, 2048)
+
+
+def kernel_rate(kind: str, seconds: float = 0.5) -> float | None:
+    """The best rate in FLOP/s of square matrix products of dtype `kind` by our own kernels; None where they do not
+    serve."""
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}.get(kind)
+    if dtype is None or not native.multiplies(torch.empty(0, dtype=dtype)):
+        return None
+    best = 0.0
+    for side in _SIDES:
+        x, weight = (torch.randn(side, side).to(dtype) for _ in range(2))
+        best = max(best, 2.0 * side**3 / _times(partial(native.linear, x, weight), seconds / len(_SIDES))[0])
+    return best
+
+
+def matrix_rate(compute: Compute = "auto", seconds: float = 0.5) -> float:
+    """The best rate of matrix products in FLOP/s, by PyTorch or by our own kernels: what a step is measured against."""
+    kinds = ("float32", "bfloat16") if compute == "auto" else (compute,)
+    own = [] if torch.cuda.is_available() else [kernel_rate(kind, seconds) or 0.0 for kind in kinds]
+    return max([machine.measure_peak(compute, seconds), *own])
+
+
+def _times(work: Callable[[], object], seconds: float, least: int = 1) -> list[float]:
+    """How long each of as many calls as fit took, shortest first, after one that does not count."""
+    work()
+    times: list[float] = []
+    while len(times) < least or sum(times) < seconds:
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return sorted(times)
+
+
+class TrainingSpeed:
+    """Tokens per second that a model of a given shape trains at here: measured, where a step is short enough.
+
+    A matrix rate does not tell: how much of it a step reaches depends on the width, the vocabulary and the processor. A
+    shape whose step would take longer than `seconds` is taken to reach what the one before it reached, in FLOP/s.
+    """
+
+    def __init__(self, optimizer: Optimizer | None = None, compute: Compute = "auto", seconds: float = 0.7) -> None:
+        keep_memory()  # as a run does: without it a step takes longer
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.dtype = compute_dtype(compute, self.device)
+        self.seconds = seconds
+        self._optimizer = optimizer or Optimizer()
+        self._flops: float | None = None
+        self._known: dict[ModelSpec, float] = {}
+
+    def __call__(self, spec: ModelSpec) -> float:
+        """Tokens per second for `spec`, rows of its context."""
+        per_token = spec.training_flops_per_token()
+        if self._flops is None or _STEP_TOKENS * per_token / self._flops < self.seconds:
+            if spec not in self._known:
+                self._known[spec] = self._measured(spec)
+            self._flops = self._known[spec] * per_token
+        return self._flops / per_token
+
+    def _measured(self, spec: ModelSpec) -> float:
+        rows = max(1, _STEP_TOKENS // spec.context)
+        with torch.random.fork_rng(devices=[]):
+            model = Decoder(spec, device=self.device, dtype=self.dtype)
+            model.init_weights(0)
+            optimizer = TrainingOptimizer(model.train(), self._optimizer)
+            ids = torch.randint(0, spec.vocab_size, (rows, spec.context), device=self.device)
+
+            def step() -> None:
+                loss, count = next_token_loss(model, ids, ids)
+                (loss / count).backward()
+                optimizer.step(1.0)
+
+            times = _times(step, self.seconds, least=3)
+        return rows * spec.context / times[len(times) // 2]
