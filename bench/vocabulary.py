@@ -39,11 +39,13 @@ class Text:
 
     def __init__(self, gigabytes: float, new: float, minutes: float, seed: int) -> None:
         self.generator = np.random.default_rng(seed)
-        vocabulary = np.array(random_words(self.generator, 400_000).split())
+        vocabulary = random_words(self.generator, 400_000).split()
         chances = 1 / (np.arange(len(vocabulary)) + 2.7)
         ladder = np.cumsum(chances / chances.sum())
-        chosen = np.searchsorted(ladder, self.generator.random(5_000_000))
-        self.common = " ".join(vocabulary[chosen].tolist())
+        self.common = ""
+        for _ in range(40):
+            chosen = np.searchsorted(ladder, self.generator.random(100_000))
+            self.common += " ".join([vocabulary[place] for place in chosen.tolist()]) + "\n"
         self.limit, self.new, self.seconds = gigabytes * 1e9, new, minutes * 60
         self.bytes = self.new_bytes = 0
         self.began = time.perf_counter()
@@ -58,7 +60,10 @@ class Text:
             self.new_bytes += fresh
             if self.bytes // 10**9 > len(self.resident):
                 self.resident.append(resident_mb())
-                print(f"{self.bytes / 1e9:4.0f} GB  {self.resident[-1]:5.0f} MB held  peak {peak_mb():5.0f} MB", flush=True)
+                print(
+                    f"{self.bytes / 1e9:4.0f} GB  {self.resident[-1]:5.0f} MB held  peak {peak_mb():5.0f} MB",
+                    flush=True,
+                )
             yield text
 
 
@@ -67,7 +72,7 @@ def resident_mb() -> float:
 
 
 def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def main() -> None:

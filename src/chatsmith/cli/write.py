@@ -36,7 +36,8 @@ def write(
         else:
             out().print(writing)
         return
-    write_text(text)
-    for piece in loaded.write(text, stream=True, **sampling.given()):
+    pieces = loaded.write(text, stream=True, **sampling.given())
+    write_text(text + next(pieces, ""))  # not before the text has proved to fit
+    for piece in pieces:
         write_text(piece)
     write_text("\n")

@@ -112,10 +112,19 @@ def _counted(
     if deduplicator is not None:
         _note(report, deduplicator)
     if report.documents == before:
-        where = ", ".join(map(str, paths[:3])) + (" …" if len(paths) > 3 else "")
-        why = f": skipped {report.skipped_because()}" if report.reasons else ": nothing is there"
-        example = next((f" ({one})" for one in report.skipped if one.detail), "")
-        raise RequestError(f"no document found in {where}{why}{example}", f"what is read: {readable()}")
+        raise _nothing_found(paths, report)
+
+
+def _nothing_found(paths: list[Path], report: ReadReport) -> RequestError:
+    where = ", ".join(map(str, paths[:3])) + (" …" if len(paths) > 3 else "")
+    kinds = f"what is read: {readable()}"
+    if not report.skipped:
+        return RequestError(f"no document found in {where}: nothing is there", kinds)
+    example = next((one for one in report.skipped if one.detail), report.skipped[0])
+    hint = kinds if UNKNOWN in report.reasons else "name files or folders with text in them"
+    if len(report.skipped) == 1:
+        return RequestError(f"no document found: {example}", hint)
+    return RequestError(f"no document found in {where}: skipped {report.skipped_because()}; such as {example}", hint)
 
 
 def _note(report: ReadReport, deduplicator: Deduplicator) -> None:
