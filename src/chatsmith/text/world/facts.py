@@ -84,9 +84,9 @@ def facts(dice: Dice, count: int, unseen: int = -1) -> list[Fact]:
     while len(found) < count:
         relation, name = relations[len(found)], dice.pick(PEOPLE)
         value = relation.value(dice)
-        if all(name != other and value != said for _, other, said in found):
-            if fact_is_held_out(name, value) == (len(found) == unseen):
-                found.append((relation, name, value))
+        new = all(name != other and value != said for _, other, said in found)
+        if new and fact_is_held_out(name, value) == (len(found) == unseen):
+            found.append((relation, name, value))
     return found
 
 

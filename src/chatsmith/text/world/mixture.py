@@ -96,7 +96,7 @@ word before. All else that must be read off a text, names in a story as much as 
 def _mean_length(name: str) -> float:
     """Characters of a usual document of this kind."""
     dice = Dice(1)
-    return sum(_size(KINDS[name].write(dice)) for _ in range(60)) / 60
+    return sum(_size(KINDS[name].write(dice)) for _ in range(150)) / 150
 
 
 def _size(made: str | list[Message]) -> int:
