@@ -40,6 +40,17 @@ def test_new_is_the_function() -> None:
     assert run("import chatsmith; print(chatsmith.new.__name__, chatsmith.new.__module__)") == "new chatsmith.create\n"
 
 
+def test_plan_is_the_function_and_the_room() -> None:
+    """Whichever is used first, and whatever loads the room before."""
+    called = "chatsmith.plan('gpt2-124m').parameters"
+    for before in ("", "from chatsmith.plan import budget;", "import chatsmith.plan.budget;", "chatsmith.create;"):
+        loaded = "import importlib; importlib.import_module('chatsmith.create');" if "create" in before else before
+        shown = run(f"import chatsmith; {loaded} print({called}); import chatsmith.plan.prices as p; print(p.__name__)")
+        assert shown == "124439808\nchatsmith.plan.prices\n"
+    assert run(f"import sys, chatsmith; {called}; print('torch' in sys.modules)") == "False\n"
+    assert "chatsmith.plan(" in pydoc.render_doc(chatsmith.plan, renderer=pydoc.plaintext)
+
+
 def test_waiting_threads_sleep_soon_unless_told_otherwise() -> None:
     shown = "import os, chatsmith; print(os.environ.get('GOMP_SPINCOUNT'))"
     assert run(shown) == "1000\n"

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from chatsmith.generate.engine import Engine
+from chatsmith.generate.torch_backend import TorchBackend
+from chatsmith.models.cache import PagedCache
 from chatsmith.models.decoder import Decoder
 from chatsmith.specs import ModelSpec, modern
 from chatsmith.text.chat import CHAT_TEMPLATE
@@ -43,3 +49,28 @@ def tiny_model(kind: str = "qwen3", context: int = 64, seed: int = 0, spread: fl
     with torch.no_grad():
         model.head.weight.mul_(spread)
     return model.eval()
+
+
+def tiny_engine(model: Decoder | None = None, *, cache_bytes: int = 8 * 2**20, **settings: Any) -> Engine:
+    """An engine over a model (a tiny one) and the tiny vocabulary."""
+    return Engine(TorchBackend(model or tiny_model(), cache_bytes=cache_bytes), tiny_tokenizer(), **settings)
+
+
+class Cached:
+    """Some sequences in a paged cache, read a few tokens at a time."""
+
+    def __init__(self, model: Decoder, sequences: int) -> None:
+        self.model = model
+        probe = PagedCache(model.spec, 1)
+        blocks = -(-model.spec.context // probe.block_size)
+        shape = (len(probe.bands), sequences, blocks)
+        self.tables = np.random.default_rng(0).permutation(np.prod(shape)).astype(np.int32).reshape(shape)
+        self.cache = PagedCache(model.spec, self.tables.size, device=model.device, dtype=model.dtype)
+
+    def __call__(self, new: list[list[int]], places: list[int]) -> list[Tensor]:
+        """Logits [tokens, V] for the new tokens of each sequence, the first of which stands at its place."""
+        starts = np.cumsum([0, *map(len, new)]).astype(np.int32)
+        at = [np.arange(place, place + len(ids)) for place, ids in zip(places, new, strict=True)]
+        opened = self.cache.open(np.concatenate(at).astype(np.int32), starts, self.tables)
+        logits = self.model(torch.tensor([[token for ids in new for token in ids]]), cache=opened)[0]
+        return list(logits.split([len(ids) for ids in new]))

@@ -19,7 +19,9 @@ from cyclopts import App
 
 from chatsmith.cli.app import COMMANDS, EPILOGUE, build
 from chatsmith.generate.sampling import Sampling
+from chatsmith.named import describe
 from chatsmith.specs import PRESETS, ModelSpec
+from chatsmith.specs_families import FAMILY_PRESETS
 from chatsmith.train.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,6 +71,9 @@ def models() -> str:
         sizes = (spec.layers, spec.width, spec.heads, spec.context)
         rows.append((f"`{name}`", f"{spec.parameters:,}", *map(str, sizes), spec.architecture or ""))
     parts.append(_table(("preset", "parameters", "layers", "width", "heads", "context", "family"), rows))
+    parts.append("## Other families\n\n`chatsmith plan` counts these too; there are no models of them yet.\n")
+    others = [(f"`{name}`", f"{shape.parameters:,}", describe(shape)) for name, shape in FAMILY_PRESETS.items()]
+    parts.append(_table(("preset", "parameters", "shape"), others))
     return "\n".join(parts)
 
 

@@ -13,11 +13,13 @@ From your text to a model that talks, and a look inside every word it says:
     model.score("Some text").bits_per_byte          # how well the model foresees a text
 
     chatsmith.new(["texts/"], minutes=10, out="my-model")        # make a model of your own documents
+    chatsmith.plan("gpt3-175b", on="h100", count=1024)           # what a model takes: compute, memory, time, money
 
 Sampling is set by name in every call: `temperature`, `top_k`, `top_p`, `min_p`, `repetition_penalty`, `seed`, `stop`,
 `max_tokens` (see `help(chatsmith.Sampling)`). The same seed gives the same text, alone or among others.
 
-The same verbs are commands: `chatsmith new`, `chatsmith chat`, `chatsmith write`, `chatsmith next`, `chatsmith train`.
+The same verbs are commands: `chatsmith new`, `chatsmith chat`, `chatsmith write`, `chatsmith next`, `chatsmith plan`,
+`chatsmith train`.
 Importing chatsmith loads nothing heavy; torch comes with the first call that needs it.
 """
 
@@ -25,6 +27,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from chatsmith.errors import ChatsmithError, MissingExtra, RequestError, WorkError
     from chatsmith.generate.sampling import Sampling
     from chatsmith.language_model import LanguageModel, load
+    from chatsmith.planning import plan
     from chatsmith.specs import PRESETS, ModelSpec, preset
     from chatsmith.text.chat import Message
     from chatsmith.text.tokenizer import Tokenizer
@@ -56,6 +61,7 @@ __all__ = [
     "__version__",
     "load",
     "new",
+    "plan",
     "preset",
 ]
 
@@ -74,6 +80,20 @@ _HOMES = {
     "new": "chatsmith.create",
     "preset": "chatsmith.specs",
 }
+
+
+class _Room(ModuleType):
+    """A package that is called as the function of its name: `chatsmith.plan` is both a room and what it is for."""
+
+    def __call__(self, *arguments: Any, **settings: Any) -> Any:
+        return importlib.import_module("chatsmith.planning").plan(*arguments, **settings)
+
+
+if not TYPE_CHECKING:
+    # The import system binds the package `chatsmith.plan` to that name whenever it first loads, so the function cannot
+    # have the name to itself. The package is a docstring and costs nothing; its modules load when they are used.
+    importlib.import_module("chatsmith.plan")
+    sys.modules["chatsmith.plan"].__class__ = _Room
 
 
 def __getattr__(name: str) -> Any:

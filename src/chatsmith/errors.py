@@ -36,6 +36,10 @@ class WorkError(ChatsmithError):
     exit_code = 1
 
 
+class Busy(WorkError):
+    """There is too much to do already: the same request may be met later."""
+
+
 class MissingExtra(RequestError):
     """An optional library is needed and not installed; the hint is the pip command that adds it."""
 

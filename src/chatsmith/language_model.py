@@ -8,23 +8,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-import torch
-
 from chatsmith.errors import RequestError
+from chatsmith.generate.backend import Backend, Floats
+from chatsmith.generate.constraints import Constraint
 from chatsmith.generate.engine import Engine
-from chatsmith.generate.requests import Request
+from chatsmith.generate.requests import Beams, Request
 from chatsmith.generate.sampling import Sampling
+from chatsmith.generate.speculation import DraftModel, Guesser, PromptLookup
 from chatsmith.look.answers import Answer, Reply, Score, Stream, Writing
 from chatsmith.look.next import NextReport, next_tokens
-from chatsmith.look.render import Column, Table
-from chatsmith.models.decoder import Decoder
 from chatsmith.specs import ModelSpec
-from chatsmith.store.folder import load_model
+from chatsmith.tables import Column, Table
 from chatsmith.text.chat import Message, encode_conversation
 from chatsmith.text.tokenizer import SPECIALS, Tokenizer
 
 if TYPE_CHECKING:
+    import torch
     from rich.console import RenderableType
+
+    from chatsmith.models.decoder import Decoder
 
 # What generation_config.json calls the settings of `Sampling`.
 _PUBLISHED = {
@@ -38,30 +40,57 @@ _PUBLISHED = {
 
 
 def load(
-    folder: str | Path, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    folder: str | Path,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    draft: str | Path | None = None,
+    lookup: bool = False,
 ) -> LanguageModel:
     """Load a model folder, made by chatsmith or published in Hugging Face layout.
 
-    `device` is the GPU where there is one, else the CPU; `dtype` None keeps the weights as they are stored. Raises
-    `RequestError` when a part is missing or unknown, `WorkError` when one is damaged.
+    `device` is the GPU where there is one, else the CPU; `dtype` None keeps the weights as they are stored. `draft` is
+    the folder of a smaller model of the same vocabulary, which guesses what comes next; with `lookup` the text itself
+    does. Guesses are checked: they change the speed and no token. Raises `RequestError` when a part is missing or
+    unknown, `WorkError` when one is damaged.
     """
+    import torch
+
+    from chatsmith.generate.rows import lay_across
+    from chatsmith.store.folder import load_model
+
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if draft is not None and lookup:
+        raise RequestError("either a draft model guesses or look-up does", "leave out draft or lookup")
     loaded = load_model(Path(folder), device=device, dtype=dtype)
+    if torch.device(device).type == "cpu" and loaded.model.dtype == torch.float32:
+        lay_across(loaded.model)
+    guesser: Guesser | None = PromptLookup() if lookup else None
+    if draft is not None:
+        small = load(draft, device=device, dtype=dtype)
+        if small.tokenizer.fingerprint != loaded.tokenizer.fingerprint:
+            raise RequestError(
+                f"{small.name} has another vocabulary than {Path(folder).name}: it cannot draft for it",
+                "a draft model must have been trained with the same tokenizer",
+            )
+        guesser = DraftModel(small.engine.backend, loaded.tokenizer.vocab_size)
     return LanguageModel(
         loaded.model,
         loaded.tokenizer,
         generation=loaded.generation,
         provenance=loaded.provenance,
         name=Path(folder).resolve().name,
+        guesser=guesser,
     )
 
 
 class LanguageModel:
     """A decoder and its tokenizer, with everything one may ask of them.
 
-    Settings of `Sampling` (temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, max_tokens) may be given
-    to each call by name; what is left out is the model's published setting (`generation`), else the library's default.
+    Settings of `Sampling` (temperature, top_k, top_p, min_p, the penalties, seed, stop, max_tokens) may be given to
+    each call by name; what is left out is the model's published setting (`generation`), else the library's default.
+    `backend` computes in the model's place, if given.
     """
 
     def __init__(
@@ -72,8 +101,10 @@ class LanguageModel:
         generation: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
         name: str = "model",
+        backend: Backend | None = None,
+        guesser: Guesser | None = None,
     ) -> None:
-        self.engine = Engine(model, tokenizer)
+        self.engine = Engine(backend or _backend(model), tokenizer, guesser=guesser)
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.generation, self.provenance = dict(generation or {}), dict(provenance or {})
         self.sampling = published_sampling(self.generation)
@@ -82,11 +113,13 @@ class LanguageModel:
     @property
     def spec(self) -> ModelSpec:
         """The shape of the model."""
-        return self.model.spec
+        return self.engine.backend.spec
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the shape, the weights and the vocabulary: equal for equal models, wherever they are stored."""
+        import torch
+
         digest = hashlib.sha256(f"{self.spec!r}\n{self.tokenizer.fingerprint}\n".encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -103,23 +136,62 @@ class LanguageModel:
 
     @overload
     def write(
-        self, text: str = "", *, samples: int = 1, stream: Literal[False] = False, **sampling: Any
+        self,
+        text: str = "",
+        *,
+        samples: int = 1,
+        beams: int = 0,
+        length_penalty: float = 0.6,
+        constraint: Constraint | None = None,
+        rolling: bool = False,
+        stream: Literal[False] = False,
+        **sampling: Any,
     ) -> Writing: ...
 
     @overload
-    def write(self, text: str = "", *, samples: int = 1, stream: Literal[True], **sampling: Any) -> Stream: ...
+    def write(
+        self,
+        text: str = "",
+        *,
+        samples: int = 1,
+        constraint: Constraint | None = None,
+        rolling: bool = False,
+        stream: Literal[True],
+        **sampling: Any,
+    ) -> Stream: ...
 
-    def write(self, text: str = "", *, samples: int = 1, stream: bool = False, **sampling: Any) -> Writing | Stream:
+    def write(
+        self,
+        text: str = "",
+        *,
+        samples: int = 1,
+        beams: int = 0,
+        length_penalty: float = 0.6,
+        constraint: Constraint | None = None,
+        rolling: bool = False,
+        stream: bool = False,
+        **sampling: Any,
+    ) -> Writing | Stream:
         """Continue a text; with an empty one, begin a document.
 
-        `samples` answers are drawn at once, each with a seed of its own that gives it again. With `stream` the pieces
-        of one answer come as they are made.
+        `samples` answers are drawn at once, each with a seed of its own that gives it again; with `beams` they are the
+        likeliest that a search of that width finds, by log probability over ((5 + length) / 6)^length_penalty.
+        `constraint` gives the answer a form. A full context ends an answer, unless a `rolling` window is asked for: the
+        model then reads the newer half of it again and goes on. With `stream` the pieces of one answer come as they
+        are made.
         """
         settings = Sampling.of(self.sampling, **sampling)
-        request = Request(tuple(self.prompt_ids(text)), settings, samples)
+        request = Request(
+            tuple(self.prompt_ids(text)),
+            settings,
+            samples,
+            beams=Beams(beams, length_penalty) if beams else None,
+            constraint=constraint,
+            rolling=rolling,
+        )
         if stream:
-            if samples != 1:
-                raise RequestError("only one sample can be streamed", "leave out stream, or ask for one sample")
+            if samples != 1 or beams:
+                raise RequestError("only one sample can be streamed", "leave out stream, samples and beams")
             return Stream(self.engine.stream([request]))
         answers = tuple(Answer.of(done) for done in self.engine.complete([request]))
         return Writing(text, answers, settings)
@@ -216,12 +288,17 @@ class LanguageModel:
         pieces = tuple(self.tokenizer.token_text(token) for token in ids)
         return Score(text, tuple(ids), pieces, tuple(logprobs.tolist()))
 
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """A vector for each text, [texts, E]: the mean of the model's last states over the text's tokens."""
+        return self.engine.embed([self.prompt_ids(text) for text in texts])
+
     def table(self) -> Table:
         """What this model is, in a few rows."""
-        spec, data = self.spec, self.model.embed.weight
+        spec = self.spec
         shape = f"{spec.layers} layers of width {spec.width}, {spec.heads} heads"
         rows = (
-            ("parameters", f"{spec.parameters:,} ({str(data.dtype).removeprefix('torch.')}, {data.device})"),
+            ("parameters", f"{spec.parameters:,}"),
+            ("computed by", self.engine.backend.name),
             ("shape", f"{spec.architecture or 'own'}: {shape}"),
             ("context", f"{spec.context:,} tokens"),
             ("vocabulary", f"{self.tokenizer.vocab_size:,} tokens"),
@@ -238,6 +315,13 @@ class LanguageModel:
 
     def _repr_html_(self) -> str:
         return self.table().html()
+
+
+def _backend(model: Decoder) -> Backend:
+    """What computes a model that is in memory."""
+    from chatsmith.generate.torch_backend import TorchBackend
+
+    return TorchBackend(model)
 
 
 class Dialogue:

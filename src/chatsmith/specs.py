@@ -7,9 +7,11 @@ H heads, K key/value heads, D head_dim, F ffn_width, V vocab_size, C context.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from chatsmith.counts import Matmul, training_flops
 from chatsmith.errors import RequestError, did_you_mean
 
 Norm = Literal["layer", "rms"]
@@ -23,11 +25,33 @@ _LIMITS = {
     "context": 2**24,
     "width": 2**18,
     "layers": 2**12,
+    "encoder_layers": 2**12,
+    "decoder_layers": 2**12,
+    "segments": 2**10,
+    "memory": 2**24,
     "heads": 2**14,
     "kv_heads": 2**14,
     "head_dim": 2**14,
     "ffn_width": 2**20,
 }
+
+
+def check_sizes(spec: object, *names: str) -> None:
+    """Raise `RequestError` where one of these fields of a spec is not a whole number within bounds."""
+    for name in names:
+        value, limit = getattr(spec, name), _LIMITS[name]
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
+            raise RequestError(f"{name} must be a whole number from 1 to {limit}, not {value!r}")
+
+
+def head_width(width: int, heads: int) -> int:
+    """The size of one head; `RequestError` with the nearest number of heads where they do not divide the width."""
+    if width % heads:
+        near = min((n for n in range(1, min(width, 4096) + 1) if width % n == 0), key=lambda n: (abs(n - heads), n))
+        raise RequestError(
+            f"width {width} is not divisible by heads {heads}", f"choose heads that divide {width}, for example {near}"
+        )
+    return width // heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +108,13 @@ class ModelSpec:
             if getattr(self, name) == 0:
                 object.__setattr__(self, name, value)
 
-        for name in ("vocab_size", "context", "width", "layers", "heads"):
-            self._check_size(name)
+        check_sizes(self, "vocab_size", "context", "width", "layers", "heads")
         fill("kv_heads", self.heads)
-        if self.head_dim == 0 and self.width % self.heads:
-            raise RequestError(
-                f"width {self.width} is not divisible by heads {self.heads}",
-                f"choose heads that divide {self.width}, for example {_divisors_near(self.width, self.heads)}",
-            )
-        fill("head_dim", self.width // self.heads)
+        if self.head_dim == 0:
+            fill("head_dim", head_width(self.width, self.heads))
         gated = self.activation == "swiglu"
         fill("ffn_width", -(-8 * self.width // 3 // 64) * 64 if gated else 4 * self.width)
-        for name in ("kv_heads", "head_dim", "ffn_width"):
-            self._check_size(name)
+        check_sizes(self, "kv_heads", "head_dim", "ffn_width")
         if self.heads % self.kv_heads:
             raise RequestError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
         if self.positions == "rotary" and self.head_dim % 2:
@@ -109,11 +127,6 @@ class ModelSpec:
             raise RequestError(f"norm_epsilon must lie in (0, 1), not {self.norm_epsilon}")
         if not 1.0 < self.rope_theta < 1e12:
             raise RequestError(f"rope_theta must lie in (1, 1e12), not {self.rope_theta}")
-
-    def _check_size(self, name: str) -> None:
-        value, limit = getattr(self, name), _LIMITS[name]
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
-            raise RequestError(f"{name} must be a whole number from 1 to {limit}, not {value!r}")
 
     @property
     def gated(self) -> bool:
@@ -137,10 +150,8 @@ class ModelSpec:
         return self.band if self.band is not None and layer % 2 == 1 else None
 
     @property
-    def parameters(self) -> int:
-        """The exact number of trainable parameters (facts: for GPT shapes 12LE² + 13LE + (V + C)E + 2E)."""
-        embedding = self.vocab_size * self.width * (1 if self.tied else 2)
-        positions = self.context * self.width if self.positions == "learned" else 0
+    def parameter_terms(self) -> dict[str, int]:
+        """Trainable parameters by term, exact (for GPT shapes they add up to 12LE² + 13LE + (V + C)E + 2E)."""
         norm = self.width * (2 if self.norm == "layer" else 1)
         inner, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
         attention = self.width * (inner + 2 * keys) + inner * self.width
@@ -148,14 +159,56 @@ class ModelSpec:
         attention += 2 * self.head_dim if self.qk_norm else 0
         ffn = self.width * self.ffn_width * (3 if self.gated else 2)
         ffn += (self.ffn_width * (2 if self.gated else 1) + self.width) if self.ffn_bias else 0
-        return embedding + positions + norm + self.layers * (attention + ffn + 2 * norm)
+        terms = {
+            "token embedding": self.vocab_size * self.width,
+            "positions": self.context * self.width if self.positions == "learned" else 0,
+            "attention": self.layers * attention,
+            "feed-forward": self.layers * ffn,
+            "norms": (2 * self.layers + 1) * norm,
+            "output head": 0 if self.tied else self.vocab_size * self.width,
+        }
+        return {name: count for name, count in terms.items() if count}
+
+    @property
+    def parameters(self) -> int:
+        """The exact number of trainable parameters."""
+        return sum(self.parameter_terms.values())
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Rows that are looked up: of tokens, and of positions where they are learned."""
+        terms = self.parameter_terms
+        return terms["token embedding"] + terms.get("positions", 0)
+
+    def matmuls(self, context: int | None = None) -> tuple[Matmul, ...]:
+        """The matrix multiplies of a forward pass over rows of `context` tokens (the spec's context by default).
+
+        Attention in full: what causal masking could leave out is not taken off. A banded layer sees its band.
+        """
+        length = self.context if context is None else context
+        inner, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        bands = Counter(min(length, self.layer_band(layer) or length) for layer in range(self.layers))
+        seen = sorted(bands.items(), reverse=True)
+        return (
+            Matmul("query, key, value", self.width, inner + 2 * keys, self.layers),
+            *(
+                Matmul("attention scores", self.head_dim, span, self.heads * times, weight=False)
+                for span, times in seen
+            ),
+            *(
+                Matmul("attention values", span, self.head_dim, self.heads * times, weight=False)
+                for span, times in seen
+            ),
+            Matmul("attention output", inner, self.width, self.layers),
+            Matmul("feed-forward in", self.width, self.ffn_width * (2 if self.gated else 1), self.layers),
+            Matmul("feed-forward out", self.ffn_width, self.width, self.layers),
+            Matmul("output head", self.width, self.vocab_size, 1),
+        )
 
     @property
     def matmul_parameters(self) -> int:
         """Weights that take part in a matrix multiply for every token: all matrices and the output head."""
-        inner, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        layer = self.width * (2 * inner + 2 * keys) + self.width * self.ffn_width * (3 if self.gated else 2)
-        return self.layers * layer + self.vocab_size * self.width
+        return sum(int(matmul.inputs * matmul.outputs * matmul.times) for matmul in self.matmuls(1) if matmul.weight)
 
     def training_flops_per_token(self, context: int | None = None) -> float:
         """Forward and backward FLOPs per token: 6 per matmul weight, and 12·L·H·D·T for attention in full.
@@ -163,17 +216,11 @@ class ModelSpec:
         The count of PaLM (Chowdhery et al. 2022, appendix B): causal masking is not taken off, recomputation is not
         added. `context` is T, the sequence length trained at (the spec's context by default).
         """
-        length = self.context if context is None else context
-        seen = [min(length, self.layer_band(layer) or length) for layer in range(self.layers)]
-        return 6.0 * self.matmul_parameters + 12.0 * self.heads * self.head_dim * sum(seen)
+        return training_flops(self.matmuls(context))
 
     def with_vocabulary(self, vocab_size: int) -> ModelSpec:
         """The same shape over another vocabulary."""
         return replace(self, vocab_size=vocab_size)
-
-
-def _divisors_near(number: int, wanted: int) -> int:
-    return min((n for n in range(1, min(number, 4096) + 1) if number % n == 0), key=lambda n: (abs(n - wanted), n))
 
 
 def padded_vocabulary(vocab_size: int, multiple: int = 64) -> int:

@@ -7,11 +7,11 @@ import pytest
 
 from chatsmith.errors import RequestError
 from chatsmith.generate.distribution import Distribution
-from chatsmith.generate.sampling import STAGES, Sampling, Stages
+from chatsmith.generate.sampling import STAGES, Past, Sampling, Stages
 
 
 def one(logits: list[float], sampling: Sampling, seen: tuple[int, ...] = ()) -> Distribution:
-    stages = Stages(np.array([logits], np.float32), sampling, [np.array(seen, np.int64)] if seen else [], look=True)
+    stages = Stages(np.array([logits], np.float32), sampling, [Past.of(seen)] if seen else [], look=True)
     return Distribution.of(stages, 0, int(stages.choose(np.array([1], np.uint64))[0]))
 
 

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatsmith.errors import RequestError
+from chatsmith.generate.batch import Batch
 from chatsmith.generate.engine import Engine, gather
 from chatsmith.generate.noise import key, sample_seed
 from chatsmith.generate.requests import Completion, Event, Request
-from chatsmith.generate.sampling import Sampling, Stages
-from tiny import tiny_model, tiny_tokenizer
+from chatsmith.generate.sampling import Past, Sampling, Stages
+from tiny import tiny_engine, tiny_model, tiny_tokenizer
 
 NONE: frozenset[int] = frozenset()
 PROMPTS = ["the sea", "and", "in the inn and the tin", "x", "the sand and the sea and the end"]
@@ -30,7 +31,7 @@ MIXED = [
 
 @pytest.fixture(scope="module", params=["qwen3", "gpt2", "banded"])
 def engine(request: pytest.FixtureRequest) -> Engine:
-    return Engine(tiny_model(request.param), tiny_tokenizer())
+    return tiny_engine(tiny_model(request.param))
 
 
 def requests(**changes: object) -> list[Request]:
@@ -46,8 +47,8 @@ def without_cache(engine: Engine, request: Request) -> list[int]:
     ids, sampling = list(request.prompt), request.sampling
     for position in range(sampling.max_tokens):
         with torch.inference_mode():
-            logits = engine.model(torch.tensor([ids]))[:, -1, : engine.tokenizer.vocab_size].numpy()
-        stages = Stages(logits, sampling, [np.unique(ids)])
+            logits = engine.backend.model(torch.tensor([ids]))[:, -1, : engine.tokenizer.vocab_size].numpy()
+        stages = Stages(logits, sampling, [Past.of(ids)])
         keys = np.array([key(sampling.seed or 0, position)], np.uint64)
         ids.append(int(stages.choose(keys)[0]))
     return ids[len(request.prompt) :]
@@ -62,7 +63,7 @@ def test_equals_whole_passes_without_a_cache(engine: Engine) -> None:
 @pytest.mark.parametrize("max_rows", [1, 2, 3, 32])
 def test_tokens_are_the_same_alone_and_in_any_batch(engine: Engine, max_rows: int) -> None:
     alone = [engine.complete([request])[0] for request in requests()]
-    some = Engine(engine.model, engine.tokenizer, max_rows=max_rows)
+    some = tiny_engine(engine.backend.model, max_rows=max_rows)
     for order in ([0, 1, 2, 3, 4], [4, 2, 0, 3, 1, 1]):
         together = some.complete([requests()[place] for place in order])
         assert [done.request for done in together] == list(range(len(order)))
@@ -74,7 +75,7 @@ def test_tokens_are_the_same_alone_and_in_any_batch(engine: Engine, max_rows: in
 
 def test_many_ragged_requests_equal_themselves_alone() -> None:
     """300 answers of random length and settings, on rows that come and go."""
-    engine = Engine(tiny_model("qwen3"), tiny_tokenizer(), max_rows=8)
+    engine = tiny_engine(tiny_model("qwen3"), max_rows=8)
     rng = np.random.default_rng(0)
     asked = [
         Request(
@@ -88,18 +89,15 @@ def test_many_ragged_requests_equal_themselves_alone() -> None:
     assert [done.ids for done in together] == [done.ids for done in alone]
 
 
-def test_memory_bounds_the_rows(engine: Engine) -> None:
-    narrow = Engine(engine.model, engine.tokenizer, cache_bytes=1)
+def test_memory_for_one_answer_is_enough_for_many(engine: Engine) -> None:
+    narrow = tiny_engine(engine.backend.model, cache_bytes=1)
+    assert narrow.backend.blocks * narrow.backend.block_size == 64 * len(narrow.backend.bands)
     assert [done.ids for done in narrow.complete(requests())] == [done.ids for done in engine.complete(requests())]
-    batch = narrow.batch()
-    for request in requests():
-        batch.add(request)
-    assert {len(batch.step()) for _ in range(10)} == {1}
 
 
 def test_samples_share_a_prompt_and_each_can_be_had_alone(engine: Engine) -> None:
     request = replace(requests()[1], samples=5)
-    answers = Engine(engine.model, engine.tokenizer, max_rows=3).complete([request])
+    answers = tiny_engine(engine.backend.model, max_rows=3).complete([request])
     assert [done.index for done in answers] == [0, 1, 2, 3, 4]
     assert len({done.ids for done in answers}) == 5
     assert [done.seed for done in answers] == [sample_seed(5, index) for index in range(5)]
@@ -108,18 +106,21 @@ def test_samples_share_a_prompt_and_each_can_be_had_alone(engine: Engine) -> Non
         assert engine.complete([single])[0].ids == done.ids
 
 
-def test_samples_read_their_prompt_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes: list[tuple[int, ...]] = []
-    hidden = engine.model.hidden
-
-    def counted(ids: torch.Tensor, **rest: object) -> torch.Tensor:
-        shapes.append(tuple(ids.shape))
-        return hidden(ids, **rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(engine.model, "hidden", counted)
-    engine.complete([replace(requests()[1], samples=4)])
-    assert shapes[0] == (1, len(requests()[1].prompt))
-    assert set(shapes[1:]) == {(4, 1)}
+def test_samples_read_their_prompt_once_and_share_its_blocks(engine: Engine) -> None:
+    fresh = tiny_engine(engine.backend.model)
+    steps: list[int] = []
+    logits = fresh.backend.logits
+    fresh.backend.logits = lambda step: steps.append(len(step.ids)) or logits(step)  # type: ignore[method-assign]
+    prompt = tuple(range(5, 45))
+    fresh.complete([replace(requests()[1], prompt=prompt, samples=4)])
+    assert steps[0] == len(prompt)
+    assert set(steps[1:]) == {4}
+    held = []
+    stream = fresh.stream([replace(requests()[1], prompt=tuple(range(6, 46)), samples=4)])
+    for _, _ in zip(range(12), stream, strict=False):
+        held.append(fresh.batch.blocks.held)
+    # One whole block for all, and each its own half-full one. What a band of 5 no longer sees is let go.
+    assert max(held) == (1 + 4 if len(fresh.backend.bands) == 1 else 1 + 4 + 4)
 
 
 def test_a_seed_left_out_is_drawn_and_reported(engine: Engine) -> None:
@@ -135,7 +136,7 @@ def test_rows_that_pad_the_embedding_are_never_chosen() -> None:
     model = tiny_model()
     with torch.no_grad():
         model.head.weight[268:] = model.head.weight[:52] * 50
-    engine = Engine(model, tiny_tokenizer())
+    engine = tiny_engine(model)
     hot = Sampling(temperature=50.0, seed=1, max_tokens=50)
     for sampling in (hot, replace(hot, temperature=0)):
         [done] = engine.complete([Request((70,), sampling, stop_ids=NONE)])
@@ -149,7 +150,7 @@ def test_the_context_ends_an_answer_and_refuses_a_prompt_that_fills_it(engine: E
     assert (len(done.ids), done.finish_reason) == (4, "length")
     with pytest.raises(RequestError, match="the prompt has 64 tokens, and the model's context of 64") as caught:
         engine.complete([replace(long, prompt=(70,) * 64)])
-    assert caught.value.hint == "shorten it to at most 63 tokens"
+    assert caught.value.hint == "shorten it to at most 63 tokens, or ask for a rolling window"
     with pytest.raises(RequestError, match="empty prompt"):
         engine.complete([replace(long, prompt=())])
     with pytest.raises(RequestError, match="outside the vocabulary"):
@@ -160,7 +161,7 @@ def test_the_context_ends_an_answer_and_refuses_a_prompt_that_fills_it(engine: E
 
 def scripted(text: str, context: int = 64) -> Engine:
     """An engine whose greedy answer to any one token is `text`, byte by byte, and then end of text."""
-    engine = Engine(tiny_model(context=context), tiny_tokenizer())
+    engine = tiny_engine(tiny_model(context=context))
     ids = [*(5 + byte for byte in text.encode()), 0]
 
     def logits(hidden: torch.Tensor) -> torch.Tensor:
@@ -170,7 +171,7 @@ def scripted(text: str, context: int = 64) -> Engine:
         return found
 
     logits.step = 0  # type: ignore[attr-defined]
-    engine.model.logits = logits  # type: ignore[method-assign]
+    engine.backend.model.logits = logits  # type: ignore[method-assign]
     return engine
 
 
@@ -240,7 +241,8 @@ def test_a_look_shows_the_distribution_behind_each_token(engine: Engine) -> None
 
 def test_requests_may_come_late_and_be_cancelled(engine: Engine) -> None:
     alone = [done.ids for done in engine.complete(requests())]
-    batch, events = engine.batch(), []
+    batch = Batch(engine.backend, engine.tokenizer)
+    events = []
     batch.add(requests()[0])
     for _ in range(5):
         events += batch.step()
@@ -255,13 +257,14 @@ def test_requests_may_come_late_and_be_cancelled(engine: Engine) -> None:
         assert tuple(event.id for event in events if event.request == number) == alone[number]
     assert 0 < sum(event.request == doomed for event in events) < 30
     assert batch.step() == []
+    assert batch.blocks.held == 0
 
 
 def test_a_model_in_training_is_read_without_dropout_and_left_in_training() -> None:
     model = tiny_model("gpt2")
     for block in model.blocks:
         block.dropout = 0.5  # type: ignore[assignment]
-    engine = Engine(model, tiny_tokenizer())
+    engine = tiny_engine(model)
     expected = engine.complete(requests())
     scores = engine.score([7, 8, 9, 10])
     model.train()
@@ -271,7 +274,7 @@ def test_a_model_in_training_is_read_without_dropout_and_left_in_training() -> N
 
 
 def test_bfloat16_runs_and_repeats() -> None:
-    engine = Engine(tiny_model().bfloat16(), tiny_tokenizer())
+    engine = tiny_engine(tiny_model().bfloat16())
     first, again = engine.complete(requests()), engine.complete(requests())
     assert [done.ids for done in first] == [done.ids for done in again]
 
@@ -280,4 +283,4 @@ def test_a_tokenizer_with_more_ids_than_the_model_is_refused() -> None:
     model = tiny_model()
     narrow = type(model)(model.spec.with_vocabulary(200))
     with pytest.raises(RequestError, match="the tokenizer has 268 ids, the model knows 200"):
-        Engine(narrow, tiny_tokenizer())
+        tiny_engine(narrow)

@@ -9,11 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from chatsmith.generate.engine import Engine
 from chatsmith.generate.requests import Request
 from chatsmith.generate.sampling import Sampling
 from chatsmith.store.folder import save_model
-from tiny import tiny_model, tiny_tokenizer
+from tiny import tiny_engine, tiny_model, tiny_tokenizer
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "gpt2"])
@@ -27,7 +26,7 @@ def test_greedy_equals_transformers(kind: str, penalty: float, tmp_path: Path) -
     sampling = Sampling(temperature=0, repetition_penalty=penalty, max_tokens=25)
     prompts = [tuple(tokenizer.encode(text)) for text in ("the sea", "x", "in the inn and the tin")]
     requests = [replace(Request(prompt), sampling=sampling, stop_ids=frozenset()) for prompt in prompts]
-    for done, prompt in zip(Engine(model, tokenizer).complete(requests), prompts, strict=True):
+    for done, prompt in zip(tiny_engine(model).complete(requests), prompts, strict=True):
         ids = torch.tensor([prompt])
         expected = theirs.generate(
             ids,

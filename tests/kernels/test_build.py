@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from chatsmith import machine
 from chatsmith.kernels import build
 
 pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C compiler on this machine")
@@ -65,3 +67,30 @@ print(losses[-1] < losses[0] / 2)
     command = [sys.executable, "-c", program]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
     assert answer.stdout.strip() == "True"
+
+
+@pytest.mark.parametrize("processor", ["x86-64", "x86-64-v3", "x86-64-v4", "cooperlake", "sapphirerapids"])
+def test_the_sources_compile_for_every_processor_without_a_warning(processor: str, tmp_path: Path) -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("another family of processors")
+    compiler = build.find_compiler()
+    assert compiler is not None
+    flags = [flag for flag in build.FLAGS if flag != "-march=native"]
+    strict = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-O0", f"-march={processor}"]
+    for source in build.SOURCES:
+        command = [compiler, *flags, *strict, "-c", str(source), "-o", str(tmp_path / "made.o")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("flags", ["-mno-amx-tile", "-march=x86-64-v3"])
+def test_the_kernels_of_lesser_processors_compute_the_same(flags: str, tmp_path: Path) -> None:
+    """The kernels' own tests, run with what a processor without matrix tiles, or without AVX-512, would compile."""
+    if platform.machine() != "x86_64" or not {"avx2", "fma"} <= set(machine.describe().isa):
+        pytest.skip("this processor cannot run that code")
+    tests = Path(__file__).with_name("test_native.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", str(tests)]
+    changed = os.environ | {"CHATSMITH_CFLAGS": flags, "CHATSMITH_CACHE": str(tmp_path), "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(command, env=changed, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "passed" in done.stdout

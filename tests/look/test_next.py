@@ -14,17 +14,17 @@ from chatsmith.generate.engine import Engine
 from chatsmith.generate.requests import Request
 from chatsmith.generate.sampling import Sampling
 from chatsmith.look.next import describe, next_tokens
-from tiny import tiny_model, tiny_tokenizer
+from tiny import tiny_engine
 
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    return Engine(tiny_model(), tiny_tokenizer())
+    return tiny_engine()
 
 
 def probabilities(engine: Engine, ids: list[int]) -> np.ndarray:
     with torch.inference_mode():
-        return torch.softmax(engine.model(torch.tensor([ids]))[0, -1, :268].double(), -1).numpy()
+        return torch.softmax(engine.backend.model(torch.tensor([ids]))[0, -1, :268].double(), -1).numpy()
 
 
 def test_the_table_is_the_models_distribution(engine: Engine) -> None:
@@ -60,9 +60,9 @@ def test_steps_follow_the_top_choice_as_greedy_writing_does(engine: Engine) -> N
 def test_steps_end_with_the_text_and_with_the_context(engine: Engine) -> None:
     full = next_tokens(engine, "x" * 60, steps=50)
     assert len(full.steps) == 4
-    ending = Engine(tiny_model(), tiny_tokenizer())
+    ending = tiny_engine()
     with torch.no_grad():
-        ending.model.head.weight.zero_()
+        ending.backend.model.head.weight.zero_()
     assert len(next_tokens(ending, "x", steps=50).steps) == 1  # all equal: the lowest id leads, which ends texts
 
 

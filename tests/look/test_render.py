@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatsmith.look.render import Bar, Column, Panel, Table, bits, html_panels, percent, plain
+from chatsmith.look.render import Panel, html_panels
+from chatsmith.tables import Bar, Column, Table, bits, percent, plain
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from torch import Tensor
 from chatsmith.errors import RequestError
 from chatsmith.kernels import native
 from chatsmith.models import fused
-from chatsmith.models.cache import KVCache
 from chatsmith.models.decoder import Decoder, count_parameters
 from chatsmith.specs import PRESETS, ModelSpec, modern
 from chatsmith.train.losses import next_token_loss
+from tiny import Cached
 
 # Exact counts: Radford et al. 2019 as released, Brown et al. 2020 Table D.1 (which rounds them), and the weights that
 # Meta and Qwen published.
@@ -181,25 +181,25 @@ def test_the_same_step_twice_gives_the_same_bits(spec: ModelSpec) -> None:
 
 
 @every_spec
-def test_a_ragged_cache_says_what_the_whole_text_says(spec: ModelSpec) -> None:
-    model, text = made(spec).eval(), ids(3, 30)
+def test_a_paged_cache_says_what_the_whole_text_says(spec: ModelSpec) -> None:
+    model, text = made(spec).eval(), ids(3, 60)
     with torch.no_grad():
         whole = model(text)
-        cache = KVCache(spec, 3, 40)
-        counts = torch.tensor([4, 9, 1])
-        logits = model(text[:, :9], cache=cache, counts=counts)
-        for row, count in enumerate(counts.tolist()):
-            assert torch.allclose(logits[row, :count], whole[row, :count], atol=1e-4)
+        cached = Cached(model, 3)
+
+        def read(counts: list[int], places: list[int]) -> None:
+            new = [row[at : at + count].tolist() for row, at, count in zip(text, places, counts, strict=True)]
+            for row, logits in enumerate(cached(new, places)):
+                expected = whole[row, places[row] : places[row] + counts[row]]
+                assert torch.allclose(logits, expected, atol=1e-4)
+
+        read([4, 40, 1], [0, 0, 0])
         for step in range(8):
-            at = counts + step
-            logits = model(text.gather(1, at[:, None]), cache=cache)
-            expected = whole[torch.arange(3), at]
-            assert torch.allclose(logits[:, 0], expected, atol=1e-4)
-        cache.select(torch.tensor([2, 1, 1]))
-        cache.truncate(torch.tensor([5, 3, 6]))
-        logits = model(torch.stack((text[2, 5:7], text[1, 3:5], text[1, 6:8])), cache=cache)
-        expected = torch.stack((whole[2, 5:7], whole[1, 3:5], whole[1, 6:8]))
-        assert torch.allclose(logits, expected, atol=1e-4)
+            read([1, 1, 1], [4 + step, 40 + step, 1 + step])
+        read([30, 2, 9], [12, 48, 9])
+        # Places that were written before are written again.
+        cached([[1, 2, 3], [4], [5, 6]], [20, 30, 10])
+        read([22, 20, 9], [20, 30, 9])
 
 
 @every_spec

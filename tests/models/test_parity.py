@@ -10,10 +10,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from chatsmith.models.cache import KVCache
 from chatsmith.models.decoder import Decoder
 from chatsmith.specs import ModelSpec, RopeScaling, modern
 from chatsmith.store.folder import load_decoder, save_model
+from tiny import Cached
 
 TOLERANCE = 1e-4
 
@@ -64,10 +64,11 @@ def ids(batch: int = 2, length: int = 40) -> Tensor:
 
 def greedy(model: Decoder, prompt: Tensor, count: int, *, cached: bool) -> list[int]:
     """The plainest greedy loop, with or without the cache."""
-    cache = KVCache(model.spec, prompt.shape[0], model.spec.context, dtype=model.dtype) if cached else None
+    cache = Cached(model, 1) if cached else None
     text, new = prompt, prompt
     for _ in range(count):
-        logits = model(new, cache=cache) if cached else model(text)
+        start = text.shape[1] - new.shape[1]
+        logits = cache([new[0].tolist()], [start])[0][None] if cache else model(text)
         new = logits[:, -1].argmax(-1, keepdim=True)
         text = torch.cat((text, new), dim=1)
     return text[0, prompt.shape[1] :].tolist()

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatsmith.errors import ChatsmithError, RequestError, WorkError
-from chatsmith.models.cache import KVCache
 from chatsmith.models.decoder import Decoder
 from chatsmith.store.folder import load_model
 from chatsmith.store.llama2c import import_llama2c, read_llama2c
 from chatsmith.store.sentencepiece import Vocabulary, merges, read_vocabulary, tokenizer_json
+from tiny import Cached
 
 BABYLLAMA_TEXT = (
     "Once upon a time, there was a little girl named Lily. She loved to play outside in the sunshine. "
@@ -30,11 +30,12 @@ BABYLLAMA_TEXT = (
 
 def greedy(model: Decoder, count: int) -> list[int]:
     """The greedy words after the begin token alone, with the cache."""
-    cache = KVCache(model.spec, 1, model.spec.context)
+    cached = Cached(model, 1)
     text = [1]
     with torch.inference_mode():
         for _ in range(count):
-            text.append(int(model(torch.tensor([text[-1:]]), cache=cache)[0, -1].argmax()))
+            [logits] = cached([text[-1:]], [len(text) - 1])
+            text.append(int(logits[-1].argmax()))
     return text
 
 

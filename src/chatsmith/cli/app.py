@@ -36,6 +36,7 @@ COMMANDS = (
     ),
     Command("train", "chatsmith.cli.train:train", "Train from a TOML recipe, or resume a run", MAKE),
     Command("read", "chatsmith.cli.read:read", "Read documents and list what is in them and what was skipped", MAKE),
+    Command("plan", "chatsmith.cli.plan:plan", "Know the cost before you spend it: size, compute, time, money", MAKE),
     Command("chat", "chatsmith.cli.chat:chat", "Talk with a model; with none yet, make the built-in one first", TALK),
     Command("write", "chatsmith.cli.write:write", "Continue a text, once or in several samples side by side", TALK),
     Command("next", "chatsmith.cli.next:next_", "Show the ranked next tokens with probability and bits", TALK),

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from chatsmith.look.render import plain as safe
+from chatsmith.tables import plain as safe
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from chatsmith import machine
 from chatsmith.kernels import build
+from chatsmith.machine_rates import Rates, measure_and_keep
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """Measured rates by device and precision: matrix multiply in FLOP/s, memory reading in bytes/s."""
-
-    flops_per_second: dict[str, float]
-    bytes_per_second: dict[str, float]
 
 
 def doctor(
@@ -29,12 +22,13 @@ def doctor(
 ) -> None:
     """Show the cores, instruction sets, memory and GPUs of this machine, measure its speed, and name missing parts.
 
-    Measuring takes about five seconds. What is missing is optional; the command that adds it is beside it.
+    Measuring takes about five seconds, and `chatsmith plan` uses what was measured. What is missing is optional; the
+    command that adds it is beside it.
     """
     from chatsmith.cli.console import out, print_json
 
     found = machine.describe(gpus=not quick)
-    rates = None if quick else measure(found)
+    rates = None if quick else _rates(found)
     kernels = None if quick else build.status()
     parts, versions = (*machine.optional_parts(), _c_compiler()), machine.versions()
     if json:
@@ -44,24 +38,13 @@ def doctor(
     out().print(_parts_table(parts))
 
 
-def measure(found: machine.Machine) -> Rates:
-    """Measure the rates of the processor, in PyTorch and in our own kernels, and of the first GPU."""
+def _rates(found: machine.Machine) -> Rates:
+    """What was measured and kept, and what our own kernels multiply at beside it."""
     from chatsmith.train.speed import kernel_rate
 
-    devices: dict[str, tuple[str, ...]] = {"cpu": ("float32", "bfloat16")}
-    if found.gpus:
-        devices["cuda"] = ("float32", "bfloat16", "float16")
-    rates = {
-        f"{device} {kind}": machine.measure_gemm(kind, device=device) for device in devices for kind in devices[device]
-    }
-    for kind in devices["cpu"]:
-        own = kernel_rate(kind)
-        if own is not None:
-            rates[f"cpu {kind}, native kernels"] = own
-    return Rates(
-        rates,
-        {device: machine.measure_bandwidth(device=device) for device in devices},
-    )
+    rates = measure_and_keep(found).rates
+    own = {f"cpu {kind}, native kernels": kernel_rate(kind) for kind in ("float32", "bfloat16")}
+    return replace(rates, flops_per_second=rates.flops_per_second | {name: rate for name, rate in own.items() if rate})
 
 
 def _c_compiler() -> machine.Part:

@@ -31,6 +31,10 @@ class SamplingFlags:
     top_p: Annotated[float | None, _flag("Keep the fewest tokens that together reach this probability.")] = None
     min_p: Annotated[float | None, _flag("Keep tokens at least this fraction as likely as the likeliest.")] = None
     repetition_penalty: Annotated[float | None, _flag("Above 1: tokens already said become less likely.")] = None
+    presence_penalty: Annotated[float | None, _flag("Above 0: tokens of the answer become less likely, -2 to 2.")] = (
+        None
+    )
+    frequency_penalty: Annotated[float | None, _flag("The same, as often as they occur.")] = None
     seed: Annotated[int | None, _flag("The same seed gives the same text.")] = None
     stop: Annotated[tuple[str, ...], _flag("A text that ends the answer; may be given several times.")] = ()
     max_tokens: Annotated[int | None, _flag("The most tokens to make.")] = None

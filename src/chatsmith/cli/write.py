@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from chatsmith.cli.options import Json, SamplingFlags
+
+if TYPE_CHECKING:
+    from chatsmith.generate.constraints import Constraint
 
 
 def write(
@@ -16,6 +19,13 @@ def write(
     /,
     *,
     samples: Annotated[int, Parameter(help="So many different continuations, side by side.")] = 1,
+    beams: Annotated[int, Parameter(help="Search for the likeliest text with so many beams.")] = 0,
+    length_penalty: Annotated[float, Parameter(help="How much longer texts are favoured by --beams.")] = 0.6,
+    schema: Annotated[Path | None, Parameter(help="A file with a JSON schema that the text must fit.")] = None,
+    regex: Annotated[str | None, Parameter(help="A regular expression that the text must match.")] = None,
+    rolling: Annotated[bool, Parameter(negative="", help="Go on beyond the context, forgetting the oldest.")] = False,
+    draft: Annotated[Path | None, Parameter(help="A smaller model of the same vocabulary that guesses ahead.")] = None,
+    lookup: Annotated[bool, Parameter(negative="", help="Guess ahead from what the text said before.")] = False,
     sampling: SamplingFlags = SamplingFlags(),  # noqa: B008 - frozen
     json: Json = False,
 ) -> None:
@@ -23,21 +33,48 @@ def write(
 
     A single continuation is printed as it is made, after the text itself.
     """
-    from chatsmith.cli.console import out, print_json, write_text
+    from chatsmith.cli.console import err, out, print_json, write_text
     from chatsmith.cli.options import given_text
     from chatsmith.language_model import load
 
     text = given_text(text)
-    loaded = load(model)
-    if json or samples != 1:
-        writing = loaded.write(text, samples=samples, **sampling.given())
+    constraint = _constraint(schema, regex)
+    loaded = load(model, draft=draft, lookup=lookup)
+    if json or samples != 1 or beams:
+        writing = loaded.write(
+            text,
+            samples=samples,
+            beams=beams,
+            length_penalty=length_penalty,
+            constraint=constraint,
+            rolling=rolling,
+            **sampling.given(),
+        )
         if json:
             print_json(writing.to_mapping())
         else:
             out().print(writing)
         return
-    pieces = loaded.write(text, stream=True, **sampling.given())
-    write_text(text + next(pieces, ""))  # not before the text has proved to fit
-    for piece in pieces:
+    stream = loaded.write(text, stream=True, constraint=constraint, rolling=rolling, **sampling.given())
+    write_text(text + next(stream, ""))  # not before the text has proved to fit
+    for piece in stream:
         write_text(piece)
     write_text("\n")
+    if forgotten := stream.answer.forgotten:
+        err().print(f"the context was full: the model no longer saw the first {forgotten} tokens at the end")
+
+
+def _constraint(schema: Path | None, regex: str | None) -> Constraint | None:
+    """The form that the text must have, from a file or an expression."""
+    from chatsmith.errors import RequestError
+    from chatsmith.generate.constraints import MAX_LENGTH, Constraint
+
+    if schema is not None and regex is not None:
+        raise RequestError("a text has one form", "give --schema or --regex")
+    if schema is None:
+        return None if regex is None else Constraint("regex", regex)
+    try:
+        with schema.open(encoding="utf-8") as file:
+            return Constraint.schema(file.read(MAX_LENGTH + 1))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{schema} cannot be read: {error}") from None

@@ -1,57 +1,116 @@
 """The engine that says every word: prompts in, tokens out, many answers at once.
 
-Rows of a batch are answers. Each has its own length in the key/value cache, its own settings and its own chance; a row
-leaves when its answer ends, and a waiting request takes the place. A request's tokens do not depend on its neighbours:
-the stages of sampling are the same to the last bit alone or in a batch. The logits may differ in their last bits, where
-the matrix library picks another kernel for another number of rows; that changes a token only where two candidates are
-as close as that (about once in a million tokens in float32, more often in bfloat16).
+All that is asked of one engine is worked on together, whoever asks: `stream` and `complete` may be called while another
+stream is being read, and from several threads. A request's tokens do not depend on its neighbours: a backend gives a
+row of logits the same bits in any company, the stages of sampling do too, and all chance is a function of the request's
+seed and the place in its answer.
 """
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chatsmith.errors import RequestError
+from chatsmith.errors import RequestError, WorkError
+from chatsmith.generate.backend import Backend, Floats
 from chatsmith.generate.batch import Batch
 from chatsmith.generate.requests import Completion, Event, Finish, Request
-from chatsmith.generate.scoring import score_many
-from chatsmith.models.decoder import Decoder
+from chatsmith.generate.sampling import Sampling
+from chatsmith.generate.scoring import windows
+from chatsmith.generate.speculation import Guesser
 from chatsmith.text.tokenizer import Tokenizer
+
+_READ_ONLY = Sampling(temperature=0.0, max_tokens=0, seed=0)
 
 
 class Engine:
-    """A model and its tokenizer, ready to answer.
+    """A backend and its tokenizer, ready to answer.
 
-    `max_rows` answers are worked on at a time; fewer where their keys and values would take more than `cache_bytes`.
+    `max_rows` answers are worked on at a time, fewer where the cache's blocks do not suffice. With `guesser` the next
+    tokens are guessed at and checked together; with `max_waiting`, requests beyond so many in the line raise `Busy`.
     """
 
     def __init__(
-        self, model: Decoder, tokenizer: Tokenizer, *, max_rows: int = 32, cache_bytes: int = 2 * 2**30
+        self,
+        backend: Backend,
+        tokenizer: Tokenizer,
+        *,
+        max_rows: int = 32,
+        max_waiting: int | None = None,
+        guesser: Guesser | None = None,
     ) -> None:
         if max_rows < 1:
             raise RequestError(f"an engine needs at least one row, not {max_rows}")
-        if tokenizer.vocab_size > model.spec.vocab_size:
+        if tokenizer.vocab_size > backend.spec.vocab_size:
             raise RequestError(
-                f"the tokenizer has {tokenizer.vocab_size} ids, the model knows {model.spec.vocab_size}",
+                f"the tokenizer has {tokenizer.vocab_size} ids, the model knows {backend.spec.vocab_size}",
                 "use the tokenizer that the model was trained with",
             )
-        self.model, self.tokenizer = model, tokenizer
-        self.max_rows, self.cache_bytes = max_rows, cache_bytes
-
-    def batch(self) -> Batch:
-        """An empty batch: `add` requests at any time, and call `step` for the next token of every answer in it."""
-        return Batch(self.model, self.tokenizer, max_rows=self.max_rows, cache_bytes=self.cache_bytes)
+        self.backend, self.tokenizer = backend, tokenizer
+        self.batch = Batch(backend, tokenizer, max_rows=max_rows, max_waiting=max_waiting, guesser=guesser)
+        self._lock = threading.RLock()
+        self._inboxes: dict[int, deque[Event]] = {}
+        self._version = backend.version
 
     def stream(self, requests: Iterable[Request]) -> Iterator[Event]:
-        """Answer all requests, giving each token as soon as it is chosen. Every request is checked before the first."""
-        batch = self.batch()
-        for request in requests:
-            batch.add(request)
-        while batch.busy:
-            yield from batch.step()
+        """Answer all requests, giving each token as soon as it is chosen. Every request is checked before the first.
+
+        A stream that is closed before its end takes its requests back. Raises `WorkError` where the model's numbers are
+        not finite.
+        """
+        asked = tuple(requests)
+        with self._lock:
+            for request in asked:
+                self.batch.check(request)
+            if self._version != self.backend.version:
+                self.forget()
+                self._version = self.backend.version
+        return self._stream(asked)
+
+    def _stream(self, asked: Sequence[Request]) -> Iterator[Event]:
+        inbox: deque[Event] = deque()
+        open_: dict[int, int] = {}  # ticket -> answers that have not ended
+        try:
+            with self._lock:
+                for label, request in enumerate(asked):
+                    ticket = self.batch.add(request, label)
+                    open_[ticket] = request.samples
+                    self._inboxes[ticket] = inbox
+            while open_:
+                with self._lock:
+                    if not inbox:
+                        self._deliver()
+                while inbox:
+                    event = inbox.popleft()
+                    if event.finish is not None:
+                        open_[event.ticket] -= 1
+                        if not open_[event.ticket] or event.finish == "error":
+                            del open_[event.ticket]
+                    if event.finish == "error":
+                        raise WorkError(
+                            "the model's logits are not finite: its weights are damaged or its training diverged",
+                            "take an earlier checkpoint, or train with a lower learning rate",
+                        )
+                    yield event
+        finally:
+            with self._lock:
+                for ticket in open_:
+                    self.batch.cancel(ticket)
+                for ticket in [ticket for ticket, box in self._inboxes.items() if box is inbox]:
+                    del self._inboxes[ticket]
+
+    def _deliver(self) -> None:
+        """A step, and its events to those who wait for them."""
+        if not self.batch.busy:
+            raise WorkError("the answers were lost when another request failed", "ask again")
+        for event in self.batch.step():
+            inbox = self._inboxes.get(event.ticket)
+            if inbox is not None:
+                inbox.append(event)
 
     def complete(self, requests: Iterable[Request]) -> list[Completion]:
         """Answer all requests; the answers come in the order of the requests, then of the samples."""
@@ -69,8 +128,36 @@ class Engine:
         return self.score_many([ids])[0]
 
     def score_many(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float64]]:
-        """`score` for many texts, in batches."""
-        return score_many(self.model, texts, self.tokenizer.vocab_size)
+        """`score` for many texts, worked on together."""
+        size = self.tokenizer.vocab_size
+        for ids in texts:
+            if not all(0 <= token < size for token in ids):
+                raise RequestError(f"a text to score has ids outside the vocabulary of {size}")
+        scores = [np.zeros(max(len(ids) - 1, 0)) for ids in texts]
+        context = self.backend.spec.context
+        parts = [part for text, ids in enumerate(texts) for part in windows(text, len(ids), context)]
+        asked = [
+            Request(tuple(texts[part.text][part.start : part.end]), _READ_ONLY, score_prompt=True) for part in parts
+        ]
+        for part, done in zip(parts, self.complete(asked), strict=True):
+            assert done.prompt is not None
+            found = done.prompt.logprobs[part.fresh - 1 - part.start :]
+            scores[part.text][part.fresh - 1 : part.end - 1] = found
+        return scores
+
+    def embed(self, texts: Sequence[Sequence[int]]) -> Floats:
+        """The mean of the states after the last norm over each text's tokens, [texts, E]."""
+        asked = [Request(tuple(ids), _READ_ONLY, embed=True) for ids in texts]
+        found: dict[int, Floats] = {}
+        for event in self.stream(asked):
+            assert event.embedding is not None
+            found[event.request] = event.embedding
+        return np.stack([found[place] for place in range(len(asked))])
+
+    def forget(self) -> None:
+        """Keep nothing of what was read: the model's weights have changed, say."""
+        with self._lock:
+            self.batch.blocks.forget()
 
 
 def gather(events: Sequence[Event]) -> Completion:
@@ -79,13 +166,17 @@ def gather(events: Sequence[Event]) -> Completion:
     finish: Finish | None = last.finish
     if finish is None:
         raise RequestError("an answer that has not ended cannot be gathered")
+    made = [event for event in events if event.id is not None]
     return Completion(
         request=last.request,
         index=last.index,
-        ids=tuple(event.id for event in events),
+        ids=tuple(event.id for event in made if event.id is not None),
         text="".join(event.text for event in events),
         finish_reason=finish,
         seed=last.seed,
-        logprobs=tuple(event.logprob for event in events),
-        distributions=tuple(event.distribution for event in events if event.distribution is not None),
+        logprobs=tuple(event.logprob for event in made),
+        distributions=tuple(event.distribution for event in made if event.distribution is not None),
+        top=tuple(event.top for event in made if event.top),
+        prompt=next((event.prompt for event in events if event.prompt is not None), None),
+        forgotten=last.forgotten,
     )

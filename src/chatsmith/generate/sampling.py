@@ -1,4 +1,4 @@
-"""From logits to a choice, stage by stage: penalties → temperature → top-k → top-p → min-p → choice.
+"""From logits to a choice, stage by stage: penalties and bias → temperature → top-k → top-p → min-p → choice.
 
 The stages run in the order the field has settled on, over whole batches, in numpy alone: one row gives the same numbers
 to the last bit alone or in any batch. `Stages` keeps what every stage left, so that whoever wants to look at a choice
@@ -8,7 +8,8 @@ sees the very numbers that made it. Shapes: B rows, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -26,6 +27,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _MAX_SEED = 2**63 - 1
 _MAX_STOPS, _MAX_STOP_LENGTH = 16, 1000
+MAX_BIASES = 1024
 _LARGE, _LIKELY = 4096, 0.0003  # from this vocabulary on, top-p first tries the tokens of at least this weight
 
 
@@ -40,9 +42,12 @@ class Sampling:
         min_p: Keep tokens at least this fraction as likely as the likeliest; 0 keeps all (Nguyen et al. 2024).
         repetition_penalty: Divides positive logits of tokens already in the text, and multiplies negative ones; 1 does
             nothing (CTRL, Keskar et al. 2019).
+        presence_penalty: Taken from the logits of tokens that the answer already has; 0 does nothing.
+        frequency_penalty: Taken from the logits of tokens of the answer as often as they occur in it; 0 does nothing.
+        logit_bias: Added to the logits of single tokens: a mapping or pairs of id and bias, −100 to 100.
         seed: Makes the choice repeatable; without one a fresh seed is drawn, and reported with the result.
         stop: Texts that end the answer; they are not part of it.
-        max_tokens: The most tokens to generate.
+        max_tokens: The most tokens to generate; 0 only reads the prompt.
     """
 
     temperature: float = 0.8
@@ -50,6 +55,9 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
     stop: tuple[str, ...] = ()
     max_tokens: int = 200
@@ -64,7 +72,10 @@ class Sampling:
         self._check("top_p", 0.0, 1.0, "1 keeps all tokens", above_low=True)
         self._check("min_p", 0.0, 1.0, "0 keeps all tokens")
         self._check("repetition_penalty", 0.0, 100.0, "1 does nothing, 1.2 is usual", above_low=True)
-        self._check("max_tokens", 1, 2**24, "it counts the tokens of the answer")
+        self._check("presence_penalty", -2.0, 2.0, "0 does nothing")
+        self._check("frequency_penalty", -2.0, 2.0, "0 does nothing")
+        self._check("max_tokens", 0, 2**24, "it counts the tokens of the answer")
+        self._check_bias()
         if self.seed is not None:
             self._check("seed", 0, _MAX_SEED, "leave it out for a fresh one")
         if len(self.stop) > _MAX_STOPS:
@@ -83,6 +94,22 @@ class Sampling:
             span = f"above {low:g} and at most {high:g}" if above_low else f"from {low} to {high:g}"
             raise RequestError(f"{name} must be {span}, not {value!r}", hint)
 
+    def _check_bias(self) -> None:
+        given = self.logit_bias
+        try:
+            pairs = sorted((given or {}).items() if isinstance(given, Mapping) else (tuple(pair) for pair in given))
+            fits = len(dict(pairs)) == len(pairs) <= MAX_BIASES and all(
+                isinstance(token, int) and token >= 0 and abs(bias) <= 100 and not isinstance(bias, bool)
+                for token, bias in pairs
+            )
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise RequestError(
+                f"logit_bias must give at most {MAX_BIASES} token ids a bias from -100 to 100, not {given!r:.60}"
+            )
+        object.__setattr__(self, "logit_bias", tuple((token, float(bias)) for token, bias in pairs))
+
     @classmethod
     def of(cls, defaults: Sampling | None = None, **settings: Any) -> Sampling:
         """`defaults` with the given settings changed; None leaves one as it is, an unknown name is an error."""
@@ -100,22 +127,44 @@ class Sampling:
         return self.temperature == 0
 
     @property
-    def shape(self) -> tuple[float, int, float, float, float]:
+    def shape(self) -> tuple[object, ...]:
         """The settings that shape the distribution; rows that agree in them go through the stages together."""
-        return (self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty)
+        penalties = (self.repetition_penalty, self.presence_penalty, self.frequency_penalty, self.logit_bias)
+        return (self.temperature, self.top_k, self.top_p, self.min_p, *penalties)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the choice depends on which tokens are already there."""
+        return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a row's own text makes of its logits: `seen` are the distinct ids of prompt and answer, `said` those of the
+    answer with their `counts`, and `allowed` [V] are the tokens that a constraint leaves (None: all)."""
+
+    seen: Ids
+    said: Ids
+    counts: Floats
+    allowed: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def of(cls, prompt: Iterable[int], answer: Iterable[int] = (), allowed: NDArray[np.bool_] | None = None) -> Past:
+        """After a prompt and some of an answer."""
+        counts = Counter(answer)
+        seen = np.array(sorted(counts.keys() | set(prompt)), np.int64)
+        return cls(seen, np.array(list(counts), np.int64), np.array(list(counts.values()), np.float32), allowed)
 
 
 class Stages:
     """Logits [B, V] on their way to a choice; all rows share `sampling.shape`, each has its own text so far.
 
-    `histories` holds, per row, the distinct ids already in the text; only the repetition penalty reads them. After
-    temperature the stages work on weights: probabilities up to a factor, the largest of a row exactly 1. What each
-    stage left is kept only with `look`; otherwise they write over one another, the same numbers in less memory.
+    `pasts` holds each row's; there may be none where neither penalties nor constraints read them. After temperature
+    the stages work on weights: probabilities up to a factor, the largest of a row exactly 1. What each stage left is
+    kept only with `look`; otherwise they write over one another, the same numbers in less memory.
     """
 
-    def __init__(
-        self, logits: Floats, sampling: Sampling, histories: Sequence[Ids] = (), *, look: bool = False
-    ) -> None:
+    def __init__(self, logits: Floats, sampling: Sampling, pasts: Sequence[Past] = (), *, look: bool = False) -> None:
         self.sampling = sampling
         self.logits = logits
         self.peak = logits.max(axis=1)
@@ -124,7 +173,7 @@ class Stages:
                 "the model's logits are not finite: its weights are damaged or its training diverged",
                 "take an earlier checkpoint, or train with a lower learning rate",
             )
-        self.penalised = penalise(logits, histories, sampling.repetition_penalty)
+        self.penalised = penalise(logits, pasts, sampling)
         self._lift = self.peak if self.penalised is logits else self.penalised.max(axis=1)
         self.look = look
 
@@ -153,21 +202,46 @@ class Stages:
             return self.penalised.argmax(axis=1)
         return choose(self.weights["min_p"], keys)
 
+    @cached_property
+    def _log_totals(self) -> NDArray[np.float64]:
+        return np.log(heat(self.logits, self.peak, 1.0).sum(axis=1).astype(np.float64)) + self.peak
+
     def logprobs(self, ids: Ids) -> NDArray[np.float64]:
         """Natural log of the model's own probability (before any stage) of one id per row, [B]."""
-        total = heat(self.logits, self.peak, 1.0).sum(axis=1)
-        above = self.logits[np.arange(len(ids)), ids] - self.peak
-        return above.astype(np.float64) - np.log(total.astype(np.float64))
+        return self.logits[np.arange(len(ids)), ids].astype(np.float64) - self._log_totals
+
+    def top(self, row: int, count: int) -> tuple[tuple[int, float], ...]:
+        """The likeliest `count` tokens of one row by the model's own probability, with its natural log; best first."""
+        z = self.logits[row]
+        count = min(count, len(z))
+        some = np.flatnonzero(z >= np.partition(z, -count)[-count])
+        best = some[np.argsort(-z[some], kind="stable")][:count]
+        return tuple(zip(best.tolist(), (z[best].astype(np.float64) - self._log_totals[row]).tolist(), strict=True))
 
 
-def penalise(logits: Floats, histories: Sequence[Ids], penalty: float) -> Floats:
-    """Logits [B, V] with those of ids already seen pushed down: z/p where positive, z·p where negative."""
-    if penalty == 1.0 or not len(histories):
+def penalise(logits: Floats, pasts: Sequence[Past], sampling: Sampling) -> Floats:
+    """Logits [B, V] after penalties, bias and constraint; they themselves where nothing is to be done.
+
+    Repetition: z/p where positive and z·p where negative, for ids already seen. Presence and frequency: z − a − b·n for
+    ids that the answer has n times. A token that a constraint forbids gets −∞.
+    """
+    s = sampling
+    remembers = s.remembers and len(pasts) > 0
+    if not remembers and not s.logit_bias and all(past.allowed is None for past in pasts):
         return logits
     changed = logits.copy()
-    for row, seen in zip(changed, histories, strict=True):
-        z = row[seen]
-        row[seen] = np.where(z < 0, z * np.float32(penalty), z / np.float32(penalty))
+    for row, past in zip(changed, pasts, strict=True) if remembers else ():
+        if s.repetition_penalty != 1:
+            z = row[past.seen]
+            row[past.seen] = np.where(z < 0, z * np.float32(s.repetition_penalty), z / np.float32(s.repetition_penalty))
+        if len(past.said):
+            row[past.said] -= np.float32(s.presence_penalty) + np.float32(s.frequency_penalty) * past.counts
+    if s.logit_bias:
+        ids, bias = zip(*s.logit_bias, strict=True)
+        changed[:, list(ids)] += np.array(bias, np.float32)
+    for row, past in zip(changed, pasts, strict=False):
+        if past.allowed is not None:
+            row[~past.allowed] = -np.inf
     return changed
 
 

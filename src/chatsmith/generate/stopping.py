@@ -17,6 +17,12 @@ class StopText:
         self.stopped = False
         self._held = ""
 
+    def copy(self) -> StopText:
+        """A second one that goes on from here."""
+        other = StopText(self.stops)
+        other.stopped, other._held = self.stopped, self._held
+        return other
+
     def push(self, text: str) -> str:
         """The text that is certain not to belong to a stop text; `stopped` turns true when one is complete."""
         if not self.stops:

@@ -2,7 +2,8 @@
 
 A C compiler turns the C files here into a small library in the cache folder, in a few seconds, the first time a CPU is
 asked to train; its name holds a digest of the source, the compiler and the processor. Without a compiler (or with
-CHATSMITH_KERNELS=off) `library` gives None, and the plain-torch path computes the same.
+CHATSMITH_KERNELS=off) `library` gives None, and the plain-torch path computes the same. CHATSMITH_CFLAGS adds flags for
+the compiler, the last ones it is given.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -69,7 +71,8 @@ def _built(compiler: str) -> Path:
     """The compiled library, made now if this source, compiler and processor have not met before."""
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
     texts = [path.read_text(encoding="utf-8") for path in (*SOURCES, *HEADERS)]
-    parts = (*texts, version, " ".join(FLAGS), _processor())
+    flags = (*FLAGS, *shlex.split(os.environ.get("CHATSMITH_CFLAGS", "")))
+    parts = (*texts, version, " ".join(flags), _processor())
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
     folder = cache_dir() / "kernels"
     path = folder / f"kernels-{digest}.so"
@@ -79,13 +82,13 @@ def _built(compiler: str) -> Path:
             # One compiler per file, side by side: the whole takes as long as the longest.
             objects = [Path(scratch, source.stem + ".o") for source in SOURCES]
             compile_ = [
-                [compiler, *FLAGS, "-c", str(source), "-o", str(made)]
+                [compiler, *flags, "-c", str(source), "-o", str(made)]
                 for source, made in zip(SOURCES, objects, strict=True)
             ]
             with ThreadPoolExecutor() as pool:
                 list(pool.map(_run, compile_))
             made = Path(scratch, "kernels.so")
-            _run([compiler, "-shared", *map(str, objects), "-lm", "-o", str(made)])
+            _run([compiler, *flags, "-shared", *map(str, objects), "-lm", "-o", str(made)])
             os.replace(made, path)
     return path
 

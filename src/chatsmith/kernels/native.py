@@ -237,6 +237,48 @@ def attention_back(
     return out
 
 
+# ---- attention over a paged cache ----------------------------------------------------------------------------------
+
+PAGED_TILE = 16
+"""Rows of one sequence that one thread takes together in `paged_attention`."""
+
+
+def paged_store(key: Tensor, value: Tensor, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+    """Write key and value [N, K·D] to the places `slots` [N] (int64; block · size + place in the block) of the pools,
+    keys [blocks, K, D, size] and values [blocks, K, size, D]."""
+    _, groups, dim, size = keys.shape
+    tensors = (key, value, slots, keys, values)
+    _call("paged_store", key.dtype, tensors, len(slots), groups, dim, size, _threads(key.numel()))
+
+
+def paged_attention(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    tables: Tensor,
+    tiles: Tensor,
+    places: Tensor,
+    *,
+    band: int | None,
+    longest: int,
+    work: int,
+) -> Tensor:
+    """Attention of query [N, H·D] over the pools; a query sees its sequence up to its own place (the last `band`).
+
+    tables [S, W], tiles [n, 3] (sequence, first row, at most `PAGED_TILE` rows) and places [N] are int32; `longest` is
+    the highest place plus one, `work` the sum of all places. Rows in no tile are left unset.
+    """
+    _, groups, dim, size = keys.shape
+    line = -(-longest // 16) * 16 + 16
+    space = 8 * dim + 4 * line
+    threads = _threads(work * query.shape[1], _SMALL_PRODUCT)
+    output = torch.empty_like(query)
+    tensors = (query, keys, values, tables, tiles, places, output, _scratch(threads * space * 4))
+    sizes = (len(tiles), tables.shape[1], query.shape[1] // dim, groups, dim, size, band or 0, line, space)
+    _call("paged_attention", query.dtype, tensors, *sizes, dim**-0.5, threads)
+    return output
+
+
 # ---- activations and loss ------------------------------------------------------------------------------------------
 
 

@@ -33,6 +33,8 @@ class _Norm(torch.autograd.Function):
 
 def norm(x: Tensor, gain: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
     """Layer norm of the last dimension or, without a bias, x / √(mean x² + ε) · gain."""
+    if not torch.is_grad_enabled():
+        return native.norm(x.contiguous(), gain.contiguous(), bias, epsilon)[0]
     return _Norm.apply(x, gain, bias, epsilon)
 
 
@@ -50,6 +52,8 @@ class _SwiGLU(torch.autograd.Function):
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) · up."""
+    if not torch.is_grad_enabled():
+        return native.swiglu(gate.contiguous(), up.contiguous())
     return _SwiGLU.apply(gate, up)
 
 
@@ -67,4 +71,6 @@ class _GELU(torch.autograd.Function):
 
 def gelu_tanh(x: Tensor) -> Tensor:
     """GELU in its tanh form (Hendrycks and Gimpel 2016)."""
+    if not torch.is_grad_enabled():
+        return native.gelu_tanh(x.contiguous())
     return _GELU.apply(x)

@@ -22,6 +22,7 @@ _ENDS: dict[Finish, str] = {
     "stop": "ended at a stop text",
     "length": "cut at the most tokens",
     "eos": "ended by itself",
+    "error": "failed",
 }
 
 
@@ -29,7 +30,8 @@ _ENDS: dict[Finish, str] = {
 class Answer:
     """One continuation: its text and tokens, why it ended, and the seed that gives it again.
 
-    `logprobs` are natural logs of the model's own probability of each token in `ids`.
+    `logprobs` are natural logs of the model's own probability of each token in `ids`. `forgotten` counts the tokens at
+    the beginning of the text that the model no longer saw at the end (a rolling window).
     """
 
     text: str
@@ -37,17 +39,19 @@ class Answer:
     finish_reason: Finish
     seed: int
     logprobs: tuple[float, ...]
+    forgotten: int = 0
 
     @classmethod
     def of(cls, completion: Completion) -> Answer:
         """The part of a completion that a reader wants."""
         done = completion
-        return cls(done.text, done.ids, done.finish_reason, done.seed, done.logprobs)
+        return cls(done.text, done.ids, done.finish_reason, done.seed, done.logprobs, done.forgotten)
 
     @property
     def note(self) -> str:
         """How it ended, its length and its seed, in one line."""
-        return f"{_ENDS[self.finish_reason]}, {len(self.ids)} tokens, seed {self.seed}"
+        gone = f", the first {self.forgotten} tokens were forgotten on the way" if self.forgotten else ""
+        return f"{_ENDS[self.finish_reason]}, {len(self.ids)} tokens, seed {self.seed}{gone}"
 
     def __str__(self) -> str:
         return self.text

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from chatsmith.errors import RequestError
 from chatsmith.generate.distribution import Distribution, Ranked
@@ -18,10 +18,7 @@ from chatsmith.generate.engine import Engine
 from chatsmith.generate.noise import fresh_seed
 from chatsmith.generate.requests import Request
 from chatsmith.generate.sampling import Sampling
-from chatsmith.look.render import Bar, Column, Table, bits, percent
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from chatsmith.tables import Bar, Column, Report, Table, bits, percent
 
 MAX_STEPS = 10_000
 
@@ -58,7 +55,7 @@ class NextStep:
 
 
 @dataclass(frozen=True, slots=True)
-class NextReport:
+class NextReport(Report):
     """The ranked next tokens of a text, for one step or several."""
 
     steps: tuple[NextStep, ...]
@@ -134,22 +131,6 @@ class NextReport:
         )
         return Table("", columns, tuple(rows))
 
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=160, no_color=True, highlight=False)
-        with console.capture() as capture:
-            console.print(self.__rich__())
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
-
-    def __rich__(self) -> RenderableType:
-        from rich.console import Group
-
-        return Group(*(table.rich() for table in self.tables()))
-
-    def _repr_html_(self) -> str:
-        return "".join(table.html() for table in self.tables())
-
 
 def next_tokens(
     engine: Engine,
@@ -179,7 +160,7 @@ def next_tokens(
     made: list[int] = []
     found: list[NextStep] = []
     while len(found) < steps:
-        if found and len(ids) + len(made) >= engine.model.spec.context:
+        if found and len(ids) + len(made) >= engine.backend.spec.context:
             break
         [answer] = engine.complete([Request((*ids, *made), one, look=True)])
         # By bytes: `decode` takes a SentencePiece vocabulary's first space away, and this text goes on.
@@ -210,8 +191,13 @@ def _step(distribution: Distribution, text: str, top: int, engine: Engine) -> Ne
 def describe(sampling: Sampling, *, short: bool = False) -> str:
     """The settings that shape the distribution, in words: "temperature 0.8, top-k 40"."""
     said = [f"temperature {sampling.temperature:g}"]
+    for name in ("frequency", "presence"):
+        if penalty := getattr(sampling, f"{name}_penalty"):
+            said.insert(0, f"{name} penalty {penalty:g}")
     if sampling.repetition_penalty != 1:
         said.insert(0, f"repetition penalty {sampling.repetition_penalty:g}")
+    if sampling.logit_bias:
+        said.insert(0, f"{len(sampling.logit_bias)} biased tokens")
     if sampling.top_k:
         said.append(f"top-k {sampling.top_k}")
     if sampling.top_p < 1:

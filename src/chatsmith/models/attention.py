@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from chatsmith.kernels import native
 from chatsmith.models import causal
-from chatsmith.models.cache import KVCache
+from chatsmith.models.cache import Pass
 from chatsmith.models.layers import Linear, RMSNorm, rotate
 from chatsmith.specs import ModelSpec
 
@@ -31,16 +32,19 @@ class Attention(nn.Module):
         self.qk_norm = spec.qk_norm
 
     def forward(
-        self, x: Tensor, angles: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: KVCache | None
+        self, x: Tensor, angles: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: Pass | None
     ) -> Tensor:
-        """x [B, T, E] → [B, T, E]. `mask` [B or 1, 1, T, S] is True where a query may look; None means plain causal."""
-        B, T, _ = x.shape
-        query = self._heads(self.query(x), self.query_norm if self.qk_norm else None, angles)
-        key = self._heads(self.key(x), self.key_norm if self.qk_norm else None, angles)
-        value = self._heads(self.value(x), None, None)
+        """x [B, T, E] → [B, T, E]. `mask` [B or 1, 1, T, S] is True where a query may look; None means plain causal.
+
+        With a `cache` the one row [1, T, E] holds new tokens of many sequences, which see what they are to see there.
+        """
         if cache is not None:
-            key, value = cache.append(self.layer, key, value)
-        if cache is None and causal.suits(query):
+            return self._cached(x, angles, cache)
+        B, T, _ = x.shape
+        query = self._heads(self.query(x), self.query_norm if self.qk_norm else None, angles).transpose(1, 2)
+        key = self._heads(self.key(x), self.key_norm if self.qk_norm else None, angles).transpose(1, 2)
+        value = self._heads(self.value(x), None, None).transpose(1, 2)
+        if causal.suits(query):
             repeat = self.heads // self.kv_heads
             if repeat > 1:
                 key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
@@ -56,30 +60,50 @@ class Attention(nn.Module):
             )
         return self.output(mixed.transpose(1, 2).reshape(B, T, self.heads * self.head_dim))
 
+    def _cached(self, x: Tensor, angles: tuple[Tensor, Tensor] | None, cache: Pass) -> Tensor:
+        query, key, value = self.query(x), self.key(x), self.value(x)
+        norms = (self.query_norm, self.key_norm) if self.qk_norm else (None, None)
+        if norms[0] is None and angles is None:
+            pass
+        elif native.ready(x) and self.head_dim <= native.MAX_DIM:
+            query, key = (
+                native.heads(
+                    part,
+                    self.head_dim,
+                    norm.weight.to(part.dtype) if norm else None,
+                    angles,
+                    norm.epsilon if norm else 0.0,
+                )[0]
+                for part, norm in zip((query, key), norms, strict=True)
+            )
+        else:
+            query, key = (
+                self._heads(part, norm, angles).flatten(2) for part, norm in zip((query, key), norms, strict=True)
+            )
+        return self.output(cache.attend(self.layer, query[0], key[0], value[0])[None])
+
     def _heads(self, x: Tensor, norm: RMSNorm | None, angles: tuple[Tensor, Tensor] | None) -> Tensor:
-        """x [B, T, n·D] → [B, n, T, D], each head normed and turned where asked for."""
+        """x [B, T, n·D] → [B, T, n, D], each head normed and turned where asked for."""
         split = x.view(*x.shape[:2], -1, self.head_dim)
         if norm is not None:
             split = norm(split)
         if angles is not None:
             split = rotate(split, angles)
-        return split.transpose(1, 2)
+        return split
 
 
-def attention_mask(
-    queries: Tensor, keys: Tensor, band: int | None, segments: tuple[Tensor, Tensor] | None = None
-) -> Tensor:
-    """Who may look at whom, [B, 1, T, S] of bool, from the places of queries [B, T] and keys [B, S] in their rows.
+def attention_mask(at: Tensor, band: int | None, segments: Tensor | None = None) -> Tensor:
+    """Who may look at whom, [B or 1, 1, T, T] of bool, for tokens at the places `at` [1, T] of their rows.
 
     A query sees keys at its own place and before; with a band of n only the last n places (itself included); with
-    `segments` only those of its own document.
+    `segments` [B, T] only those of its own document.
     """
-    distance = queries[:, :, None] - keys[:, None, :]
+    distance = at[:, :, None] - at[:, None, :]
     mask = distance >= 0
     if band is not None:
         mask = mask & (distance < band)
     if segments is not None:
-        mask = mask & (segments[0][:, :, None] == segments[1][:, None, :])
+        mask = mask & (segments[:, :, None] == segments[:, None, :])
     return mask[:, None]
 
 

@@ -1,108 +1,213 @@
 """The key/value cache: what each layer has seen, so that a new token costs one step and not a whole pass.
 
-Rows are ragged: each has its own length. Storage is one block per layer, [B, K, S, D], written in place.
+Storage is cut into blocks of some positions, which sequences hold by their numbers (as in vLLM, Kwon et al. 2023): so
+memory is given out as answers grow, and answers that begin alike share it. Banded layers have tables of their own, and
+let go of blocks that no query can see any more.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from chatsmith.errors import RequestError
+from chatsmith.kernels import native
 from chatsmith.specs import ModelSpec
 
+BLOCK_SIZE = 32
+_QUERIES = 8  # queries of one sequence that the plain-torch path takes together, whether it has as many or not
 
-class KVCache:
-    """Keys and values of `batch` rows with room for `capacity` positions each.
 
-    `lengths` [B] counts the positions that hold something. A pass appends T tokens to every row, at the row's own
-    length; when the tokens of a pass are ragged (prompts padded at the end to a common T), give `counts` [B] to
-    `begin`: a row then keeps only its first `counts` new positions and the padding is overwritten by what comes next.
-    """
+def groups_of(spec: ModelSpec) -> tuple[int | None, ...]:
+    """The bands of the groups of layers that have tables of their own: dense ones, and banded ones where there are."""
+    bands: tuple[int | None, ...] = (None,)
+    return bands if spec.band is None or spec.layers < 2 else (None, spec.band)
+
+
+def bytes_per_block(spec: ModelSpec, itemsize: int, block_size: int = BLOCK_SIZE) -> int:
+    """What one block takes: the keys and values of `block_size` positions in the layers of one group."""
+    return 2 * _slots(spec) * spec.kv_heads * spec.head_dim * block_size * itemsize
+
+
+def _slots(spec: ModelSpec) -> int:
+    """Layers in the larger group."""
+    return -(-spec.layers // len(groups_of(spec)))
+
+
+class PagedCache:
+    """Keys [blocks, K, D, block_size] and values [blocks, K, block_size, D] for every layer of a group."""
 
     def __init__(
         self,
         spec: ModelSpec,
-        batch: int,
-        capacity: int,
+        blocks: int,
         *,
+        block_size: int = BLOCK_SIZE,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if batch < 1 or capacity < 1:
-            raise RequestError(f"a cache needs at least one row and one position, not {batch} × {capacity}")
-        shape = (batch, spec.kv_heads, capacity, spec.head_dim)
-        self.keys = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(spec.layers)]
-        self.values = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(spec.layers)]
-        self.lengths = torch.zeros(batch, dtype=torch.long, device=device)
-        self.capacity = capacity
-        self._places = self.lengths[:, None]
-        self._uniform: int | None = 0
-        self._end = 0
+        if blocks < 1 or block_size < 16 or block_size % 16:
+            raise RequestError(f"a cache needs blocks of 16, 32, … positions, not {blocks} of {block_size}")
+        self.spec, self.blocks, self.block_size, self.bands = spec, blocks, block_size, groups_of(spec)
+        shape = (blocks, spec.kv_heads, spec.head_dim, block_size)
+        self.keys = [_zeros(shape, device, dtype) for _ in range(_slots(spec))]
+        self.values = [_zeros((*shape[:2], block_size, shape[2]), device, dtype) for _ in range(_slots(spec))]
 
-    @property
-    def batch(self) -> int:
-        """The number of rows."""
-        return self.lengths.shape[0]
+    def open(
+        self, positions: NDArray[np.int32], starts: NDArray[np.int32], tables: NDArray[np.int32], rows: int = 0
+    ) -> Pass:
+        """A pass over new tokens: their positions [N], where each sequence's begin [S + 1], its blocks [G, S, W].
 
-    def begin(self, tokens: int, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Open a pass that adds `tokens` positions per row; returns the places of queries [B, T] and of keys [B, S]."""
-        longest = int(self.lengths.max())
-        if longest + tokens > self.capacity:
-            raise RequestError(f"the cache has room for {self.capacity} positions, and {longest + tokens} are needed")
-        self._uniform = longest if bool((self.lengths == longest).all()) else None
-        self._end = longest + tokens
-        self._places = self.lengths[:, None] + torch.arange(tokens, device=self.lengths.device)
-        self._counts = counts
-        self._tokens = tokens
-        return self._places, torch.arange(self._end, device=self.lengths.device)[None]
+        `rows` pads the pass to that many rows, which are computed and belong to nobody.
+        """
+        return Pass(self, positions, starts, tables, rows)
 
-    def append(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store one layer's new keys and values [B, K, T, D]; returns all of them so far, [B, K, S, D]."""
-        keys, values = self.keys[layer], self.values[layer]
-        if self._uniform is not None:
-            keys[:, :, self._uniform : self._end] = key
-            values[:, :, self._uniform : self._end] = value
+    def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy whole blocks, each (from, to)."""
+        if not pairs:
+            return
+        source, target = (torch.tensor(side, device=self.keys[0].device) for side in zip(*pairs, strict=True))
+        for pool in (*self.keys, *self.values):
+            pool[target] = pool[source]
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What a pass needs to know of one group of layers."""
+
+    band: int | None
+    slots: Tensor  # [N] where the new keys and values go
+    tables: Tensor  # [S, W]
+    work: int  # places that queries look at, over all rows
+
+
+class Pass:
+    """One pass of new tokens through the layers; `positions` [1, rows] say where they stand in their sequences."""
+
+    def __init__(
+        self,
+        cache: PagedCache,
+        positions: NDArray[np.int32],
+        starts: NDArray[np.int32],
+        tables: NDArray[np.int32],
+        rows: int = 0,
+    ) -> None:
+        self._cache = cache
+        size, device = cache.block_size, cache.keys[0].device
+        self.tokens, self.rows = len(positions), max(rows, len(positions))
+        self.longest = int(positions.max()) + 1
+        self._at = torch.from_numpy(positions).to(device)
+        padded = np.zeros((1, self.rows), np.int64)
+        padded[0, : self.tokens] = positions
+        self.positions = torch.from_numpy(padded).to(device)
+        owner = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        self._groups = []
+        for table, band in zip(tables, cache.bands, strict=True):
+            slots = table[owner, positions // size].astype(np.int64) * size + positions % size
+            seen = positions + 1 if band is None else np.minimum(positions + 1, band)
+            held = torch.from_numpy(np.ascontiguousarray(table)).to(device)
+            self._groups.append(_Group(band, torch.from_numpy(slots).to(device), held, int(seen.sum(dtype=np.int64))))
+        self._native = native.ready(cache.keys[0])
+        span = native.PAGED_TILE if self._native else _QUERIES
+        self._tiles = _tiles(starts, span)
+        if self._native:
+            self._tile_table = torch.from_numpy(self._tiles)
         else:
-            index = self._places[:, None, :, None].expand_as(key)
-            keys.scatter_(2, index, key.to(keys.dtype))
-            values.scatter_(2, index, value.to(values.dtype))
-        return keys[:, :, : self._end], values[:, :, : self._end]
+            self._gather = _Gather(self._tiles, positions, span, device)
 
-    def commit(self) -> None:
-        """Close the pass: the rows are now longer by what it added."""
-        self.lengths += self._tokens if self._counts is None else self._counts.to(self.lengths)
-
-    def select(self, rows: Tensor) -> None:
-        """Keep only these rows [B'] (repeats allowed, so one prefill can serve many samples), in this order."""
-        self.keys = [block.index_select(0, rows) for block in self.keys]
-        self.values = [block.index_select(0, rows) for block in self.values]
-        self.lengths = self.lengths.index_select(0, rows)
-
-    def truncate(self, lengths: Tensor) -> None:
-        """Forget positions beyond `lengths` [B]; a row never grows by this."""
-        self.lengths = torch.minimum(self.lengths, lengths.to(self.lengths))
-
-    def merge(self, other: KVCache) -> None:
-        """Add the rows of another cache after ours; the longer of the two capacities holds for all."""
-        capacity = max(self.capacity, other.capacity)
-        for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
-            for layer, block in enumerate(mine):
-                mine[layer] = torch.cat((_widen(block, capacity), _widen(theirs[layer], capacity)))
-        self.lengths = torch.cat((self.lengths, other.lengths))
-        self.capacity = capacity
-
-    def reserve(self, capacity: int) -> None:
-        """Make room for at least `capacity` positions per row, keeping what is there."""
-        if capacity > self.capacity:
-            self.keys = [_widen(block, capacity) for block in self.keys]
-            self.values = [_widen(block, capacity) for block in self.values]
-            self.capacity = capacity
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Store one layer's new key and value [rows, K·D] and look with query [rows, H·D]; returns [rows, H·D]."""
+        bands = len(self._cache.bands)
+        group, slot = self._groups[layer % bands], layer // bands
+        keys, values = self._cache.keys[slot], self._cache.values[slot]
+        N = self.tokens
+        if self._native:
+            native.paged_store(key, value, group.slots, keys, values)
+            return native.paged_attention(
+                query,
+                keys,
+                values,
+                group.tables,
+                self._tile_table,
+                self._at,
+                band=group.band,
+                longest=self.longest,
+                work=group.work,
+            )
+        size = self._cache.block_size
+        K, D = self._cache.spec.kv_heads, self._cache.spec.head_dim
+        block, place = group.slots // size, group.slots % size
+        keys[block, :, :, place] = key[:N].view(N, K, D).to(keys.dtype)
+        values[block, :, place] = value[:N].view(N, K, D).to(values.dtype)
+        mixed = self._gather.attend(query, keys, values, group)
+        if self.rows == N:
+            return mixed
+        return torch.cat((mixed, mixed.new_zeros(self.rows - N, mixed.shape[1])))
 
 
-def _widen(block: Tensor, capacity: int) -> Tensor:
-    if block.shape[2] == capacity:
-        return block
-    wider = block.new_zeros(*block.shape[:2], capacity, block.shape[3])
-    wider[:, :, : block.shape[2]] = block
-    return wider
+class _Gather:
+    """Attention over blocks in plain torch, for devices and machines without the kernel.
+
+    Queries go in tiles of one fixed height against blocks of one fixed width, and what blocks give is added in their
+    order: so every product has the same shape, and a query's output the same bits, in whatever company it is computed.
+    """
+
+    def __init__(self, tiles: NDArray[np.int32], positions: NDArray[np.int32], span: int, device: torch.device) -> None:
+        rows = tiles[:, 1, None] + np.arange(span)
+        real = np.arange(span) < tiles[:, 2, None]
+        rows = np.where(real, rows, tiles[:, 1, None])
+        self._rows = torch.from_numpy(rows.astype(np.int64)).to(device)  # [n, span]
+        self._at = torch.from_numpy(positions[rows].astype(np.int64)).to(device)
+        self._owner = torch.from_numpy(tiles[:, 0].astype(np.int64)).to(device)
+        self._flat = torch.from_numpy(np.flatnonzero(real.ravel())).to(device)
+
+    def attend(self, query: Tensor, keys: Tensor, values: Tensor, group: _Group) -> Tensor:
+        """query [rows, H·D] → [N, H·D]."""
+        n, span = self._rows.shape
+        K, D, size = keys.shape[1:]
+        share = query.shape[1] // (K * D)
+        tables = group.tables[self._owner].long()
+        W = tables.shape[1]
+        tile = query[self._rows].view(n, span, K, share, D).permute(0, 2, 1, 3, 4).reshape(n, 1, K, span * share, D)
+        scores = torch.matmul(tile * D**-0.5, keys[tables]).float().view(n, W, K, span, share, size)
+        places = torch.arange(W * size, device=query.device).view(W, 1, size)
+        distance = self._at[:, None, :, None] - places  # [n, W, span, size]
+        seen = distance >= 0 if group.band is None else (distance >= 0) & (distance < group.band)
+        scores = scores.masked_fill(~seen[:, :, None, :, None], float("-inf"))
+        weights = torch.exp(scores - scores.amax((1, 5), keepdim=True))
+        # What lies beyond a sequence may be anything, and nothing times infinity is no nothing.
+        held = values[tables].masked_fill(~seen.any(2)[:, :, None, :, None], 0.0)
+        parts = torch.matmul(weights.to(values.dtype).view(n, W, K, span * share, size), held).float()
+        sums = weights.sum(-1).view(n, W, K, span * share, 1)
+        mixed, total = parts[:, 0], sums[:, 0]
+        for block in range(1, W):
+            mixed, total = mixed + parts[:, block], total + sums[:, block]
+        mixed = (mixed / total).to(query.dtype).view(n, K, span, share, D)
+        return mixed.permute(0, 2, 1, 3, 4).reshape(n * span, K * share * D)[self._flat]
+
+
+def _tiles(starts: NDArray[np.int32], span: int) -> NDArray[np.int32]:
+    """The rows of each sequence in tiles of at most `span`: (sequence, first row, rows), as [n, 3]."""
+    counts = np.diff(starts)
+    if counts.max() == 1:
+        return np.stack((np.arange(len(counts)), starts[:-1], counts), axis=1).astype(np.int32)
+    found = [
+        (sequence, row, min(span, end - row))
+        for sequence, (start, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True))
+        for row in range(start, end, span)
+    ]
+    return np.array(found, np.int32)
+
+
+def _zeros(shape: tuple[int, ...], device: torch.device | str | None, dtype: torch.dtype | None) -> Tensor:
+    """Zeros; on the CPU such that memory is taken only when it is written."""
+    dtype = dtype or torch.get_default_dtype()
+    if torch.device(device or "cpu").type != "cpu":
+        return torch.zeros(shape, device=device, dtype=dtype)
+    count = int(np.prod(shape))
+    return torch.from_numpy(np.zeros(count * dtype.itemsize, np.uint8)).view(dtype).view(shape)

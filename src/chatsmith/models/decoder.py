@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from chatsmith.errors import RequestError
 from chatsmith.models import fused
 from chatsmith.models.attention import Attention, attention_mask, places
-from chatsmith.models.cache import KVCache
+from chatsmith.models.cache import Pass
 from chatsmith.models.layers import FeedForward, Linear, Rotary, make_norm
 from chatsmith.specs import ModelSpec
 
@@ -48,7 +48,7 @@ class Block(nn.Module):
         self.dropout = spec.dropout
 
     def forward(
-        self, x: Tensor, angles: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: KVCache | None
+        self, x: Tensor, angles: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: Pass | None
     ) -> Tensor:
         x = x + self._drop(self.attention(self.attention_norm(x), angles, mask, cache))
         return x + self._drop(self.ffn(self.ffn_norm(x)))
@@ -119,11 +119,10 @@ class Decoder(nn.Module):
         *,
         segments: Tensor | None = None,
         positions: Tensor | None = None,
-        cache: KVCache | None = None,
-        counts: Tensor | None = None,
+        cache: Pass | None = None,
     ) -> Tensor:
         """Logits [B, T, V] of ids [B, T]; see `hidden` for the rest."""
-        return self.logits(self.hidden(ids, segments=segments, positions=positions, cache=cache, counts=counts))
+        return self.logits(self.hidden(ids, segments=segments, positions=positions, cache=cache))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """The output head: hidden [..., E] → logits [..., V], in the dtype of `hidden`."""
@@ -135,51 +134,44 @@ class Decoder(nn.Module):
         *,
         segments: Tensor | None = None,
         positions: Tensor | None = None,
-        cache: KVCache | None = None,
-        counts: Tensor | None = None,
+        cache: Pass | None = None,
     ) -> Tensor:
         """The states after the last norm, [B, T, E].
 
         `segments` [B, T] numbers the document of each token: attention then stays inside a document. `positions`
-        [B, T] replaces the running positions. With a `cache`, the T tokens follow what each row holds, and `counts`
-        [B] says how many of them are real when the rows are padded at the end.
+        [B, T] replaces the running positions. With a `cache` the one row of ids [1, T] holds the new tokens of all
+        sequences of the pass; they stand where it says and see their own sequence.
         """
         T = ids.shape[1]
-        if cache is None:
-            queries = keys = places(T, ids.device)
-        else:
-            queries, keys = cache.begin(T, counts)
-        if positions is None:
-            positions = queries
-        self._check_length(T if cache is None else cache._end)
+        running = cache is None and positions is None
+        if cache is not None:
+            positions = cache.positions
+        elif positions is None:
+            positions = places(T, ids.device)
+        self._check_length(T if cache is None else cache.longest)
         x = self.embed(ids, self.dtype)
         if self.spec.dropout:
             x = F.dropout(x, self.spec.dropout, self.training)
         angles = None
         if self.spec.positions == "learned":
-            # A padded row may point past the table; what stands there is never looked at.
-            x = x + self.positions(positions.clamp(max=self.spec.context - 1), self.dtype)
+            x = x + self.positions(positions, self.dtype)
         else:
-            running = cache is None and positions is queries
-            cosine, sine = self.rotary.tables(T if running else int(positions.max()) + 1, x.device)
+            longest = cache.longest if cache is not None else T if running else int(positions.max()) + 1
+            cosine, sine = self.rotary.tables(longest, x.device)
             angles = (cosine[:T], sine[:T]) if running else (cosine[positions], sine[positions])
-        for run in self._layers(x, angles, queries, keys, segments, cache):
+        for run in self._layers(x, angles, segments, cache):
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
                 x = checkpoint(run, x, use_reentrant=False)
             else:
                 x = run(x)
-        if cache is not None:
-            cache.commit()
         return self.norm(x)
 
     def _layers(
         self,
         x: Tensor,
         angles: tuple[Tensor, Tensor] | None,
-        queries: Tensor,
-        keys: Tensor,
         segments: Tensor | None,
-        cache: KVCache | None,
+        cache: Pass | None,
     ) -> Iterator[Callable[[Tensor], Tensor]]:
         """The layers one after the other, each as a function of its input alone."""
         plain = cache is None and fused.in_a_row(segments)
@@ -189,7 +181,7 @@ class Decoder(nn.Module):
                 window = first[self.spec.layer_band(layer) is not None]
                 yield partial(fused.layer, block, self.spec, angles=angles, first=window)
             return
-        masks = self._masks(x.shape[1], queries, keys, segments, cache)
+        masks = self._masks(x.shape[1], x.device, segments) if cache is None else (None, None)
         for layer, block in enumerate(self.blocks):
             mask = masks[self.spec.layer_band(layer) is not None]
             yield partial(block, angles=angles, mask=mask, cache=cache)
@@ -201,20 +193,13 @@ class Decoder(nn.Module):
                 "shorten the text, or choose a model with a longer context",
             )
 
-    def _masks(
-        self, tokens: int, queries: Tensor, keys: Tensor, segments: Tensor | None, cache: KVCache | None
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def _masks(self, tokens: int, device: torch.device, segments: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """The masks of dense and of banded layers; None where plain causal attention says the same."""
-        both = None if segments is None else (segments, segments)
-        fresh = cache is None or (cache._uniform == 0)
-        single = cache is not None and cache._uniform is not None and tokens == 1
-        plain = segments is None and (fresh or single)
-        dense = None if plain else attention_mask(queries, keys, None, both)
-        if self.spec.band is None:
-            return dense, None
-        if plain and keys.shape[1] <= self.spec.band:
+        at = places(tokens, device)
+        dense = None if segments is None else attention_mask(at, None, segments)
+        if self.spec.band is None or (segments is None and tokens <= self.spec.band):
             return dense, dense
-        return dense, attention_mask(queries, keys, self.spec.band, both)
+        return dense, attention_mask(at, self.spec.band, segments)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -24,7 +24,7 @@ def suits(spec: ModelSpec, x: Tensor, weight: Tensor) -> bool:
     """Whether the layers of `spec` run fused for input x [B, T, E] and weights like `weight`."""
     if spec.activation == "gelu":
         return False
-    same = weight.dtype == x.dtype
+    same = weight.dtype == x.dtype and weight.is_contiguous()  # laid across for generation they are not
     return same and x.shape[1] > 1 and native.attends(spec.head_dim) and native.multiplies(x)
 
 

@@ -1,1 +1,6 @@
-"""Sizes, compute and time, reckoned before they are spent. Nothing here imports torch."""
+"""Sizes, compute, memory, time and money, reckoned before they are spent. Nothing here imports torch.
+
+    chatsmith.plan("gpt3-175b", tokens="300B", on="v100", tflops=28, price=1.50)
+
+The package is also the function: `chatsmith.plan(...)` is `chatsmith.planning.plan`, whose help says what it takes.
+"""

@@ -128,7 +128,7 @@ def _missing_hint(folder: Path) -> str:
 def config_to_spec(config: Mapping[str, Any], where: str = CONFIG) -> ModelSpec:
     """The spec that a config.json describes; raises `RequestError` naming the key that we cannot follow."""
     kind = config.get("model_type")
-    readers: dict[str, Callable[[_Reader], ModelSpec]] = {
+    readers: dict[str, Callable[[ConfigReader], ModelSpec]] = {
         "gpt2": _read_gpt2,
         "llama": lambda reader: _read_llama(reader, qk_norm=False),
         "qwen3": lambda reader: _read_llama(reader, qk_norm=True),
@@ -137,7 +137,7 @@ def config_to_spec(config: Mapping[str, Any], where: str = CONFIG) -> ModelSpec:
     if not isinstance(kind, str) or kind not in readers:
         hint = did_you_mean(str(kind), readers) if kind is not None else "add model_type, one of " + ", ".join(readers)
         raise RequestError(f"{where}: chatsmith has no model of type {kind!r}", hint)
-    reader = _Reader(config, where)
+    reader = ConfigReader(config, where)
     if config.get("quantization_config") is not None:
         raise RequestError(f"{where}: these weights are quantised (quantization_config)", "use the unquantised model")
     try:
@@ -146,7 +146,7 @@ def config_to_spec(config: Mapping[str, Any], where: str = CONFIG) -> ModelSpec:
         raise error if where in error.message else RequestError(f"{where}: {error.message}", error.hint) from None
 
 
-class _Reader:
+class ConfigReader:
     """Typed access to a config; a wrong type names the file and the key."""
 
     def __init__(self, config: Mapping[str, Any], where: str) -> None:
@@ -184,13 +184,13 @@ class _Reader:
             raise RequestError(f"{self.where}: {key} = {value!r} is not supported (only {wanted!r})")
 
 
-def _read_own(reader: _Reader) -> ModelSpec:
+def _read_own(reader: ConfigReader) -> ModelSpec:
     beside = {"architectures", "model_type", "dtype", "bos_token_id", "eos_token_id", "pad_token_id"}
     fields = {key: value for key, value in reader.config.items() if key not in beside}
     return from_mapping(ModelSpec, fields, reader.where)
 
 
-def _read_gpt2(reader: _Reader) -> ModelSpec:
+def _read_gpt2(reader: ConfigReader) -> ModelSpec:
     reader.refuse("scale_attn_weights", True)
     reader.refuse("scale_attn_by_inverse_layer_idx", False)
     reader.refuse("add_cross_attention", False)
@@ -212,7 +212,7 @@ def _read_gpt2(reader: _Reader) -> ModelSpec:
     )
 
 
-def _read_llama(reader: _Reader, *, qk_norm: bool) -> ModelSpec:
+def _read_llama(reader: ConfigReader, *, qk_norm: bool) -> ModelSpec:
     """Llama, and Qwen3, which adds norms on queries and keys. A missing key has the default of the family."""
     reader.refuse("hidden_act", "silu")
     kinds = reader.config.get("layer_types") or []
@@ -245,12 +245,12 @@ def _read_llama(reader: _Reader, *, qk_norm: bool) -> ModelSpec:
     )
 
 
-def _read_rotary(reader: _Reader, context: int) -> tuple[float, RopeScaling | None]:
+def _read_rotary(reader: ConfigReader, context: int) -> tuple[float, RopeScaling | None]:
     """Base and scaling, from rope_parameters (Transformers 5) or from rope_theta and rope_scaling (before)."""
     settings = reader.config.get("rope_scaling") or reader.config.get("rope_parameters") or {}
     if not isinstance(settings, dict) or any(isinstance(value, dict) for value in settings.values()):
         raise RequestError("rotary settings that differ between layers are not supported")
-    inner = _Reader({"rope_theta": reader.config.get("rope_theta")} | settings, reader.where)
+    inner = ConfigReader({"rope_theta": reader.config.get("rope_theta")} | settings, reader.where)
     inner.refuse("partial_rotary_factor", 1.0)
     reader.refuse("partial_rotary_factor", 1.0)
     theta = inner.number("rope_theta", 10000.0)

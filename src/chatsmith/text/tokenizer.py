@@ -287,6 +287,12 @@ class TextStream:
         """Take one id; give the text that has become certain, which may be empty."""
         return self._decoder.decode(self._tokenizer.decode_bytes([token]))
 
+    def copy(self) -> TextStream:
+        """A second stream that goes on from here."""
+        other = TextStream(self._tokenizer)
+        other._decoder.setstate(self._decoder.getstate())
+        return other
+
     def flush(self) -> str:
         """End the text: what still waits appears as U+FFFD."""
         rest = self._decoder.decode(b"", final=True)

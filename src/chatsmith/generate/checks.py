@@ -1,0 +1,57 @@
+"""What can be asked at all: a request that could never be met is refused when it is made."""
+
+from __future__ import annotations
+
+from chatsmith.errors import RequestError
+from chatsmith.generate.backend import Backend
+from chatsmith.generate.requests import Request
+
+MAX_SAMPLES = 1024
+MAX_TOP = 100
+
+
+def check(request: Request, backend: Backend, vocab_size: int, max_rows: int) -> None:
+    """Raises `RequestError` for a request that could never be met."""
+    context, size = backend.spec.context, len(request.prompt)
+    if not size:
+        raise RequestError("an empty prompt gives the model nothing to go on", "begin with the end-of-text token")
+    writes = request.sampling.max_tokens > 0 and not request.embed
+    if size + writes > context and not request.rolling:
+        raise RequestError(
+            f"the prompt has {size} tokens, and the model's context of {context} leaves no room for an answer",
+            f"shorten it to at most {context - writes} tokens, or ask for a rolling window",
+        )
+    if min(request.prompt) < 0 or max(request.prompt) >= vocab_size:
+        raise RequestError(f"the prompt has ids outside the vocabulary of {vocab_size}")
+    if any(token >= vocab_size for token, _ in request.sampling.logit_bias):
+        raise RequestError(f"logit_bias has ids outside the vocabulary of {vocab_size}")
+    if not 1 <= request.samples <= MAX_SAMPLES:
+        raise RequestError(f"samples must be from 1 to {MAX_SAMPLES}, not {request.samples}")
+    if not 0 <= request.top <= MAX_TOP:
+        raise RequestError(f"top must be from 0 to {MAX_TOP}, not {request.top}")
+    if request.rolling and (request.score_prompt or request.embed or request.beams):
+        raise RequestError("a rolling window goes with writing only", "leave out rolling")
+    if not writes and (request.samples > 1 or request.beams):
+        raise RequestError("there is one answer where nothing is written", "leave out samples and beams")
+    if request.beams:
+        _check_beams(request, backend, max_rows)
+
+
+def _check_beams(request: Request, backend: Backend, max_rows: int) -> None:
+    beams = request.beams
+    assert beams is not None
+    if not 1 <= beams.width <= max_rows:
+        raise RequestError(f"a search has from 1 to {max_rows} beams, not {beams.width}")
+    if not 0.0 <= beams.length_penalty <= 10.0:
+        raise RequestError(f"length_penalty must be from 0 to 10, not {beams.length_penalty}")
+    if request.samples > beams.width:
+        raise RequestError(f"{beams.width} beams find at most as many answers, not {request.samples}")
+    if request.look or request.top or request.score_prompt:
+        raise RequestError("a search shows no distributions: its tokens were not drawn from them")
+    longest = min(len(request.prompt) + request.sampling.max_tokens, backend.spec.context)
+    need = 2 * beams.width * len(backend.bands) * -(-longest // backend.block_size)
+    if need > backend.blocks:
+        raise RequestError(
+            f"{beams.width} beams of {longest} tokens may need {need} blocks; the cache has {backend.blocks}",
+            "ask for fewer beams or tokens, or give the engine more memory",
+        )

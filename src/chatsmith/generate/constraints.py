@@ -1,0 +1,118 @@
+"""Answers that must have a form: a JSON schema, a regular expression or a grammar. llguidance says what may follow."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatsmith.errors import MissingExtra, RequestError
+from chatsmith.text.tokenizer import Tokenizer
+
+MAX_LENGTH = 64 * 1024
+"""The most characters of a schema, expression or grammar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """The form of an answer: a JSON `schema` (its text), a `regex`, or a `grammar` in Lark's notation."""
+
+    kind: Literal["schema", "regex", "grammar"]
+    text: str
+
+    def __post_init__(self) -> None:
+        if len(self.text) > MAX_LENGTH:
+            raise RequestError(f"a {self.kind} may have {MAX_LENGTH:,} characters, not {len(self.text):,}")
+
+    @classmethod
+    def schema(cls, schema: dict[str, Any] | str) -> Constraint:
+        """Any JSON that a JSON schema describes; {} is any JSON at all."""
+        return cls("schema", schema if isinstance(schema, str) else json.dumps(schema))
+
+
+# One way to write it: a model that has nothing to say could fill an answer with spaces and line ends.
+_LAYOUT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+_tokenizers: WeakKeyDictionary[Tokenizer, Any] = WeakKeyDictionary()
+
+
+class Matcher:
+    """One answer's way through a constraint."""
+
+    def __init__(self, constraint: Constraint, tokenizer: Tokenizer) -> None:
+        try:
+            import llguidance
+        except ModuleNotFoundError:
+            raise MissingExtra("llguidance", "constrain", "an answer of a given form") from None
+        make = llguidance.LLMatcher
+        try:
+            if constraint.kind == "schema":
+                grammar = make.grammar_from_json_schema(constraint.text, overrides=_LAYOUT)
+            elif constraint.kind == "regex":
+                grammar = make.grammar_from_regex(constraint.text)
+            else:
+                grammar = make.grammar_from_lark(constraint.text)
+        except ValueError as error:
+            raise _refused(constraint, str(error)) from None
+        known = _tokenizers.get(tokenizer)
+        if known is None:
+            known = _tokenizers[tokenizer] = llguidance.LLTokenizer(_Wrapper(tokenizer))  # type: ignore[arg-type]
+        self._vocab_size = tokenizer.vocab_size
+        self._matcher = make(known, grammar, log_level=0)
+        self._check(constraint)
+        self._ends = tokenizer.stop_ids
+        self._end = tokenizer.end_of_text
+
+    def _check(self, constraint: Constraint) -> None:
+        if self._matcher.is_error():
+            raise _refused(constraint, self._matcher.get_error())
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """The tokens that may come next, [V] of bool."""
+        bits = np.zeros(-(-self._vocab_size // 32), np.int32)
+        if self._matcher.is_stopped():
+            allowed = np.zeros(self._vocab_size, np.bool_)
+            allowed[self._end] = True
+            return allowed
+        self._matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
+        allowed = np.unpackbits(bits.view(np.uint8), bitorder="little")[: self._vocab_size].astype(np.bool_)
+        if allowed[self._end] or not allowed.any():  # a vocabulary may have no token for what must come
+            allowed[list(self._ends)] = True
+        return allowed
+
+    def take(self, token: int) -> None:
+        """A token has been chosen."""
+        if not self._matcher.is_stopped():
+            self._matcher.consume_token(self._end if token in self._ends else token)
+
+    def copy(self) -> Matcher:
+        """A second one that goes on from here."""
+        other = object.__new__(Matcher)
+        other.__dict__.update(self.__dict__, _matcher=self._matcher.deep_copy())
+        return other
+
+
+def _refused(constraint: Constraint, why: str) -> RequestError:
+    return RequestError(f"this {constraint.kind} cannot be used: {why.strip().splitlines()[0][:200]}")
+
+
+class _Wrapper:
+    """A tokenizer as llguidance wants to see it."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.eos_token_id, self.bos_token_id = tokenizer.end_of_text, None
+        self.tokens = [_bytes(tokenizer, token) for token in range(tokenizer.vocab_size)]
+        self.special_token_ids = sorted(tokenizer.specials.values())
+        self._encode = tokenizer.encode_bytes
+        self.is_tokenizer_wrapper = True
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        return self._encode(text.encode() if isinstance(text, str) else text)
+
+
+def _bytes(tokenizer: Tokenizer, token: int) -> bytes:
+    return tokenizer.decode_bytes([token])

@@ -1,0 +1,203 @@
+"""What `chatsmith train` allocates on a CPU, tensor by tensor.
+
+A step is fullest at one of four moments: when the loss has been computed and everything for the way back is kept; in
+the way back through the last layer, when nothing has been let go yet, or through the first one, when all gradients are
+there; or in the optimizer. Each is reckoned, and the largest is the answer.
+There are two ways through a layer. "fused" layers keep what `models.fused` says and make the rest again; "plain" ones
+are recorded by autograd operation by operation, with the native norms and activations (`kernels`) or without.
+What is counted is what PyTorch allocates: not the interpreter, the libraries or the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from chatsmith.specs import ModelSpec
+
+Path = Literal["fused", "plain"]
+_BLOCK = 128  # queries at a time in models.causal, whose weights are kept up to so many bytes a layer:
+_KEEP_BYTES = 2**26
+_CHUNK_BYTES = 2**26  # float32 logits alive at once in train.losses
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingMemory:
+    """Bytes while a step is fullest, by term. `passing` is what lives only for that moment, `scratch` what the native
+    kernels keep to work in."""
+
+    weights: int
+    masters: int
+    optimizer: int
+    gradients: int
+    activations: int
+    output_head: int
+    passing: int
+    scratch: int
+
+    @property
+    def total(self) -> int:
+        """All terms together."""
+        return (
+            self.weights
+            + self.masters
+            + self.optimizer
+            + self.gradients
+            + self.activations
+            + self.output_head
+            + self.passing
+            + self.scratch
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """Widths in numbers per token."""
+
+    E: int
+    F: int
+    inner: int
+    keys: int
+
+
+def training_memory(
+    spec: ModelSpec,
+    rows: int,
+    context: int | None = None,
+    *,
+    path: Path = "fused",
+    kernels: bool = True,
+    weight_bytes: Literal[2, 4] = 2,
+    optimizer: Literal["adamw", "muon"] = "muon",
+    accumulate: bool = False,
+    threads: int = 1,
+) -> TrainingMemory:
+    """What training `spec` takes with `rows` sequences of `context` tokens at a time.
+
+    `weight_bytes` is 2 where the model computes in bfloat16 and float32 masters stand beside it. `accumulate` says that
+    a step sums the gradients of several micro-batches, in float32 beside bfloat16 weights. Each of `threads` that
+    fused layers run on has scratch of its own.
+    """
+    length = spec.context if context is None else context
+    tokens, w = rows * length, weight_bytes
+    sizes = _Sizes(spec.width, spec.ffn_width, spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim)
+    parameters = spec.parameters
+    matrices = _inner_matrices(spec) if optimizer == "muon" else 0
+    sums = 4 * parameters if accumulate and w == 2 else 0
+    states = {
+        "weights": w * parameters,
+        "masters": 4 * parameters if w == 2 else 0,
+        "optimizer": 8 * parameters - 4 * matrices,
+        "scratch": threads * _scratch(spec, sizes, length, w, optimizer) if path == "fused" else 0,
+    }
+    table = w * spec.vocab_size * spec.width
+    # The matrix kernels, which fused layers run on, sum a bfloat16 weight's gradient in float32.
+    wide_sum = 2 * table if w == 2 and path == "fused" else 0
+    layer = _kept(spec, sizes, tokens, length, w, path, kernels)
+    kept = spec.layers * layer + tokens * (w * sizes.E * (2 if spec.dropout else 1) + 4)
+    back = _way_back(spec, sizes, tokens, length, w, path, kernels)
+    at_once = min(tokens, max(64, _CHUNK_BYTES // (4 * spec.vocab_size)))
+    # Plain torch widens the first rows' logits before there is a gradient of the head.
+    head_kept = tokens * w * sizes.E + (table if kernels or at_once < tokens else 0)
+    moments = (
+        # the loss: hidden states, the gradient of them and of the head, and some rows of logits
+        TrainingMemory(**states, gradients=sums, activations=kept, output_head=head_kept,
+                       passing=tokens * w * sizes.E + at_once * spec.vocab_size * _logit_bytes(w, kernels) + wide_sum),
+        # the last layer on the way back
+        TrainingMemory(**states, gradients=sums, activations=kept, output_head=table,
+                       passing=back),
+        # the first layer, when the gradients of all others have taken the place of what they kept
+        TrainingMemory(**states, gradients=sums + w * parameters - table, activations=layer, output_head=table,
+                       passing=back),
+        # the optimizer, or the embedding's own gradient beside the head's
+        TrainingMemory(**states, gradients=sums + w * parameters, activations=0, output_head=0,
+                       passing=max(table, _optimizer_passing(spec, sizes, optimizer, path))),
+    )  # fmt: skip
+    return max(moments, key=lambda moment: moment.total)
+
+
+def _inner_matrices(spec: ModelSpec) -> int:
+    """Numbers in the matrices inside the layers, which Muon steps."""
+    return spec.matmul_parameters - spec.vocab_size * spec.width
+
+
+def _norm_rows(spec: ModelSpec) -> int:
+    """Bytes that a native norm keeps for each row: its scale, and its mean where there is one."""
+    return 8 if spec.norm == "layer" else 4
+
+
+def _kept(spec: ModelSpec, z: _Sizes, tokens: int, length: int, w: int, path: Path, kernels: bool) -> int:
+    """Bytes that one layer keeps for the way back."""
+    raw = z.inner + z.keys if spec.qk_norm else 0
+    heads = 4 * (spec.heads + spec.kv_heads) if spec.qk_norm else 0
+    if path == "fused":
+        numbers = 4 * z.E + raw + 2 * z.inner + 2 * z.keys + (2 if spec.gated else 1) * z.F
+        masks = 2 * z.E if spec.dropout else 0  # a byte for each number that dropout looks at
+        return tokens * (w * numbers + 2 * _norm_rows(spec) + heads + 8 * spec.heads + masks)
+    numbers = 4 * z.E + raw + 4 * z.inner + (3 if spec.gated else 2) * z.F
+    bytes_each = w * numbers + 2 * _norm_rows(spec) + heads
+    if not kernels:
+        bytes_each += w * z.F if spec.gated else 0
+        if spec.norm == "rms":
+            # The scaled row beside the row; in bfloat16 it takes the row's place beside its float32 copy.
+            bytes_each += 4 * (2 * z.E + raw)
+    if spec.dropout:
+        bytes_each += 2 * w * z.E  # PyTorch's masks on a CPU are numbers to multiply by
+    return tokens * bytes_each + _kept_scores(spec, tokens, length, w)
+
+
+def _kept_scores(spec: ModelSpec, tokens: int, length: int, w: int) -> int:
+    """Attention weights that plain layers keep, if they are small: blocks of queries by the keys up to their end."""
+    rows = tokens // length * spec.heads
+    if rows * length * length * w > _KEEP_BYTES:
+        return 0
+    blocks = [(min(length, start + _BLOCK) - start, min(length, start + _BLOCK)) for start in range(0, length, _BLOCK)]
+    return w * rows * sum(queries * keys for queries, keys in blocks)
+
+
+def _logit_bytes(w: int, kernels: bool) -> int:
+    """Bytes for each logit in hand: native kernels make it its own gradient; plain torch widens it to a probability."""
+    if kernels:
+        return w
+    return 2 + 4 + 4 if w == 2 else 4 + 4
+
+
+def _way_back(spec: ModelSpec, z: _Sizes, tokens: int, length: int, w: int, path: Path, kernels: bool) -> int:
+    """What the way back through one layer holds beyond what was kept, at its fullest."""
+    if path == "fused":
+        feed = 3 * z.E + (4 if spec.gated else 3) * z.F
+        attend = 3 * z.E + 2 * z.inner + 2 * z.keys
+        return tokens * w * max(feed, attend)
+    # Plain layers let go of each operation's inputs as they go: of the product first, then of the rest.
+    feed = z.E + (3 if spec.gated else 2) * z.F
+    # Blocks of weights, of their slopes, and of the last block's; two more where the weights are computed again.
+    block = (3 if _kept_scores(spec, tokens, length, w) else 5) * spec.heads * min(_BLOCK, length)
+    gone = (3 if spec.gated else 2) * z.F + 2 * z.E
+    attend = z.E + 5 * z.inner + block - gone
+    return tokens * w * max(feed, attend)
+
+
+def _shapes(spec: ModelSpec, z: _Sizes) -> list[tuple[int, int]]:
+    """The matrices of a layer."""
+    shapes = [(z.inner, z.E), (z.keys, z.E), (z.keys, z.E), (z.E, z.inner), (z.F, z.E), (z.E, z.F)]
+    return [*shapes, (z.F, z.E)] if spec.gated else shapes
+
+
+def _optimizer_passing(spec: ModelSpec, z: _Sizes, optimizer: str, path: Path) -> int:
+    """What Muon makes of the gradients of all matrices of one shape, where PyTorch computes it."""
+    if optimizer == "adamw" or path == "fused":
+        return 0
+    shapes = _shapes(spec, z)
+    # Gradient and momentum ahead in float32; in bfloat16 the latter, the iterate and the next one, and two square ones.
+    return max(
+        spec.layers * shapes.count(shape) * (14 * shape[0] * shape[1] + 4 * min(shape) ** 2) for shape in set(shapes)
+    )
+
+
+def _scratch(spec: ModelSpec, z: _Sizes, length: int, w: int, optimizer: str) -> int:
+    """Bytes that one thread of the native kernels works in: packed panels of a matmul, and keys, values and slopes of a
+    head for attention, or the iterates of a matrix for Muon, whichever is most (`kernels/*.c`)."""
+    panels = 626_688
+    attention = length * (spec.head_dim * (3 * w + 8) + 192 * w + 180)
+    muon = max(panels + 8 * rows * columns + 8 * min(rows, columns) ** 2 for rows, columns in _shapes(spec, z))
+    return max(panels, attention, muon if optimizer == "muon" else 0)

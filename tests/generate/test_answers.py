@@ -1,0 +1,147 @@
+"""What may be asked beside plain words: forms, scores of prompts, likeliest tokens, rolling windows, embeddings."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from chatsmith.errors import MissingExtra, RequestError
+from chatsmith.generate.constraints import Constraint
+from chatsmith.generate.requests import Request
+from chatsmith.generate.sampling import Sampling
+from tiny import tiny_engine, tiny_model, tiny_tokenizer
+
+NONE: frozenset[int] = frozenset()
+PROMPT = tuple(range(60, 80))
+
+
+def test_answers_have_the_form_that_was_asked_for() -> None:
+    pytest.importorskip("llguidance")
+    engine = tiny_engine(tiny_model(context=128))
+    hot = Sampling(temperature=1.5, seed=3, max_tokens=60)
+    for done in engine.complete([Request(PROMPT, hot, 4, constraint=Constraint("regex", "(the|and|x[0-9]{2}){2,3}!"))]):
+        assert re.fullmatch("(the|and|x[0-9]{2}){2,3}!", done.text)
+        assert done.finish_reason == "eos"
+    schema = {
+        "type": "object",
+        "properties": {"name": {"enum": ["sea", "sand"]}, "deep": {"type": "boolean"}},
+        "required": ["name", "deep"],
+        "additionalProperties": False,
+    }
+    together = engine.complete(
+        [
+            Request(PROMPT, hot, constraint=Constraint.schema(schema), look=True),
+            Request(PROMPT, hot),
+            Request(PROMPT, hot, constraint=Constraint("grammar", 'start: "in" | "inn"')),
+        ]
+    )
+    found = json.loads(together[0].text)
+    assert found["name"] in ("sea", "sand")
+    assert isinstance(found["deep"], bool)
+    assert together[0].distributions[0].kept("penalties") < 268
+    assert together[1].ids == engine.complete([Request(PROMPT, hot)])[0].ids
+    assert together[2].text in ("in", "inn")
+
+
+@pytest.mark.parametrize(("kind", "text"), [("regex", "(ab"), ("schema", "{"), ("grammar", "start: nothing")])
+def test_a_form_that_makes_no_sense_is_refused(kind: str, text: str) -> None:
+    pytest.importorskip("llguidance")
+    with pytest.raises(RequestError, match=f"this {kind} cannot be used"):
+        tiny_engine().complete([Request(PROMPT, constraint=Constraint(kind, text))])  # type: ignore[arg-type]
+
+
+def test_forms_need_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    with pytest.raises(MissingExtra, match="needs llguidance") as caught:
+        tiny_engine().complete([Request(PROMPT, constraint=Constraint("regex", "a"))])
+    assert caught.value.hint == 'pip install "chatsmith[constrain]"'
+    with pytest.raises(RequestError, match="may have 65,536 characters"):
+        Constraint("regex", "a" * 70000)
+
+
+def test_scores_of_the_prompt_and_the_likeliest_tokens() -> None:
+    model = tiny_model()
+    with torch.inference_mode():
+        logs = torch.log_softmax(model(torch.tensor([PROMPT]))[0, :, :268].double(), -1)
+    request = Request(PROMPT, Sampling(temperature=1, seed=1, max_tokens=2), top=3, score_prompt=True, stop_ids=NONE)
+    engine = tiny_engine(model)
+    for _ in range(2):  # the second time, the beginning of the prompt is known
+        done, read = engine.complete([request, replace(request, sampling=Sampling(max_tokens=0))])
+        assert done.prompt is not None
+        assert done.prompt == read.prompt
+        assert (read.ids, read.text, read.finish_reason) == ((), "", "length")
+        expected = logs[:-1].gather(1, torch.tensor(PROMPT[1:])[:, None])[:, 0]
+        np.testing.assert_allclose(done.prompt.logprobs, expected, atol=1e-4)
+        for place, top in enumerate((*done.prompt.top, done.top[0])):
+            best = logs[place].topk(3)
+            assert [token for token, _ in top] == best.indices.tolist()
+            np.testing.assert_allclose([logprob for _, logprob in top], best.values, atol=1e-4)
+        assert dict(done.top[0]).get(done.ids[0], done.logprobs[0]) == done.logprobs[0]
+
+
+def test_a_rolling_window_reads_the_newer_half_again() -> None:
+    engine = tiny_engine(tiny_model("gpt2"))
+    greedy = Sampling(temperature=0, max_tokens=100)
+    request = Request(PROMPT, greedy, stop_ids=NONE, rolling=True)
+    events = list(engine.stream([request]))
+    assert len(events) == 100
+    assert engine.complete([replace(request, rolling=False)])[0].ids == tuple(event.id for event in events[:44])
+    # By hand: at 64 tokens and one more, the last 32 are read as a text of their own.
+    ids, begin = list(PROMPT), 0
+    for event in events:
+        if len(ids) - begin > 64:
+            begin = len(ids) - 32
+        assert event.forgotten == begin
+        with torch.inference_mode():
+            expected = int(engine.backend.model(torch.tensor([ids[begin:]]))[0, -1, :268].argmax())
+        assert event.id == expected
+        ids.append(expected)
+    [long] = engine.complete([replace(request, prompt=tuple(range(5, 205)), sampling=replace(greedy, max_tokens=3))])
+    assert long.forgotten == 200 - 32
+
+
+def test_embeddings_are_means_of_the_last_states() -> None:
+    model = tiny_model()
+    engine = tiny_engine(model)
+    texts = [tuple(range(5, 5 + count)) for count in (1, 7, 64)]
+    found = engine.embed(texts)
+    for ids, vector in zip(texts, found, strict=True):
+        with torch.inference_mode():
+            expected = model.hidden(torch.tensor([ids]))[0].double().mean(0)
+        np.testing.assert_allclose(vector, expected, atol=1e-4)
+    np.testing.assert_array_equal(engine.embed(texts[1:2])[0], found[1])
+
+
+def test_the_penalties_of_an_answer_count_its_own_tokens() -> None:
+    engine = tiny_engine()
+    greedy = Sampling(temperature=0, max_tokens=30)
+    [plain] = engine.complete([Request(PROMPT, greedy, stop_ids=NONE)])
+    [once] = engine.complete([Request(PROMPT, replace(greedy, presence_penalty=2.0), stop_ids=NONE)])
+    [banned] = engine.complete([Request(PROMPT, replace(greedy, logit_bias={plain.ids[0]: -100.0}), stop_ids=NONE)])
+    assert len(set(once.ids)) >= len(set(plain.ids))
+    assert plain.ids[0] not in banned.ids
+
+
+def test_streams_of_one_engine_may_be_read_in_turns() -> None:
+    engine = tiny_engine()
+    request = Request(PROMPT, Sampling(temperature=1, seed=2, max_tokens=20), stop_ids=NONE)
+    [alone] = engine.complete([request])
+    one, two = engine.stream([request]), engine.stream([replace(request, samples=2)])
+    first = [next(one).id for _ in range(5)]
+    [between] = engine.complete([request])
+    rest = list(two)
+    first += [event.id for event in one]
+    assert tuple(first) == alone.ids == between.ids
+    assert tuple(event.id for event in rest if event.index == 0) == alone.ids
+    left = engine.stream([request])
+    next(left)
+    left.close()
+    assert not engine.batch.busy
+    assert engine.batch.blocks.held == 0
+    assert tiny_tokenizer() is engine.tokenizer

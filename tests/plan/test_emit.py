@@ -1,0 +1,196 @@
+"""Launch files: each is parsed by its own rules, and torchrun's is run with two processes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shlex
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from chatsmith.errors import RequestError
+from chatsmith.plan.accelerators import find_accelerator
+from chatsmith.plan.emit import KINDS, launch_file, settings
+from chatsmith.plan.layout_plan import LayoutPlan, make_plan
+from chatsmith.plan.parallel import Layout, Workload, links_of
+from chatsmith.specs import PRESETS, ModelSpec
+from chatsmith.train.recipe import Recipe, load_recipe
+
+
+def plan(layout: Layout, device: str = "h100", rows: int = 64, spec: ModelSpec = PRESETS["gpt3-6.7b"]) -> LayoutPlan:
+    found = find_accelerator(device)
+    return make_plan(Workload(spec, spec.context, rows), found, links_of(found), layout)
+
+
+def options(words: list[str]) -> dict[str, str]:
+    """The options of a command line, as name and value."""
+    return dict(word[2:].split("=", 1) for word in words if word.startswith("--") and "=" in word)
+
+
+def program(text: str) -> list[str]:
+    """The words of the file's bash array, as bash itself reads them."""
+    array = re.search(r"^program=\(\n.*?^\)$", text, re.S | re.M)
+    assert array is not None
+    shown = subprocess.run(
+        ["bash", "-c", f'{array[0]}\nprintf "%s\\n" "${{program[@]}}"'], capture_output=True, text=True, check=True
+    )
+    return shown.stdout.splitlines()
+
+
+def changes(words: list[str]) -> dict[str, str]:
+    """The settings of the recipe among a program's words."""
+    return dict(after.split("=", 1) for before, after in pairwise(words) if before == "--set")
+
+
+WIDE = Layout(data=4, tensor=4, pipeline=2, micro_batch=2, zero=1, recompute="full", interleave=2)
+WIDE_SETTINGS = {
+    "batch.micro_batch": "2",
+    "batch.accumulation": "8",
+    "batch.context": "2048",
+    "parallel.data": "4",
+    "parallel.tensor": "4",
+    "parallel.pipeline": "2",
+    "parallel.zero": "1",
+    "parallel.recompute": "full",
+    "parallel.interleave": "2",
+}
+
+
+@pytest.mark.parametrize("kind", ["torchrun", "slurm"])
+def test_shell_files_are_shell_and_carry_the_layout(kind: str) -> None:
+    text = launch_file(kind, plan(WIDE), recipe="my recipe's.toml", out="out folder")  # type: ignore[arg-type]
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    assert text.startswith("#!/usr/bin/env bash\n")
+    words = program(text)
+    assert words[:6] == ["-m", "chatsmith", "train", "my recipe's.toml", "--out", "out folder"]
+    assert changes(words) == WIDE_SETTINGS
+    assert "set -euo pipefail" in text
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_slurm_asks_for_the_nodes_and_devices() -> None:
+    text = launch_file("slurm", plan(WIDE))
+    asked = options([line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH ")])
+    assert asked["nodes"] == "4"
+    assert asked["gpus-per-node"] == "8"
+    assert asked["ntasks-per-node"] == "1"
+    head = text.index("#SBATCH")
+    assert not [line for line in text[:head].splitlines() if line and not line.startswith("#")]
+    start = shlex.split(text[text.index("srun ") :].replace("\\\n", " "))
+    assert start[:2] == ["srun", "torchrun"]
+    assert options(start)["nproc-per-node"] == "8"
+    assert options(start)["rdzv-endpoint"] == "$head:29500"
+
+
+def test_torchrun_names_its_machines() -> None:
+    many = launch_file("torchrun", plan(WIDE))
+    start = options(shlex.split(many[many.index("exec torchrun") :].replace("\\\n", " ")))
+    assert (start["nnodes"], start["nproc-per-node"]) == ("4", "8")
+    assert start["master-port"] == "${PORT:-29500}"
+    run = subprocess.run(["bash", "-s"], input=many, capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
+    assert run.returncode != 0
+    assert "NODE_RANK: number of this machine, from 0" in run.stderr
+    one = launch_file("torchrun", plan(Layout(data=8, zero=2)))
+    assert "--standalone --nproc-per-node=8" in one
+    assert "--nproc-per-node=6" in launch_file("torchrun", plan(Layout(data=12), rows=48))
+
+
+def test_skypilot_files_are_yaml_of_its_shape() -> None:
+    yaml = pytest.importorskip("yaml")
+    task = yaml.safe_load(launch_file("skypilot", plan(WIDE), recipe="it's.toml"))
+    assert set(task) == {"name", "num_nodes", "resources", "workdir", "setup", "run"}
+    assert task["num_nodes"] == 4
+    assert task["resources"] == {"accelerators": "H100:8"}
+    subprocess.run(["bash", "-n"], input=task["run"], text=True, check=True)
+    words = shlex.split(task["run"].split("\n", 1)[1].replace("\\\n", " "))
+    assert words[0] == "torchrun"
+    assert options(words)["nproc-per-node"] == "$SKYPILOT_NUM_GPUS_PER_NODE"
+    assert "it's.toml" in words
+    assert changes(words) == WIDE_SETTINGS
+
+
+def test_recipes_take_the_rows_and_refuse_a_division_they_do_not_know(tmp_path: Path) -> None:
+    """What one device needs is understood today; a `parallel` table is taken, or refused in one line, never ignored."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[[data.sources]]\npath = "world"\n[model]\npreset = "gpt3-6.7b"\n[schedule]\nsteps = 1\n')
+    alone = [f"{key}={value}" for key, value in settings(plan(Layout(micro_batch=4))).items()]
+    assert load_recipe(recipe, alone).batch.rows == 64
+    divided = [f"{key}={value}" for key, value in settings(plan(WIDE)).items()]
+    if "parallel" in {item.name for item in dataclasses.fields(Recipe)}:
+        assert load_recipe(recipe, divided).to_toml().count("tensor = 4") == 1
+    else:
+        with pytest.raises(RequestError, match="parallel"):
+            load_recipe(recipe, divided)
+
+
+_EXCHANGE = """
+import os, sys
+import torch
+import torch.distributed as dist
+
+dist.init_process_group("gloo")
+rank, world = dist.get_rank(), dist.get_world_size()
+mine = torch.tensor([float(rank + 1)])
+dist.all_reduce(mine)
+with open(f"{sys.argv[1]}/{rank}", "w") as file:
+    file.write(f"{rank} {world} {os.environ['LOCAL_RANK']} {mine.item():g}")
+dist.destroy_process_group()
+"""
+
+
+def run(text: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    script = folder / "launch.sh"
+    script.write_text(text)
+    source = str(Path(__file__).parents[2] / "src")
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": source,
+        "OMP_NUM_THREADS": "1",
+    }
+    return subprocess.run(
+        ["bash", str(script), *arguments], capture_output=True, text=True, cwd=folder, env=environment, timeout=300
+    )
+
+
+def test_the_torchrun_file_starts_two_processes_that_meet(tmp_path: Path) -> None:
+    """Arguments take the place of `chatsmith train`: here a program whose two processes add up their ranks."""
+    exchange = tmp_path / "exchange.py"
+    exchange.write_text(_EXCHANGE)
+    found = run(launch_file("torchrun", plan(Layout(data=2))), tmp_path, str(exchange), str(tmp_path))
+    assert found.returncode == 0, found.stderr
+    assert (tmp_path / "0").read_text() == "0 2 0 3"
+    assert (tmp_path / "1").read_text() == "1 2 1 3"
+
+
+def test_the_torchrun_file_trains(tmp_path: Path) -> None:
+    """On one device, which needs no division, the file as it stands runs `chatsmith train` to the end."""
+    (tmp_path / "text.txt").write_text("One two three four five six seven eight nine ten. " * 400)
+    (tmp_path / "recipe.toml").write_text(
+        '[data]\nheld_out = 0.0\nvocab_size = 300\n[[data.sources]]\npath = "text.txt"\n'
+        "[model]\nwidth = 64\nlayers = 2\nheads = 2\ncontext = 64\n[schedule]\nsteps = 2\n[evaluation]\ntimes = 0\n"
+    )
+    small = plan(Layout(micro_batch=2), rows=4, spec=ModelSpec(512, 64, 64, 2, 2))
+    found = run(launch_file("torchrun", small), tmp_path)
+    assert found.returncode == 0, found.stderr
+    kept = load_recipe(tmp_path / "run" / "chatsmith.toml")
+    assert (kept.batch.micro_batch, kept.batch.accumulation, kept.batch.context) == (2, 2, 64)
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def test_a_request_that_makes_no_file_is_refused() -> None:
+    with pytest.raises(RequestError, match="no launch file") as refused:
+        launch_file("slrum", plan(WIDE))  # type: ignore[arg-type]
+    assert "slurm" in str(refused.value.hint)
+    for path in ("", "a\nb.toml", "--out"):
+        for kind in KINDS:
+            with pytest.raises(RequestError, match="no path"):
+                launch_file(kind, plan(WIDE), recipe=path)
+    with pytest.raises(RequestError, match="not started by torchrun"):
+        launch_file("torchrun", plan(Layout(data=64), "tpu v4"))
+    with pytest.raises(RequestError, match="SkyPilot rents no"):
+        launch_file("skypilot", plan(Layout(data=8), "h800"))
