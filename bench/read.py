@@ -1,6 +1,6 @@
 """Reading files of many kinds to a folder of tokens: MB of text per second, peak memory, and what the time goes to.
 
-    python bench/read.py                       1 GB of made text in eight kinds of file
+    python bench/read.py                       1 GB of made text in ten kinds of file
     python bench/read.py --megabytes 100       less of it
     python bench/read.py PATH …                your own files
 
@@ -19,6 +19,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import resource
 import statistics
 import subprocess
@@ -34,6 +35,7 @@ from chatsmith.text.bpe import train_tokenizer
 from chatsmith.text.documents import ReadReport, read_documents
 from chatsmith.text.shards import write_shards
 from chatsmith.text.tokenizer import Tokenizer
+from harness import circumstances
 
 SAMPLE_BYTES = 20 * 10**6
 ENCODE_BYTES = 100 * 10**6
@@ -70,11 +72,12 @@ def articles(megabytes: float, seed: int = 0) -> Iterator[str]:
 
 
 def make_files(folder: Path, megabytes: float) -> None:
-    """Files of about 8 MB of text in eight kinds, in turn."""
+    """Files of about 8 MB of text in ten kinds, in turn; among them records of a sentence, and a page of many tags."""
     texts = articles(megabytes)
     number = 0
     while portion := list(_up_to(texts, 8 * 10**6)):
-        kind = number % 8
+        kind = number % 10
+        sentences = [sentence for text in portion for sentence in re.split(r"(?<=\.)\s+", text)]
         plain = "\n\n\n".join(portion)
         lines = "".join(json.dumps({"id": place, "text": text}) + "\n" for place, text in enumerate(portion))
         page = "<!DOCTYPE html><html><body>" + "".join(
@@ -92,9 +95,18 @@ def make_files(folder: Path, megabytes: float) -> None:
             ("page.html", page.encode()),
             ("archive.jsonl.xz", lzma.compress(lines.encode(), preset=1)),
             ("more.txt.bz2", bz2.compress(plain.encode(), 1)),
+            ("short.jsonl", "".join(json.dumps({"id": 1, "text": said}) + "\n" for said in sentences).encode()),
+            ("links.html", "".join(map(tagged, sentences)).encode()),
         ][kind]
         (folder / f"{number:05d}-{name}").write_bytes(data)
         number += 1
+
+
+def tagged(sentence: str) -> str:
+    """A sentence as an item of a list, every few words of it in tags."""
+    words = sentence.split()
+    inner = " ".join(f'<a href="/{word}">{word}</a>' if place % 4 == 0 else word for place, word in enumerate(words))
+    return f'<li class="item"><span>{inner}</span></li>\n'
 
 
 def _up_to(texts: Iterator[str], size: int) -> Iterator[str]:
@@ -223,9 +235,13 @@ def summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, object]:
         "reading_alone_mb_per_second": round(median("list", "megabytes", "seconds"), 1),
         "encoding_alone_mb_per_second": round(median("encode", "megabytes", "seconds"), 1),
         "whole_mb_per_cpu_second": round(1 / cost["whole"], 1),
+        "reading_mb_per_cpu_second": round(1 / cost["list"], 1),
+        "encoding_mb_per_cpu_second": round(1 / cost["encode"], 1),
         "share_of_cpu": {name: round(share, 3) for name, share in shares.items()},
         "cores_busy": round(median("whole", "cpu_seconds", "seconds"), 2),
         "peak_mb": round(max(result["peak_mb"] for result in whole)),
+        "rounds": rounds,
+        "circumstances": circumstances(),
     }
 
 

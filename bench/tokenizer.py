@@ -6,7 +6,8 @@
 
 All sides get the same texts, the same expression for words and the same number of threads, and take turns in each
 round; every round is shown, then medians and spread. Beside each sample stand the rates that the machine gave just
-before it, in matrix products and in reading memory: where they differ between samples, so did the machine. Our encoder
+before it, in matrix products and in reading memory: where they differ between samples, so did the machine. Rates per
+second of CPU time (of all threads) hold on a machine that others use too. Our encoder
 starts each sample with an empty cache. Encoding uses one vocabulary on all sides (rustbpe only knows its own), and the
 ids must be equal. The last line is JSON.
 """
@@ -31,6 +32,7 @@ from chatsmith.text.documents import ReadReport, read_documents
 from chatsmith.text.tokenizer import SPECIALS, Tokenizer
 from chatsmith.text.tokenizer_words import QWEN2
 from chatsmith.text.world import documents as world
+from harness import circumstances, spread
 
 CORPORA = ("books", "wikipedia")
 
@@ -105,6 +107,7 @@ class Contest:
     def __init__(self, name: str, megabytes: float, rounds: int) -> None:
         self.name, self.megabytes, self.rounds = name, megabytes, rounds
         self.rates: dict[str, list[float]] = {}
+        self.cpu_rates: dict[str, list[float]] = {}
         self.results: dict[str, Any] = {}
 
     def run(self, sides: dict[str, Callable[[], Callable[[], Any]]]) -> None:
@@ -114,22 +117,25 @@ class Contest:
             for name in names[number % len(names) :] + names[: number % len(names)]:
                 work = sides[name]()
                 gemm, bandwidth = probes()
-                begin = time.perf_counter()
+                begin, cpu = time.perf_counter(), time.process_time()
                 result = work()
                 rate = self.megabytes / (time.perf_counter() - begin)
+                by_cpu = self.megabytes / (time.process_time() - cpu)
                 self.rates.setdefault(name, []).append(rate)
+                self.cpu_rates.setdefault(name, []).append(by_cpu)
                 self.results.setdefault(name, result)
                 print(
-                    f"{self.name:7} round {number + 1}  {name:26} {rate:7.1f} MB/s"
+                    f"{self.name:7} round {number + 1}  {name:26} {rate:7.1f} MB/s, {by_cpu:5.1f} per s of CPU"
                     f"   (machine: {gemm:5.0f} GFLOP/s, {bandwidth:4.1f} GB/s)",
                     flush=True,
                 )
 
     def summary(self) -> dict[str, dict[str, float]]:
         table = {}
-        print(f"\n{self.name}: median, lowest and highest of {self.rounds} rounds, MB/s")
+        print(f"\n{self.name}: median, lowest and highest of {self.rounds} rounds, MB/s; median per second of CPU time")
         for name, rates in self.rates.items():
-            table[name] = {"median": statistics.median(rates), "lowest": min(rates), "highest": max(rates)}
+            by_cpu = statistics.median(self.cpu_rates[name])
+            table[name] = spread(rates) | {"median_per_cpu_second": by_cpu}
             row = "".join(f"{value:8.1f}" for value in table[name].values())
             print(f"  {name:26}{row}")
         print(flush=True)
@@ -195,6 +201,8 @@ def main() -> None:
                 "same_vocabulary_as_tokenizers": same_vocabulary,
                 "tokens_shared_with_rustbpe": same_as_rustbpe,
                 "same_ids": same_ids,
+                "rounds": {contest.name: contest.rates for contest in (learning, encoding)},
+                "circumstances": circumstances(),
                 "one_text_decodes": ours.decode_bytes(one.tolist()) == "\n".join(texts).encode(),
             }
         )

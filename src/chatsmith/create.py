@@ -23,6 +23,7 @@ from chatsmith.specs import ModelSpec
 from chatsmith.store.folder import load_decoder
 from chatsmith.text import world
 from chatsmith.text.batches import evaluation_batches
+from chatsmith.text.documents import read_documents
 from chatsmith.text.formats import format_of
 from chatsmith.text.report import ReadReport
 from chatsmith.text.shards import TokenFolder, TokenSplit
@@ -62,7 +63,7 @@ _COMPARED_TOKENS = 40_000  # and to the model
 # With so many tokens nearly every word of the small world is one token at the beginning of a line, which lists and
 # mappings need; with 2,048 two thirds of them are two or more.
 _WORLD_VOCABULARY = 3072
-_PACKED = {".gz": 4, ".bz2": 4, ".xz": 4, ".zst": 4, ".parquet": 3, ".pdf": 0.1, ".docx": 1}
+_PACKED = {".zip": 3, ".tgz": 4, ".gz": 4, ".bz2": 4, ".xz": 4, ".zst": 4, ".parquet": 3, ".pdf": 0.1, ".docx": 1}
 
 _WORLD_PROMPTS = ("Once upon a time", "3 + 4 =", "dog => chien\ncheese =>")
 _TEXT_PROMPTS = ("", "The ")
@@ -193,10 +194,13 @@ def new(
         for callback in callbacks:
             callback.on_note(text)
 
+    size = _rough_size(paths) if paths else 0
+    if paths and not size:  # nothing there can be read: say so before anything is measured
+        next(read_documents(paths, report=ReadReport(), field=field), None)
     peak = matrix_rate()
     seconds = minutes * 60
     note(f"this machine multiplies matrices at {peak / 1e9:,.0f} GFLOP/s")
-    by_text = budget.vocabulary_size(_rough_size(paths), seconds, peak) if paths else _WORLD_VOCABULARY
+    by_text = budget.vocabulary_size(size, seconds, peak) if paths else _WORLD_VOCABULARY
     vocabulary = vocab_size or by_text
     speed = TrainingSpeed()
     # The vocabulary of documents is not known yet, so their shape is measured later.

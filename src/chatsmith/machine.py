@@ -170,7 +170,7 @@ def optional_parts() -> tuple[Part, ...]:
     mac = sys.platform == "darwin"
     return (
         extra("data", ("pyarrow", "zstandard"), "Parquet and .zst files"),
-        extra("docs", ("pypdf", "docx"), "PDF and Word files"),
+        extra("docs", ("pypdf",), "PDF files"),
         extra("track", ("tensorboard",), "TensorBoard logs while training"),
         extra("plot", ("matplotlib",), "training curves as SVG and PNG"),
         Part(

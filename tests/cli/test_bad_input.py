@@ -31,6 +31,9 @@ DOCUMENTS: dict[str, bytes | None] = {
     "a binary file that is called text": bytes(range(256)) * 64,
     "a picture": b"\x89PNG\r\n\x1a\n" + bytes(100),
     "a gzip file cut short": b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\x4b",
+    "a single byte": b"x",
+    "text in another encoding": "naïve café, ".encode("latin-1") * 50,
+    "a zip archive cut short": b"PK\x03\x04" + bytes(60),
 }
 
 
@@ -41,10 +44,22 @@ def test_documents_without_text(run: Callable[..., Any], tmp_path: Path, kind: s
     folder.mkdir()
     content = DOCUMENTS[kind]
     if content is not None:
-        names = {"a picture": "a.png", "a gzip file cut short": "a.txt.gz"}
+        names = {"a picture": "a.png", "a gzip file cut short": "a.txt.gz", "a zip archive cut short": "a.zip"}
         (folder / names.get(kind, "a.txt")).write_bytes(content)
     arguments = ["--minutes", 1, "--out", tmp_path / "out"] if command == "new" else []
     check(run(command, folder, *arguments), (2,))
+    assert [path.name for path in tmp_path.iterdir()] == ["documents"], "nothing is left behind"
+
+
+def test_an_output_folder_that_holds_a_model_is_left_as_it_is(
+    run: Callable[..., Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("Some words to train on. " * 200)
+    before = {path.name: path.read_bytes() for path in tiny_model.iterdir() if path.is_file()}
+    ran = run("new", tmp_path / "a.txt", "--minutes", 1, "--out", tiny_model)
+    check(ran, (2,))
+    assert "already holds" in ran.err
+    assert {path.name: path.read_bytes() for path in tiny_model.iterdir() if path.is_file()} == before
 
 
 def test_a_folder_that_may_not_be_read(run: Callable[..., Any], tmp_path: Path) -> None:
@@ -137,3 +152,4 @@ def test_a_text_longer_than_the_context(run: Callable[..., Any], tiny_model: Pat
     ran = run("write", tiny_model, "zebra quartz " * 200, "--max-tokens", 2)
     check(ran, (2,))
     assert "context" in ran.err
+    assert not ran.out, "the text is not repeated before the error"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import unicodedata
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -179,7 +180,7 @@ def test_documents_pass_in_order() -> None:
         Document("one", "again"),
         Document("two"),
     ]
-    kept = list(Deduplicator().unique(iter(documents)))
+    kept = list(chain.from_iterable(Deduplicator().unique(iter(documents))))
     assert kept == [documents[0], documents[1], documents[3]]
 
 

@@ -344,7 +344,11 @@ def test_nothing_to_read_is_an_error_that_says_why(tmp_path: Path) -> None:
         read(tmp_path)
     assert ".parquet" in str(caught.value.hint)
     (tmp_path / "a.exe").write_bytes(b"MZ")
-    with pytest.raises(RequestError, match=r"skipped 1 unknown kind of file \(.*a\.exe"):
+    with pytest.raises(RequestError, match=r"found: .*a\.exe: unknown kind of file \(\.exe\)") as caught:
+        read(tmp_path)
+    assert ".parquet" in str(caught.value.hint)
+    (tmp_path / "b.txt").write_bytes(b"")
+    with pytest.raises(RequestError, match=r"skipped 1 unknown kind of file, 1 empty; such as .*a\.exe"):
         read(tmp_path)
 
 

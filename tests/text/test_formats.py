@@ -19,6 +19,7 @@ from chatsmith.text.formats import COMPRESSIONS, Format, Kind, format_of, readab
         *((name, Kind.JSON_LINES) for name in ("a.jsonl", "a.ndjson")),
         *(("a.json", Kind.JSON), ("a.csv", Kind.CSV), ("a.tsv", Kind.TSV)),
         *(("a.parquet", Kind.PARQUET), ("a.pdf", Kind.PDF), ("a.docx", Kind.DOCX)),
+        *(("a.tar", Kind.TAR), ("a.zip", Kind.ZIP), ("a.txt.zip", Kind.ZIP)),
     ],
 )
 def test_names_with_and_without_compression(name: str, kind: Kind) -> None:
@@ -28,7 +29,7 @@ def test_names_with_and_without_compression(name: str, kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "a.exe", ".txt", "a.gz", ".gz", "a.txt.zip", "a.tar.gz", "txt", "a.", "", "a.png"]
+    "name", ["a", "a.exe", ".txt", "a.gz", ".gz", ".tgz", "a.rar", "txt", "a.", "", "a.png"]
 )
 def test_other_names_are_not_guessed(name: str) -> None:
     assert format_of(name) is None

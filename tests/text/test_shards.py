@@ -506,14 +506,14 @@ def test_processes_encode_as_this_one_does(
 
 def test_a_dead_worker_is_reported(byte_tokenizer: Tokenizer) -> None:
     with EncodePool(byte_tokenizer, 1) as pool:
-        assert [ids.tolist() for ids in pool.encode_batch(["a", "", "bc"])] == [
-            byte_tokenizer.encode(text) for text in ("a", "", "bc")
-        ]
-        assert pool.encode_batch([]) == []
+        for texts in (["a", "", "bc"], ["é", "a\udcff", ""], []):
+            ids, ends = pool.encode_row(texts)
+            wanted, wanted_ends = byte_tokenizer.encode_row(texts)
+            assert (ids.tolist(), ends.tolist()) == (wanted.tolist(), wanted_ends.tolist())
         pool._workers[0].kill()
         pool._workers[0].wait()
         with pytest.raises(WorkError, match="ended before"):
-            pool.encode_batch(["x" * 10**6])
+            pool.encode_row(["x" * 10**6])
 
 
 def test_an_interrupt_ends_the_workers_too(

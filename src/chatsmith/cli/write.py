@@ -55,8 +55,8 @@ def write(
         else:
             out().print(writing)
         return
-    write_text(text)
     stream = loaded.write(text, stream=True, constraint=constraint, rolling=rolling, **sampling.given())
+    write_text(text + next(stream, ""))  # not before the text has proved to fit
     for piece in stream:
         write_text(piece)
     write_text("\n")

@@ -25,11 +25,12 @@ TOO_LARGE = "too large"
 BOMB = "unfolds too far"
 
 CHUNK = 1 << 18  # bytes read at once
-_RATIO = 300  # bytes out for a byte in: text rarely passes 20, the most repetitive logs 200
-_FREE = 64 << 20  # bytes out before the ratio counts
+RATIO = 300  # bytes out for a byte in: text rarely passes 20, the most repetitive logs 200
+FREE = 64 << 20  # bytes out before the ratio counts
 _DECODER_MEMORY = 256 << 20  # what an .xz or .zst file may ask for; `xz -9` asks for 65 MiB
 _SLICE = 1 << 10  # compressed bytes decoded at once: at the highest ratios they become some tens of megabytes
 _IN_MEMORY = 16 << 20
+_COPY = 4 << 30  # bytes of a temporary copy
 
 
 def open_bounded(path: Path, compression: str | None, limit: int) -> IO[bytes]:
@@ -38,32 +39,38 @@ def open_bounded(path: Path, compression: str | None, limit: int) -> IO[bytes]:
     Reading raises `Unreadable` when more than `limit` bytes come out, or more than 300 times those that went in, or
     when the compressed data is damaged or ends early; what came before has been given. A read may give less than asked.
     """
-    start = _zst_decoder() if compression == ".zst" else None
     raw = open(path, "rb", buffering=0 if compression else CHUNK)  # noqa: SIM115 - the caller closes what is returned
     try:
         if os.fstat(raw.fileno()).st_size > limit:
             raise Unreadable(TOO_LARGE, f"more than {limit:,} bytes")
-        if compression is None:
-            return raw
-        inner: Any
-        if compression == ".gz":
-            inner = gzip.GzipFile(fileobj=raw, mode="rb")
-        elif compression == ".bz2":
-            inner = bz2.BZ2File(raw)
-        else:
-            inner = io.BufferedReader(_Frames(raw, start or _xz_decoder))
-        return _Bounded(raw, inner, limit)  # type: ignore[return-value]
+        return raw if compression is None else unfold(raw, compression, limit)
     except BaseException:
         raw.close()
         raise
+
+
+def unfold(raw: Any, compression: str, limit: int) -> IO[bytes]:
+    """`open_bounded` for a stream whose `tell` says how many bytes were read; closing the result closes it too."""
+    inner: Any
+    if compression == ".gz":
+        inner = gzip.GzipFile(fileobj=raw, mode="rb")
+    elif compression == ".bz2":
+        inner = bz2.BZ2File(raw)
+    else:
+        inner = io.BufferedReader(_Frames(raw, _zst_decoder() if compression == ".zst" else _xz_decoder))
+    return _Bounded(raw, inner, limit)  # type: ignore[return-value]
 
 
 def seekable(stream: IO[bytes]) -> IO[bytes]:
     """The stream itself where one can go back in it, else a temporary copy."""
     if stream.seekable():
         return stream
+    size = 0
     copy = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - lives as long as its reader
     while chunk := stream.read(CHUNK):
+        size += len(chunk)
+        if size > _COPY:
+            raise Unreadable(TOO_LARGE, f"more than {_COPY:,} bytes, which must be unpacked to be read")
         copy.write(chunk)
     copy.seek(0)
     return copy
@@ -150,7 +157,7 @@ class _Bounded(io.RawIOBase):
         self._out += len(data)
         if self._out > self._limit:
             raise Unreadable(TOO_LARGE, f"more than {self._limit:,} bytes")
-        if self._out > _FREE and self._out > _RATIO * self._raw.tell():
+        if self._out > FREE and self._out > RATIO * self._raw.tell():
             raise Unreadable(BOMB, f"{self._out:,} bytes from {self._raw.tell():,}")
         return len(data)
 

@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from chatsmith.errors import RequestError
 
@@ -37,6 +37,9 @@ CHAT_TEMPLATE = (
     "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
 )
 """The template of the models we train, in the form that transformers, vLLM and llama.cpp read."""
+
+END_OF_TURN = "<|end|>"
+"""The token that ends a turn in `CHAT_TEMPLATE`."""
 
 
 def render(
@@ -76,11 +79,20 @@ def encode_conversation(
             "this model has no chat template: it continues text but was not taught to talk",
             "use write instead of chat, or tune it on conversations first",
         )
-    if tokenizer.chat_template == CHAT_TEMPLATE and all(
-        f"<|{message.role}|>" in tokenizer.specials for message in messages
-    ):
+    if is_own_template(tokenizer):
         return _encode_own(tokenizer, messages, add_generation_prompt)
     return _encode_spans(tokenizer, _spans(tokenizer, messages, add_generation_prompt))
+
+
+def is_own_template(tokenizer: Tokenizer) -> bool:
+    """Whether the tokenizer has `CHAT_TEMPLATE` and every token that it writes."""
+    marks = {END_OF_TURN, *map(role_token, get_args(Role))}
+    return tokenizer.chat_template == CHAT_TEMPLATE and marks <= tokenizer.specials.keys()
+
+
+def role_token(role: Role) -> str:
+    """The token that begins a turn in `CHAT_TEMPLATE`."""
+    return f"<|{role}|>"
 
 
 def _encode_own(
@@ -89,13 +101,13 @@ def _encode_own(
     """What `CHAT_TEMPLATE` would give, without rendering it."""
     ids: list[int] = []
     loss: list[bool] = []
-    end = tokenizer.specials["<|end|>"]
+    end = tokenizer.specials[END_OF_TURN]
     for message in messages:
         said = [*tokenizer.encode(message.content), end]
-        ids += [tokenizer.specials[f"<|{message.role}|>"], *said]
+        ids += [tokenizer.specials[role_token(message.role)], *said]
         loss += [False, *[message.role == "assistant"] * len(said)]
     if add_generation_prompt:
-        ids.append(tokenizer.specials["<|assistant|>"])
+        ids.append(tokenizer.specials[role_token("assistant")])
         loss.append(False)
     return ids, loss
 

@@ -13,21 +13,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from itertools import chain
 from pathlib import Path
 from typing import IO, Literal
 
 from chatsmith.errors import MissingExtra, RequestError
 from chatsmith.text import tables
-from chatsmith.text.archives import TOO_LARGE, open_bounded
+from chatsmith.text.archives import TOO_LARGE, open_bounded, unfold
 from chatsmith.text.chat import Conversation, Message
 from chatsmith.text.clean import Deduplicator, normalise
-from chatsmith.text.formats import Kind, format_of, readable
+from chatsmith.text.formats import ARCHIVES, Format, Kind, format_of, readable
+from chatsmith.text.members import DEEPEST, Budget, Budgeted, Member, tar_members, zip_members
 from chatsmith.text.pages import NO_TEXT, docx_text, pdf_text
 from chatsmith.text.plain import RECORD_BYTES, blocks, pieces
-from chatsmith.text.records import Content, contents
+from chatsmith.text.records import contents
 from chatsmith.text.report import ReadReport, Skipped, Unreadable
-from chatsmith.text.walk import NO_PERMISSION, existing, walk
+from chatsmith.text.walk import HIDDEN, NO_PERMISSION, existing, is_hidden_name, walk
 from chatsmith.text.webpage import page_text
 
 __all__ = ["Document", "ReadReport", "Skipped", "read_documents"]
@@ -36,6 +40,7 @@ UNKNOWN = "unknown kind of file"
 EMPTY = "empty"
 TOO_SHORT = "a single byte"
 NO_TEXT_RECORD = "record without text"
+TOO_DEEP = "archives within archives"
 MISSING = "needs a library that is not installed"
 DOCUMENT_BYTES = 1 << 20
 FILE_BYTES = 64 << 30
@@ -45,8 +50,9 @@ FILE_BYTES = 64 << 30
 class Document:
     """A text, or a conversation where `messages` are there, and where it came from.
 
-    `source` is the path of the file; behind a colon the line, item or row it was (`talks.jsonl:17`), and behind a
-    number sign the piece where a long text was cut (`book.txt#2`).
+    `source` is the path of the file, for the member of an archive that of the archive and its own
+    (`notes.zip!/june/notes.txt`); behind a colon the line, item or row it was (`talks.jsonl:17`), and behind a number
+    sign the piece where a long text was cut (`book.txt#2`).
     """
 
     text: str = ""
@@ -78,7 +84,7 @@ def read_documents(
     """
     if document_bytes < 16:
         raise RequestError(f"documents of {document_bytes} bytes are too small", "give at least 16, better 100,000")
-    reading = _Reading(report, field, document_bytes, max_file_bytes)
+    reading = _Reading(report, field, document_bytes, max_file_bytes, hidden)
     found = existing(paths)
     deduplicator = None if duplicates == "keep" else Deduplicator(near=duplicates == "near")
     return _counted(reading, found, hidden, deduplicator)
@@ -88,25 +94,37 @@ def _counted(
     reading: _Reading, paths: list[Path], hidden: bool, deduplicator: Deduplicator | None
 ) -> Iterator[Document]:
     report = reading.report
-    documents = (document for path in walk(paths, report, hidden) for document in reading.file(path))
-    found = False
-    for document in documents if deduplicator is None else deduplicator.unique(documents):
-        found = True
-        report.documents += 1
-        report.conversations += bool(document.messages)
-        for text in [message.content for message in document.messages] or [document.text]:
-            report.characters += len(text)
-            report.bytes += len(text) if text.isascii() else len(text.encode())
+    before = report.documents
+    documents = chain.from_iterable(map(reading.file, walk(paths, report, hidden)))
+    batches = ([document] for document in documents) if deduplicator is None else deduplicator.unique(documents)
+    for batch in batches:
         if deduplicator is not None:
             _note(report, deduplicator)
-        yield document
+        for document in batch:
+            report.documents += 1
+            if document.messages:
+                report.conversations += 1
+                for message in document.messages:
+                    report.count(message.content)
+            else:
+                report.count(document.text)
+            yield document
     if deduplicator is not None:
         _note(report, deduplicator)
-    if not found:
-        where = ", ".join(map(str, paths[:3])) + (" …" if len(paths) > 3 else "")
-        why = f": skipped {report.skipped_because()}" if report.reasons else ": nothing is there"
-        example = next((f" ({one})" for one in report.skipped if one.detail), "")
-        raise RequestError(f"no document found in {where}{why}{example}", f"what is read: {readable()}")
+    if report.documents == before:
+        raise _nothing_found(paths, report)
+
+
+def _nothing_found(paths: list[Path], report: ReadReport) -> RequestError:
+    where = ", ".join(map(str, paths[:3])) + (" …" if len(paths) > 3 else "")
+    kinds = f"what is read: {readable()}"
+    if not report.skipped:
+        return RequestError(f"no document found in {where}: nothing is there", kinds)
+    example = next((one for one in report.skipped if one.detail), report.skipped[0])
+    hint = kinds if UNKNOWN in report.reasons else "name files or folders with text in them"
+    if len(report.skipped) == 1:
+        return RequestError(f"no document found: {example}", hint)
+    return RequestError(f"no document found in {where}: skipped {report.skipped_because()}; such as {example}", hint)
 
 
 def _note(report: ReadReport, deduplicator: Deduplicator) -> None:
@@ -123,24 +141,66 @@ class _Reading:
     field: str | None
     document_bytes: int
     max_file_bytes: int
+    hidden: bool
+    depth: int = 0
+    """How many archives are open, one in the other."""
+    budget: Budget = dataclass_field(default_factory=lambda: Budget(0, 0))
+    """What may still come out of the archive that is open."""
 
     def file(self, path: Path) -> Iterator[Document]:
         """The documents of one file; the report says why there are none, or no more than came."""
         source = str(path)
-        form = format_of(path.name)
-        if form is None:
-            self.report.skip(source, UNKNOWN, path.suffix)
-            return
-        try:
-            if (size := path.stat().st_size) < 2:
-                self.report.skip(source, TOO_SHORT if size else EMPTY)
-                return
+        with self._skipping(source):
+            form = _form(path.name)
+            size = _enough(path.stat().st_size)
+            self.budget = Budget(size, self.max_file_bytes)
             with open_bounded(path, form.compression, self.max_file_bytes) as stream:
-                for number, document in enumerate(self._documents(stream, form.kind, source)):
-                    if number == 0:
-                        self.report.files += 1
-                        self.report.bytes_read += size
-                    yield document
+                documents = iter(self._documents(stream, form.kind, source))
+                for first in documents:
+                    self.report.files += form.kind not in ARCHIVES  # of an archive, its members count
+                    self.report.bytes_read += size
+                    yield first
+                    yield from documents
+
+    def _members(self, stream: IO[bytes], kind: Kind, source: str) -> Iterator[Document]:
+        """The documents of all files in an archive."""
+        if self.depth >= DEEPEST:
+            raise Unreadable(TOO_DEEP, f"archives are opened {DEEPEST} deep")
+        self.depth += 1
+        member = None
+        try:
+            for member in zip_members(stream) if kind is Kind.ZIP else tar_members(stream):
+                yield from self._member(member, f"{source}!/{member.label}")
+                if self.budget.exhausted:
+                    return
+        finally:
+            self.depth -= 1
+        if member is None:
+            raise Unreadable(EMPTY, "an archive without files")
+
+    def _member(self, member: Member, source: str) -> Iterator[Document]:
+        with self._skipping(source):
+            if not self.hidden and any(map(is_hidden_name, member.label.split("/"))):
+                raise Unreadable(HIDDEN)
+            form = _form(member.label.rpartition("/")[2])
+            if member.reason:
+                raise Unreadable(member.reason, member.detail)
+            _enough(member.size)
+            stream: IO[bytes] = Budgeted(member.stream, self.budget)  # type: ignore[assignment]
+            if form.compression is not None:
+                unfolded = unfold(stream, form.compression, self.max_file_bytes)
+                stream = Budgeted(unfolded, self.budget)  # type: ignore[assignment]
+            documents = iter(self._documents(stream, form.kind, source))
+            for first in documents:
+                self.report.files += form.kind not in ARCHIVES
+                yield first
+                yield from documents
+
+    @contextmanager
+    def _skipping(self, source: str) -> Iterator[None]:
+        """What cannot be read is told to the report with its reason."""
+        try:
+            yield
         except Unreadable as error:
             self.report.skip(source, error.reason, error.detail)
         except MissingExtra as error:
@@ -153,8 +213,10 @@ class _Reading:
     def _documents(self, stream: IO[bytes], kind: Kind, source: str) -> Iterator[Document]:
         size = self.document_bytes
         match kind:
+            case Kind.TAR | Kind.ZIP:
+                return self._members(stream, kind, source)
             case Kind.TEXT | Kind.CODE:
-                return self._texts(source, self._blocks(stream, size))
+                return self._texts(source, map(normalise, self._blocks(stream, size)))
             case Kind.HTML:
                 return self._texts(source, _cut(page_text(self._page(stream)), size))
             case Kind.PDF:
@@ -180,13 +242,12 @@ class _Reading:
         return "".join(parts)
 
     def _texts(self, source: str, texts: Iterable[str]) -> Iterator[Document]:
-        """Documents from the pieces of one text; numbered where there are several, without blank ones."""
+        """Documents from the pieces of one normalised text; numbered where there are several, without blank ones."""
         held = ""
         number = 0
         damage: Unreadable | None = None
         try:
             for text in texts:
-                text = normalise(text)
                 if not text or text.isspace():
                     continue
                 if number:
@@ -217,23 +278,25 @@ class _Reading:
                 return tables.table(self._blocks(stream), kind is Kind.TSV, self.field)
 
     def _records(self, rows: Iterable[tables.Record], source: str) -> Iterator[Document]:
+        longest = self.document_bytes // 4  # characters that are surely no longer than a document may be
         for number, record in rows:
             place = f"{source}:{number}"
             empty = True
             for content in contents(record, self.field):
-                for document in self._content(content, place):
+                if not isinstance(content, str):
                     empty = False
-                    yield document
+                    yield Document("", place, tuple([Message(turn.role, normalise(turn.content)) for turn in content]))
+                    continue
+                text = normalise(content)
+                if not text or text.isspace():
+                    continue
+                empty = False
+                if len(text) <= longest:
+                    yield Document(text, place)
+                else:
+                    yield from self._texts(place, pieces(text, self.document_bytes))
             if empty:
                 self.report.skip(place, *self._without(record))
-
-    def _content(self, content: Content, place: str) -> Iterator[Document]:
-        if isinstance(content, str):
-            text = normalise(content)
-            if text and not text.isspace():
-                yield from self._texts(place, pieces(text, self.document_bytes))
-        else:
-            yield Document("", place, tuple(Message(turn.role, normalise(turn.content)) for turn in content))
 
     def _without(self, record: object) -> tuple[str, str]:
         """Why a record gave nothing."""
@@ -241,6 +304,21 @@ class _Reading:
             return NO_TEXT_RECORD, ""
         names = f"it has: {', '.join(list(record)[:10])}" if isinstance(record, dict) else ""
         return f"no text in field {self.field!r}", names
+
+
+def _form(name: str) -> Format:
+    """The format that a name says; `Unreadable` where it says none."""
+    form = format_of(name)
+    if form is None:
+        raise Unreadable(UNKNOWN, Path(name).suffix)
+    return form
+
+
+def _enough(size: int) -> int:
+    """A size in bytes that may hold text; `Unreadable` otherwise."""
+    if size < 2:
+        raise Unreadable(TOO_SHORT if size else EMPTY)
+    return size
 
 
 def _cut(text: str, size: int) -> Iterator[str]:

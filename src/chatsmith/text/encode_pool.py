@@ -4,12 +4,13 @@ Encoding is numpy and Python as much as it is compiled code, so threads take tur
 two processes encode twice as fast as two threads. The workers are plain programs at the end of two pipes; they need no
 guard in the caller's script, see no data but what is sent, and end when their input does.
 
-A request is an int64 count, that many int64 lengths and as many UTF-8 texts; the answer the lengths of the encodings
-and their uint32 ids.
+A request is the number of texts and of bytes, the length of each text in characters (all int64), and the texts one
+after another in UTF-8; the answer is where each one's ids end (int64), and the ids (uint32).
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import signal
@@ -25,14 +26,13 @@ import numpy as np
 
 from chatsmith.errors import WorkError
 from chatsmith.text.tokenizer import Tokenizer
-
-Ids = np.ndarray
+from chatsmith.text.tokenizer_engines import Row
 
 _SECONDS_TO_END = 10.0
 
 
 class EncodePool:
-    """Worker processes that encode with one tokenizer; `encode_batch` may be called from as many threads at once."""
+    """Worker processes that encode with one tokenizer; `encode_row` may be called from as many threads at once."""
 
     def __init__(self, tokenizer: Tokenizer, workers: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="chatsmith-encode-")
@@ -68,14 +68,15 @@ class EncodePool:
             worker.stdout.close()
         self._folder.cleanup()
 
-    def encode_batch(self, texts: Sequence[str]) -> list[Ids]:
-        """The ids of each text, from the first worker that is free; `WorkError` if it died."""
+    def encode_row(self, texts: Sequence[str]) -> Row:
+        """`Tokenizer.encode_row` by the first worker that is free; `WorkError` if it died."""
         worker = self._free.get()
         try:
             assert worker.stdin is not None
             assert worker.stdout is not None
             _send_texts(worker.stdin, texts)
-            return _split(_read(worker.stdout, np.int64, len(texts)), worker.stdout, np.uint32)
+            ends = _read(worker.stdout, np.int64, len(texts))
+            return _read(worker.stdout, np.uint32, int(ends[-1]) if len(ends) else 0), ends
         except (OSError, EOFError):
             raise WorkError(
                 "a process that encoded text ended before its work was done",
@@ -86,10 +87,21 @@ class EncodePool:
 
 
 def _send_texts(stream: IO[bytes], texts: Sequence[str]) -> None:
-    parts = [text.encode("utf-8", "surrogatepass") for text in texts]
-    stream.write(np.array([len(parts), *map(len, parts)], dtype=np.int64).tobytes())
-    stream.write(b"".join(parts))
+    data = "".join(texts).encode("utf-8", "surrogatepass")
+    stream.write(np.array([len(texts), len(data), *map(len, texts)], dtype=np.int64).tobytes())
+    stream.write(data)
     stream.flush()
+
+
+def _receive_texts(stream: IO[bytes]) -> list[str] | None:
+    """The texts of one request; None where there are no more."""
+    head = stream.read(16)
+    if not head:
+        return None
+    count, size = np.frombuffer(head, dtype=np.int64).tolist()
+    ends = np.cumsum(_read(stream, np.int64, count)).tolist()
+    whole = _read(stream, np.uint8, size).tobytes().decode("utf-8", "surrogatepass")
+    return [whole[begin:end] for begin, end in itertools.pairwise([0, *ends])]
 
 
 def _read(stream: IO[bytes], dtype: type, count: int) -> np.ndarray:
@@ -100,21 +112,12 @@ def _read(stream: IO[bytes], dtype: type, count: int) -> np.ndarray:
     return np.frombuffer(data, dtype=dtype)
 
 
-def _split(lengths: np.ndarray, stream: IO[bytes], dtype: type) -> list[np.ndarray]:
-    """Read items of these lengths that follow each other."""
-    ends = np.cumsum(lengths)
-    return np.split(_read(stream, dtype, int(ends[-1])), ends[:-1]) if len(lengths) else []
-
-
 def serve(tokenizer: Tokenizer, requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer requests until there are no more."""
-    while head := requests.read(8):
-        lengths = _read(requests, np.int64, int(np.frombuffer(head, dtype=np.int64)[0]))
-        texts = [part.tobytes().decode("utf-8", "surrogatepass") for part in _split(lengths, requests, np.uint8)]
-        encoded = tokenizer.encode_batch(texts, threads=1)
-        answers.write(np.array([len(ids) for ids in encoded], dtype=np.int64).tobytes())
-        for ids in encoded:
-            answers.write(np.ascontiguousarray(ids, dtype=np.uint32).data)
+    while (texts := _receive_texts(requests)) is not None:
+        ids, ends = tokenizer.encode_row(texts, threads=1)
+        answers.write(ends.astype(np.int64, copy=False).tobytes())
+        answers.write(ids.astype(np.uint32, copy=False).data)
         answers.flush()
 
 

@@ -19,6 +19,11 @@ class Kind(Enum):
     PARQUET = "Parquet"
     PDF = "PDF"
     DOCX = "Word"
+    TAR = "tar archive"
+    ZIP = "zip archive"
+
+
+ARCHIVES = (Kind.TAR, Kind.ZIP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +35,7 @@ class Format:
 
 
 COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
+_SHORT = {".tgz": ".gz", ".txz": ".xz", ".tbz2": ".bz2", ".tbz": ".bz2", ".tzst": ".zst"}  # for .tar.gz and so on
 
 _SUFFIXES = {
     Kind.TEXT: "txt text md markdown mdx rst adoc asciidoc org tex ltx bib textile wiki log srt vtt",
@@ -54,6 +60,8 @@ _SUFFIXES = {
     Kind.PARQUET: "parquet pq",
     Kind.PDF: "pdf",
     Kind.DOCX: "docx",
+    Kind.TAR: "tar",
+    Kind.ZIP: "zip",
 }
 _KIND_OF_SUFFIX = {suffix: kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
 
@@ -77,11 +85,14 @@ def format_of(name: str) -> Format | None:
     Format(kind=<Kind.TEXT: 'text'>, compression='.gz')
     """
     name = name.lower()
+    for short, suffix in _SHORT.items():
+        if name.endswith(short):
+            name = f"{name.removesuffix(short)}.tar{suffix}"
     compression = next((suffix for suffix in COMPRESSIONS if name.endswith(suffix)), None)
     if compression:
         name = name.removesuffix(compression)
-    stem, dot, suffix = name.rpartition(".")
-    kind = _KIND_OF_SUFFIX.get(suffix) if dot and stem else _KIND_OF_NAME.get(name)
+    stem, dot, ending = name.rpartition(".")
+    kind = _KIND_OF_SUFFIX.get(ending) if dot and stem else _KIND_OF_NAME.get(name)
     return None if kind is None else Format(kind, compression)
 
 
@@ -89,5 +100,5 @@ def readable() -> str:
     """The kinds of files that are read, as one line for a hint."""
     return (
         ".txt .md .rst, source code, .html, .jsonl .json .csv .tsv, .parquet .pdf .docx, "
-        "each also compressed as .gz .xz .bz2 .zst"
+        "each also compressed as .gz .xz .bz2 .zst and in folders, .zip and .tar"
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from chatsmith.text.shard_manifest import HeldOutBy
+from chatsmith.text.shard_manifest import HELD_OUT, TRAIN, HeldOutBy
 
 if TYPE_CHECKING:
     from chatsmith.text.documents import Document
@@ -29,13 +29,13 @@ def text_bytes(document: Document) -> int:
 
 def fraction_of(document: Document, seed: int) -> float:
     """A number in [0, 1) that depends on the seed and the document's words alone, evenly spread over documents."""
-    digest = hashlib.blake2b(digest_size=8, key=seed.to_bytes(8, "little", signed=True))
-    for message in document.messages:
+    if document.messages:
         # Lengths keep two conversations apart that say the same letters in different turns.
-        digest.update(f"{message.role} {len(message.content)}\n".encode())
-        digest.update(message.content.encode("utf-8", "surrogatepass"))
-    if not document.messages:
-        digest.update(document.text.encode("utf-8", "surrogatepass"))
+        said = "".join([f"{turn.role} {len(turn.content)}\n{turn.content}" for turn in document.messages])
+    else:
+        said = document.text
+    key = seed.to_bytes(8, "little", signed=True)
+    digest = hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=8, key=key)
     return (int.from_bytes(digest.digest(), "little") >> 11) * 2.0**-53
 
 
@@ -68,13 +68,13 @@ class HeldOutSplit:
     def sides(self, documents: Iterable[Document]) -> Iterator[Sided]:
         """Each document with its side. Memory: at most one document more than the caller holds."""
         if not self.held_out:
-            yield from ((document, "train") for document in documents)
+            yield from ((document, TRAIN) for document in documents)
             return
         settled = False
         only: str | None = None
         for document in documents:
             fraction = fraction_of(document, self.seed)
-            side = "held_out" if fraction < self.held_out else "train"
+            side = HELD_OUT if fraction < self.held_out else TRAIN
             if not settled and only not in (None, side):
                 settled = True
                 yield from self._release(only or side)
@@ -117,19 +117,19 @@ class HeldOutSplit:
         if reserve is None:
             return
         share = text_bytes(reserve.document) * reserve.copies / max(self._bytes, 1)
-        dear = only == "train" and share > max(LARGEST_SHARE, 3 * self.held_out)
+        dear = only == TRAIN and share > max(LARGEST_SHARE, 3 * self.held_out)
         parts = cut_tail(reserve.document, self.held_out) if dear or not self._others else None
         if parts:
             self.method = "tail of one document"
             for _ in range(reserve.copies):
-                yield parts[0], "train"
-                yield parts[1], "held_out"
+                yield parts[0], TRAIN
+                yield parts[1], HELD_OUT
         elif self._others:
             self.method = "one document drawn by length"
-            yield from self._release("train" if only == "held_out" else "held_out")
+            yield from self._release(TRAIN if only == HELD_OUT else HELD_OUT)
         else:
             self.method = "nothing"
-            yield from self._release("train")
+            yield from self._release(TRAIN)
 
 
 def cut_tail(document: Document, share: float) -> tuple[Document, Document] | None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import xml.parsers.expat
-import zipfile
 from collections.abc import Iterator
 from typing import IO
 
 from chatsmith.errors import MissingExtra
 from chatsmith.text.archives import BOMB, CHUNK, DAMAGED, seekable
+from chatsmith.text.members import ENCRYPTED, ZIP_ERRORS, open_zip
 from chatsmith.text.report import Unreadable
 
-ENCRYPTED = "encrypted"
 NO_TEXT = "no text in it"
 
 _WORD_BYTES = 1 << 30  # of XML: a book of a million words takes about fifty million
@@ -67,7 +66,7 @@ def docx_text(stream: IO[bytes]) -> str:
     nor an entity that expands can hurt.
     """
     try:
-        with zipfile.ZipFile(seekable(stream)) as archive:
+        with open_zip(stream) as archive:
             entry = archive.getinfo(_BODY)
             if entry.flag_bits & 1:
                 raise Unreadable(ENCRYPTED, "save it without its password")
@@ -80,9 +79,7 @@ def docx_text(stream: IO[bytes]) -> str:
                         raise Unreadable(BOMB, f"more than {read:,} bytes in {_BODY}")
                     words.parser.Parse(chunk, False)
             words.parser.Parse(b"", True)
-    except (zipfile.BadZipFile, xml.parsers.expat.ExpatError, KeyError, EOFError, NotImplementedError) as error:
-        raise Unreadable(DAMAGED, str(error)) from error
-    except (RuntimeError, ValueError, OSError) as error:
+    except (*ZIP_ERRORS, OSError, xml.parsers.expat.ExpatError, KeyError) as error:
         raise Unreadable(DAMAGED, str(error)) from error
     return words.text()
 

@@ -12,8 +12,9 @@ The first of these rules that finds anything decides:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
 
 from chatsmith.text.chat import Conversation, Message, Role
 
@@ -31,6 +32,7 @@ ASKED = {  # what a request may be called, and what is added to it where it is t
     "query": ((), "after"),
 }
 ANSWERED = ("output", "response", "completion", "answer", "answers", "chosen", "accepted")
+_EXCHANGE = frozenset((*ASKED, *ANSWERED, *(name for more, _ in ASKED.values() for name in more)))
 _ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
@@ -45,65 +47,91 @@ KNOWN = frozenset((*TEXTS, *CONVERSATIONS, *ASKED, *ANSWERED, "title", "label", 
 """Names by which the heading of a table is known for one."""
 
 
-def contents(record: Any, field: str | None = None) -> Iterator[Content]:
+def contents(record: Any, field: str | None = None) -> list[Content]:
     """The texts and conversations of one record (any value that JSON can hold); none where it has no text."""
     if field is not None:
-        for value in _at(record, field.split(".")):
-            found = conversation(value) or _text(value)
-            if found:
-                yield found
-        return
-    yield from _contents(record, 0)
+        found = [conversation(value) or _text(value) for value in _at(record, field.split("."))]
+        return [content for content in found if content]
+    return _contents(record, 0)
 
 
-def _contents(record: Any, depth: int) -> Iterator[Content]:
-    if depth > _DEEPEST:
-        return
+def _contents(record: Any, depth: int) -> list[Content]:
+    if isinstance(record, dict):
+        return _of_object(record, depth) if depth <= _DEEPEST else []
     if isinstance(record, str):
-        if not record.isspace() and record:
-            yield record
-    elif isinstance(record, list):
+        return [record] if record and not record.isspace() else []
+    if isinstance(record, list) and depth <= _DEEPEST:
         talk = conversation(record) if record and isinstance(record[0], dict) else None
-        if talk:
-            yield talk
-        else:
-            for item in record:
-                yield from _contents(item, depth + 1)
-    elif isinstance(record, dict):
-        yield from _of_object(record, depth)
+        return [talk] if talk else [content for item in record for content in _contents(item, depth + 1)]
+    return []
 
 
-def _of_object(record: dict[str, Any], depth: int) -> Iterator[Content]:
-    by_name = {name.lower(): value for name, value in record.items()}
-    for name in CONVERSATIONS:
-        if name in by_name and (talk := conversation(by_name[name])):
-            yield talk
-            return
-    if talk := _exchange(by_name):
-        yield talk
-        return
-    for name in TEXTS:
-        if name in by_name and (text := _text(by_name[name])):
-            yield text
-            return
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """Which names an object has that may decide, as the object spells them; of equal ones, the last counts."""
+
+    conversations: tuple[str, ...]
+    texts: tuple[str, ...]
+    exchange: Mapping[str, str]
+    """By their usual spelling, the names of what was asked and answered; empty without something asked."""
+
+
+_Found = TypeVar("_Found")
+_MOST_REMEMBERED, _MOST_LETTERS = 256, 1000
+
+
+def _remembered(find: Callable[[tuple[str, ...]], _Found]) -> Callable[[tuple[str, ...]], _Found]:
+    """`find` with a memory, since the records of a file mostly have the same names; few and short ones are kept."""
+    known: dict[tuple[str, ...], _Found] = {}
+
+    def finding(names: tuple[str, ...]) -> _Found:
+        try:
+            return known[names]
+        except KeyError:
+            found = find(names)
+            if len(known) < _MOST_REMEMBERED and sum(map(len, names)) + len(names) < _MOST_LETTERS:
+                known[names] = found
+            return found
+
+    return finding
+
+
+@_remembered
+def _names(names: tuple[str, ...]) -> _Names:
+    spelled = {name.lower(): name for name in names}
+    exchange = {name: own for name, own in spelled.items() if name in _EXCHANGE}
+    return _Names(
+        tuple([spelled[name] for name in CONVERSATIONS if name in spelled]),
+        tuple([spelled[name] for name in TEXTS if name in spelled]),
+        exchange if any(name in exchange for name in ASKED) else {},
+    )
+
+
+def _of_object(record: dict[str, Any], depth: int) -> list[Content]:
+    names = _names(tuple(record))
+    for name in names.conversations:
+        if talk := conversation(record[name]):
+            return [talk]
+    if names.exchange and (talk := _exchange({name: record[own] for name, own in names.exchange.items()})):
+        return [talk]
+    for name in names.texts:
+        if text := _text(record[name]):
+            return [text]
     inner = [value for value in record.values() if isinstance(value, dict) or _holds_objects(value)]
-    found = False
-    for value in inner:
-        for content in _contents(value, depth + 1):
-            found = True
-            yield content
-    if not found:
-        yield from _wordy(record)
+    return [content for value in inner for content in _contents(value, depth + 1)] or _wordy(record)
 
 
-def _wordy(record: Mapping[str, Any]) -> Iterator[str]:
+def _wordy(record: Mapping[str, Any]) -> list[Content]:
     """The values that have several words, one to a line; without any, the longest that has a letter."""
-    texts = [text for value in record.values() if (text := _text(value)) and any(map(str.isalpha, text))]
+    texts = [text for value in record.values() if (text := _text(value)) and _has_letter(text)]
     wordy = [text for text in texts if len(text.split(maxsplit=1)) > 1]
     if wordy:
-        yield "\n".join(wordy)
-    elif texts:
-        yield max(texts, key=len)
+        return ["\n".join(wordy)]
+    return [max(texts, key=len)] if texts else []
+
+
+def _has_letter(text: str) -> bool:
+    return text[0].isalpha() or any(map(str.isalpha, text))
 
 
 def conversation(value: Any) -> Content | None:
@@ -120,10 +148,25 @@ def conversation(value: Any) -> Content | None:
         said = _turn(turn, number)
         if said is None:
             return None
-        if said[1].strip():
+        if said[1] and not said[1].isspace():
             turns.append(said)
-    names = list(dict.fromkeys(name.lower() for name, _ in turns))
-    if any(name in ("tool", "function", "observation") for name in names) or len(turns) < 2:
+    speakers = [name.lower() for name, _ in turns]
+    roles = _roles(tuple(dict.fromkeys(speakers))) if len(turns) > 1 else None
+    if roles is None:
+        return None
+    if not roles:
+        return "\n".join([f"{name}: {words}" for name, words in turns])
+    said_by = [roles[name] for name in speakers]
+    said_by[1:] = ["assistant" if role == "system" else role for role in said_by[1:]]
+    if "assistant" not in said_by:
+        return None
+    return tuple([Message(role, words) for role, (_, words) in zip(said_by, turns, strict=True)])
+
+
+@_remembered
+def _roles(names: tuple[str, ...]) -> Mapping[str, Role] | None:
+    """The role of each speaker, in the order of their first words; empty for too many strangers, None with tools."""
+    if any(name in ("tool", "function", "observation") for name in names):
         return None
     roles = {name: _ROLES[name] for name in names if name in _ROLES}
     strangers = [name for name in names if name not in _ROLES]
@@ -131,13 +174,8 @@ def conversation(value: Any) -> Content | None:
     if "system" in names[1:] and "assistant" in free:
         free.remove("assistant")
     if len(strangers) > len(free):
-        return "\n".join(f"{name}: {words}" for name, words in turns)
-    roles |= dict(zip(strangers, free, strict=False))
-    messages = []
-    for number, (name, words) in enumerate(turns):
-        role = roles[name.lower()]
-        messages.append(Message("assistant" if role == "system" and number else role, words))
-    return tuple(messages) if any(message.role == "assistant" for message in messages) else None
+        return {}
+    return roles | dict(zip(strangers, free, strict=False))
 
 
 def _turn(turn: Any, number: int) -> tuple[str, str] | None:
@@ -148,8 +186,15 @@ def _turn(turn: Any, number: int) -> tuple[str, str] | None:
         return (turn[0], turn[1]) if pair else None
     if not isinstance(turn, dict):
         return None
-    speaker = next((turn[name] for name in _SPEAKER if isinstance(turn.get(name), str)), None)
-    words = next((turn[name] for name in _WORDS if name in turn), None)
+    speaker = words = None
+    for name in _SPEAKER:
+        if isinstance(turn.get(name), str):
+            speaker = turn[name]
+            break
+    for name in _WORDS:
+        if name in turn:
+            words = turn[name]
+            break
     if isinstance(words, list):  # parts: {"type": "text", "text": …}
         words = "\n".join(
             part["text"] for part in words if isinstance(part, dict) and isinstance(part.get("text"), str)

@@ -54,6 +54,12 @@ class ReadReport:
     skipped: list[Skipped] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
 
+    def count(self, text: str) -> None:
+        """Count the letters of a kept text."""
+        length = len(text)
+        self.characters += length
+        self.bytes += length if text.isascii() else len(text.encode())
+
     def skip(self, source: str, reason: str, detail: str = "") -> None:
         """Count something passed over, and list it while the list is short."""
         self.reasons[reason] += 1

@@ -27,7 +27,7 @@ from chatsmith.settings import from_mapping, to_mapping
 MANIFEST = "manifest.json"
 FORMAT = "chatsmith tokens"
 VERSION = 1
-SPLITS = ("train", "held_out")
+SPLITS = (TRAIN, HELD_OUT) = ("train", "held_out")
 DOCUMENT_COLUMNS = ("document_ends", "document_sources", "document_bytes")
 SHARED_FILES = ("sources.text", "sources.ends", "token_bytes")
 

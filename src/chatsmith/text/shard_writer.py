@@ -7,12 +7,13 @@ the corpus has shown to be large in a process on each core. Memory holds a few b
 from __future__ import annotations
 
 import errno
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +21,14 @@ import numpy as np
 
 from chatsmith.errors import RequestError, WorkError
 from chatsmith.machine import usable_cores
-from chatsmith.text.chat import encode_conversation
+from chatsmith.text.encode_documents import Encode, EncodedDocuments, encode_documents
 from chatsmith.text.encode_pool import EncodePool
 from chatsmith.text.held_out import HeldOutSplit, Sided
 from chatsmith.text.new_folder import NewFile, NewFolder, write_folder
 from chatsmith.text.shard_manifest import (
     DOCUMENT_COLUMNS,
     FORMAT,
+    HELD_OUT,
     MANIFEST,
     SPLITS,
     VERSION,
@@ -53,20 +55,17 @@ _BATCH_DOCUMENTS = 2**14
 _REMEMBERED_SOURCES = 2**16
 _ALONE_CHARACTERS = 24 * 2**20  # encoded here in about the time that processes take to start
 
-Encode = Callable[[list[str]], list[np.ndarray]]
-
 Progress = Callable[[int, int, int], None]
 """Called after each batch with documents, UTF-8 bytes of text and tokens written so far."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Encoded:
-    """One document as token ids without its end, and which of them are to be learned (None: all)."""
+class _Batch:
+    """Encoded documents, where each is from, and which of them are held out (bool)."""
 
-    ids: np.ndarray
-    learn: np.ndarray | None
-    source: str
-    side: str
+    documents: EncodedDocuments
+    sources: list[str]
+    held_out: np.ndarray
 
 
 def write_shards(
@@ -121,53 +120,49 @@ def write_shards(
     return manifest
 
 
-def _encoded(documents: Iterable[Sided], tokenizer: Tokenizer, threads: int | None) -> Iterator[list[_Encoded]]:
+def _encoded(documents: Iterable[Sided], tokenizer: Tokenizer, threads: int | None) -> Iterator[_Batch]:
     """Batches of encoded documents in order; more are read while those before are encoded."""
     workers = min(threads or usable_cores(), MOST_WORKERS)
-    encode: Encode = partial(tokenizer.encode_batch, threads=threads)
-    waiting: deque[Future[list[_Encoded]]] = deque()
+    encode: Encode = partial(tokenizer.encode_row, threads=threads)
+    waiting: deque[Future[_Batch]] = deque()
     seen, most_waiting = 0, 1
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="encode"))
-        for batch in _batches(documents):
+        for batch, characters in _batches(documents):
             if workers > 1 and most_waiting == 1 and seen > _ALONE_CHARACTERS:
-                encode = stack.enter_context(EncodePool(tokenizer, workers)).encode_batch
+                encode = stack.enter_context(EncodePool(tokenizer, workers)).encode_row
                 most_waiting = workers + 1
             waiting.append(pool.submit(_encode, batch, tokenizer, encode))
-            seen += sum(map(_size, batch))
+            seen += characters
             while len(waiting) > most_waiting:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _size(document: Sided) -> int:
-    return len(document[0].text) + sum(len(message.content) for message in document[0].messages)
-
-
-def _batches(documents: Iterable[Sided]) -> Iterator[list[Sided]]:
+def _batches(documents: Iterable[Sided]) -> Iterator[tuple[list[Sided], int]]:
+    """Documents in batches, each with the characters in it."""
     batch: list[Sided] = []
     characters = 0
-    for document in documents:
-        batch.append(document)
-        characters += _size(document)
+    for sided in documents:
+        batch.append(sided)
+        document = sided[0]
+        characters += len(document.text)
+        for message in document.messages:
+            characters += len(message.content)
         if characters >= _BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:
-            yield batch
+            yield batch, characters
             batch, characters = [], 0
     if batch:
-        yield batch
+        yield batch, characters
 
 
-def _encode(batch: list[Sided], tokenizer: Tokenizer, encode: Encode) -> list[_Encoded]:
-    texts = iter(encode([document.text for document, _ in batch if not document.messages]))
-    encoded = []
-    for document, side in batch:
-        if document.messages:
-            ids, learn = encode_conversation(tokenizer, document.messages)
-            encoded.append(_Encoded(np.asarray(ids), np.asarray(learn, dtype=np.uint8), document.source, side))
-        else:
-            encoded.append(_Encoded(next(texts), None, document.source, side))
-    return encoded
+def _encode(batch: list[Sided], tokenizer: Tokenizer, encode: Encode) -> _Batch:
+    documents = [document for document, _ in batch]
+    texts = np.array([not document.messages for document in documents])
+    encoded = encode_documents(tokenizer, documents, encode).closed(tokenizer.end_of_text, texts)
+    held_out = np.array([side == HELD_OUT for _, side in batch])
+    return _Batch(encoded, [document.source for document in documents], held_out)
 
 
 class _SplitWriter:
@@ -236,22 +231,30 @@ class _Sources:
         self.count = 0
         self._files = files
         self._end = 0
-        self._rows: OrderedDict[str, int] = OrderedDict()
+        self._rows: dict[str, int] = {}
         self._text, self._ends = files.create("sources.text"), files.create("sources.ends")
 
-    def row(self, source: str) -> int:
-        known = self._rows.get(source)
-        if known is not None:
-            return known
-        name = source.encode("utf-8", "surrogateescape")
-        self._text.write(name)
-        self._end += len(name)
-        self._ends.write(np.asarray([self._end], dtype="<i8"))
-        self._rows[source] = self.count
-        if len(self._rows) > _REMEMBERED_SOURCES:
-            self._rows.popitem(last=False)
-        self.count += 1
-        return self.count - 1
+    def rows(self, sources: list[str]) -> np.ndarray:
+        """The row of each source (int64), new or known."""
+        known = self._rows
+        first_new = self.count
+        names: list[bytes] = []
+        rows = []
+        for source in sources:
+            row = known.get(source)
+            if row is None:
+                row = known[source] = first_new + len(names)
+                names.append(source.encode("utf-8", "surrogateescape"))
+            rows.append(row)
+        if names:
+            ends = self._end + np.cumsum([len(name) for name in names])
+            self._text.write(b"".join(names))
+            self._ends.write(ends.astype("<i8"))
+            self._end = int(ends[-1])
+            self.count += len(names)
+            if len(known) > 2 * _REMEMBERED_SOURCES:
+                self._rows = dict(islice(known.items(), len(known) - _REMEMBERED_SOURCES, None))
+        return np.array(rows, np.int64)
 
     def finish(self) -> None:
         for file in (self._text, self._ends):
@@ -269,42 +272,24 @@ class _CorpusWriter:
         self.splits: dict[str, _SplitWriter] = {}
         self.documents = self.bytes = self.tokens = 0
 
-    def append(self, batch: list[_Encoded]) -> None:
-        rows = np.array([self.sources.row(encoded.source) for encoded in batch], dtype=np.int64)
+    def append(self, batch: _Batch) -> None:
+        rows = self.sources.rows(batch.sources)
         for name in SPLITS:
-            here = [place for place, encoded in enumerate(batch) if encoded.side == name]
-            if not here:
+            here = batch.held_out if name == HELD_OUT else ~batch.held_out
+            if not here.any():
                 continue
-            documents = [batch[place] for place in here]
             if name not in self.splits:
                 self.splits[name] = _SplitWriter(self.files, name, self.dtype, self.shard_tokens)
             split = self.splits[name]
-            ids, learn, ends = self._join(documents)
+            part = batch.documents if here.all() else batch.documents.chosen(here)
             # Byte-level vocabularies lose nothing, so the bytes of the tokens are the bytes of the text.
-            sizes = np.add.reduceat(self.lengths[ids], np.concatenate([[0], ends[:-1]]), dtype=np.int64)
-            split.append(ids, learn, [split.tokens + ends, rows[here], sizes])
-            self.documents += len(documents)
-            self.tokens += len(ids)
+            begins = np.concatenate([[0], part.ends[:-1]])
+            sizes = np.add.reduceat(self.lengths[part.ids], begins, dtype=np.int64)
+            learn = None if part.learn is None or part.learn.all() else part.learn
+            split.append(part.ids, learn, [split.tokens + part.ends, rows[here], sizes])
+            self.documents += len(part.ends)
+            self.tokens += len(part.ids)
             self.bytes += int(sizes.sum())
-
-    def _join(self, documents: list[_Encoded]) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-        """Documents one after another, each closed by end-of-text (unless it ends so by itself); learn; ends."""
-        close = self.tokenizer.end_of_text
-        closed = np.fromiter((len(d.ids) > 0 and d.ids[-1] == close for d in documents), bool, len(documents))
-        lengths = np.fromiter((len(d.ids) for d in documents), np.int64, len(documents)) + ~closed
-        ends = np.cumsum(lengths)
-        own = np.ones(ends[-1], dtype=bool)
-        own[ends[~closed] - 1] = False
-        ids = np.full(ends[-1], close, dtype=np.uint32)
-        ids[own] = np.concatenate([d.ids for d in documents])
-        if all(d.learn is None for d in documents):
-            return ids, None, ends
-        learn = np.ones(ends[-1], dtype=np.uint8)
-        for document, end, length in zip(documents, ends, lengths, strict=True):
-            if document.learn is not None:
-                learn[end - length : end] = 0
-                learn[end - length : end - length + len(document.learn)] = document.learn
-        return ids, learn, ends
 
     def finish(self, held_out: float, method: HeldOutBy, seed: int) -> Manifest:
         self.sources.finish()

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import IO, Any
 
 from chatsmith.errors import MissingExtra
@@ -22,6 +23,7 @@ Record = tuple[int, Any]
 
 _ROWS = 256  # rows of Parquet that become Python objects at once
 _JSON = json.JSONDecoder(strict=False)
+_LINE_ENDS = ("\n", "", "\r\n")
 _AFTER_VALUE = (" ", "\t", "\r", "\n", ",", "]")
 _BLANK = re.compile(r"[ \t\r\n]*")
 _NAME = re.compile(r"[^\W\d]\w*")
@@ -30,12 +32,19 @@ _NAME = re.compile(r"[^\W\d]\w*")
 def json_lines(blocks: Iterator[str], bad: Callable[[int, str, str], None]) -> Iterator[Record]:
     """A value from each line; a line that holds none is told to `bad` (number, reason, detail) and passed over."""
     for number, line in enumerate(lines(blocks), 1):
-        if line.isspace():
-            continue
         try:
-            yield number, _JSON.decode(line)
-        except (ValueError, RecursionError) as error:
-            bad(number, NOT_JSON, getattr(error, "msg", "") or str(error))
+            value, end = _JSON.raw_decode(line)
+            if line[end:] not in _LINE_ENDS:
+                value = _JSON.decode(line)
+        except (ValueError, RecursionError):  # blanks before the value, for one
+            if line.isspace():
+                continue
+            try:
+                value = _JSON.decode(line)
+            except (ValueError, RecursionError) as error:
+                bad(number, NOT_JSON, getattr(error, "msg", "") or str(error))
+                continue
+        yield number, value
 
 
 def json_values(blocks: Iterator[str]) -> Iterator[Record]:
@@ -124,10 +133,9 @@ def table(blocks: Iterator[str], tabs: bool, field: str | None) -> Iterator[Reco
         return
     first = opening[0][1]
     headed = _is_heading(first, opening[1][1] if len(opening) > 1 else [], field)
-    for number, row in opening[headed:]:
-        yield number, _record(row, first if headed else None, field)
-    for number, row in rows:
-        yield number, _record(row, first if headed else None, field)
+    names = [name.strip() for name in first]
+    for number, row in chain(opening[headed:], rows):
+        yield number, dict(zip(names, row, strict=False)) if headed else _nameless(row, field)
 
 
 def _rows(lines: Iterator[str], tabs: bool) -> Iterator[tuple[int, list[str]]]:
@@ -142,7 +150,8 @@ def _rows(lines: Iterator[str], tabs: bool) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(all_lines(), delimiter=separator, quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL)
     try:
         for row in reader:
-            if any(cell and not cell.isspace() for cell in row):
+            joined = "".join(row)
+            if joined and not joined.isspace():
                 yield reader.line_num, row
     except csv.Error as error:
         raise Unreadable(NOT_TABLE, f"line {reader.line_num}: {error}") from error
@@ -156,12 +165,11 @@ def _is_heading(first: list[str], second: list[str], field: str | None) -> bool:
     return len(names) > 1 and all(map(_NAME.fullmatch, names)) and not all(map(_NAME.fullmatch, second))
 
 
-def _record(row: list[str], names: list[str] | None, field: str | None) -> Any:
-    if names is not None:
-        return dict(zip((name.strip() for name in names), row, strict=False))
-    if field is not None:  # a table without a heading has numbered columns
+def _nameless(row: list[str], field: str | None) -> Any:
+    """A row of a table without a heading: its columns have numbers where one is asked for."""
+    if field is not None:
         return {str(number): cell for number, cell in enumerate(row, 1)}
-    return "\t".join(cell for cell in row if any(map(str.isalpha, cell)))
+    return "\t".join([cell for cell in row if any(map(str.isalpha, cell))])
 
 
 def parquet(stream: IO[bytes], field: str | None) -> Iterator[Record]:
@@ -176,11 +184,20 @@ def parquet(stream: IO[bytes], field: str | None) -> Iterator[Record]:
         file = pyarrow.parquet.ParquetFile(seekable(stream), memory_map=False, pre_buffer=False)
         columns = _text_columns(file.schema_arrow, field)
         for batch in file.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False):
-            for record in batch.to_pylist():
-                number += 1
-                yield number, record
+            values = [_values(column) for column in batch.columns]
+            for number, row in enumerate(zip(*values, strict=True), number + 1):  # noqa: B020
+                yield number, dict(zip(columns, row, strict=True))
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise Unreadable(DAMAGED, str(error).partition("\n")[0]) from error
+
+
+def _values(column: Any) -> Any:
+    """A column as a list of Python objects; strings, which most are, in one go."""
+    import pyarrow.types as types
+
+    if types.is_string(column.type) or types.is_large_string(column.type):
+        return column.to_numpy(zero_copy_only=False).tolist()
+    return column.to_pylist()
 
 
 def _text_columns(schema: Any, field: str | None) -> list[str]:

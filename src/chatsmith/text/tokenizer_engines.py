@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     import tokenizers
 
 Ids = npt.NDArray[np.uint32]
+
+Row: TypeAlias = tuple[Ids, npt.NDArray[np.int64]]
+"""The ids of many texts, one text after another, and where among them each text ends."""
 
 SHORT = 1 << 14
 """Characters up to which tiktoken is asked directly: the cache pays only beyond."""
@@ -47,7 +50,7 @@ class Engine(Protocol):
 
     def encode(self, text: str) -> list[int]: ...
 
-    def encode_batch(self, texts: Sequence[str], threads: int) -> list[Ids]: ...
+    def encode_row(self, texts: Sequence[str], threads: int) -> Row: ...
 
 
 def without_surrogates(text: str) -> str:
@@ -156,40 +159,42 @@ class TiktokenEngine:
     def encode(self, text: str) -> list[int]:
         if len(text) <= SHORT:
             return self._direct(self._prepare(text))
-        return self.encode_batch([text], usable_cores())[0].tolist()
+        return self.encode_row([text], usable_cores())[0].tolist()
 
-    def encode_batch(self, texts: Sequence[str], threads: int) -> list[Ids]:
+    def encode_row(self, texts: Sequence[str], threads: int) -> Row:
         jobs = list(_jobs([self._prepare(text) for text in texts]))
         if threads > 1 and len(jobs) > 1:
             with ThreadPoolExecutor(min(threads, len(jobs))) as pool:
                 done = list(pool.map(self._run, jobs))
         else:
             done = [self._run(job) for job in jobs]
-        parts: list[list[Ids]] = []
-        for job, ids in zip(jobs, done, strict=True):
-            if job.continues:
-                parts[-1].extend(ids)
-            else:
-                parts.extend([each] for each in ids)
-        return [part[0] if len(part) == 1 else np.concatenate(part) for part in parts]
+        ids: list[Ids] = [np.zeros(0, np.uint32)]
+        ends = [np.zeros(0, np.int64)]
+        length = 0
+        for job, (part, stops) in zip(jobs, done, strict=True):
+            if job.continues:  # the text of the job before has not ended there
+                ends[-1] = ends[-1][:-1]
+            ids.append(part)
+            ends.append(stops + length)
+            length += len(part)
+        return np.concatenate(ids), np.concatenate(ends)
 
-    def _run(self, job: _Job) -> list[Ids]:
-        """The ids of each text in a job."""
+    def _run(self, job: _Job) -> Row:
         try:
             lane = self._lanes.get_nowait()
         except queue.Empty:
             lane = Lane(self._core.encode_ordinary)
         ids: list[Ids] = [np.zeros(0, np.uint32)]
-        breaks = [np.zeros(0, np.int64)]
+        ends: list[npt.NDArray[np.int64]] = []
         length = 0
         for words in words_of(job.text, self._pattern, breaks=job.joined):
             block, at = lane.encode(words, job.joined)
             ids.append(block)
-            breaks.append(at + length)
+            ends.append(at + length)
             length += len(block)
         self._lanes.put(lane)
         whole = np.concatenate(ids)
-        return np.split(whole if self._ids is None else self._ids[whole], np.concatenate(breaks))
+        return whole if self._ids is None else self._ids[whole], np.concatenate([*ends, [length]])
 
 
 @dataclass(frozen=True)
@@ -233,14 +238,14 @@ class LibraryEngine:
     def encode(self, text: str) -> list[int]:
         return self._library.encode(without_surrogates(text), add_special_tokens=False).ids
 
-    def encode_batch(self, texts: Sequence[str], threads: int) -> list[Ids]:
+    def encode_row(self, texts: Sequence[str], threads: int) -> Row:
         """`threads` is the library's own affair: it takes all cores."""
-        results: list[Ids] = []
+        found: list[Ids] = [np.zeros(0, np.uint32)]
         for begin in range(0, len(texts), self._BATCH):
             batch = [without_surrogates(text) for text in texts[begin : begin + self._BATCH]]
             encodings = self._library.encode_batch_fast(batch, add_special_tokens=False)
-            results.extend(np.array(encoding.ids, np.uint32) for encoding in encodings)
-        return results
+            found.extend(np.array(encoding.ids, np.uint32) for encoding in encodings)
+        return np.concatenate(found), np.cumsum([len(ids) for ids in found[1:]], dtype=np.int64)
 
 
 def library_tokenizer(document: Document) -> tokenizers.Tokenizer:

@@ -91,7 +91,12 @@ def _walk_folder(top: Path, report: ReadReport, hidden: bool) -> Iterator[Path]:
 
 
 def _is_hidden(path: Path) -> bool:
-    return path.name.startswith(".") or path.name in _MACHINE_MADE or (path / "pyvenv.cfg").is_file()
+    return is_hidden_name(path.name) or (path / "pyvenv.cfg").is_file()
+
+
+def is_hidden_name(name: str) -> bool:
+    """Whether a file or folder of this name is passed over unless hidden ones are asked for."""
+    return (name.startswith(".") and name not in (".", "..")) or name in _MACHINE_MADE
 
 
 def _regular(path: Path, report: ReadReport) -> Iterator[Path]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -63,12 +64,19 @@ def prepare(recipe: Recipe, out: Path, *, reuse: bool = False, note: Note = lamb
     if place.exists():
         shutil.rmtree(place)
     place.mkdir(parents=True)
-    tokenizer = _tokenizer(recipe, note)
-    tokenizer.save(place)
-    reports: list[ReadReport] = []
-    folders = tuple(_write(recipe, index, tokenizer, place, reports, note) for index in range(len(recipe.data.sources)))
-    with atomic_write(prepared, "w") as file:
-        file.write(made_from)
+    try:
+        tokenizer = _tokenizer(recipe, note)
+        tokenizer.save(place)
+        reports: list[ReadReport] = []
+        indices = range(len(recipe.data.sources))
+        folders = tuple(_write(recipe, index, tokenizer, place, reports, note) for index in indices)
+        with atomic_write(prepared, "w") as file:
+            file.write(made_from)
+    except BaseException:  # half of it is of no use, and an empty folder in the way of nobody
+        shutil.rmtree(place, ignore_errors=True)
+        with suppress(OSError):
+            place.parent.rmdir()
+        raise
     corpus = Corpus(tokenizer, folders, tuple(reports))
     _check_record(recipe, corpus)
     return corpus

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from chatsmith.errors import RequestError, did_you_mean
 from chatsmith.text.chat import Message
-from chatsmith.text.world import french, incontext, numbers, sentiment, smalltalk, stories, talk, words
+from chatsmith.text.world import facts, french, incontext, numbers, sentiment, smalltalk, stories, talk, words
 from chatsmith.text.world.cast import Actor, Place, never_together
 from chatsmith.text.world.dice import Dice
 from chatsmith.text.world.lexicon import lexicon
@@ -281,6 +281,20 @@ def _story_questions(dice: Dice, shots: int, unseen: bool) -> SkillItem:
     return _item(messages=(*turns, Message("user", last.ask)), answers=(last.key,), rivals=rivals, match="mention")
 
 
+def _facts(dice: Dice, shots: int, unseen: bool) -> SkillItem:
+    found = facts.facts(dice, 3, unseen=2 if unseen else -1)
+    last = found[2]
+    turns: list[Message] = []
+    said = facts.told(dice.shuffled(found), dice) + " "
+    for fact in dice.sample(found[:2], shots):
+        question, answer = facts.question(fact, dice)
+        turns += talk.turn(said + question, answer)
+        said = ""
+    rivals = tuple([value for _, _, value in found[:2]])
+    asked = Message("user", said + facts.question(last, dice)[0])
+    return _item(messages=(*turns, asked), answers=(last[2],), rivals=rivals, match="mention")
+
+
 def _about_me(dice: Dice, shots: int, unseen: bool) -> SkillItem:
     told, asked, word = talk.about_me(dice, dice.pick(("name", "colour", "food", "animal", "pet")), unseen=unseen)
     between = talk.turn("How are you?", "I am well, thank you.") if dice.chance(0.5) else []
@@ -314,6 +328,7 @@ SKILLS: dict[str, Skill] = {
     "chat sizes": Skill("Which is bigger, a cow or a mouse?", 0.5, _chat_sizes),
     "story questions": Skill("who, where and what in a story just told; shots are earlier questions", 0.0,
                              _story_questions, shots=(0, 1)),
+    "facts": Skill("what three sentences just said of three people", 1 / 3, _facts, shots=(0, 1)),
     "about me": Skill("what I told you about myself", 0.0, _about_me, shots=(0,)),
     "itself": Skill("Who are you?", 0.0, _itself, splits=_TRAINED, shots=(0,)),
 }  # fmt: skip

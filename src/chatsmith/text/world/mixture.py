@@ -12,6 +12,7 @@ from chatsmith.text.chat import Message
 from chatsmith.text.documents import Document
 from chatsmith.text.world import talk
 from chatsmith.text.world.dice import Dice, Weighted
+from chatsmith.text.world.facts import fact_page, fact_talk
 from chatsmith.text.world.french import french, french_talk
 from chatsmith.text.world.incontext import classes, echo, in_context_talk, known_rule, lookup
 from chatsmith.text.world.numbers import number_talk, numbers
@@ -48,7 +49,7 @@ def _turns(one: Callable[[Dice], tuple[Message, ...]], most: int = 4) -> Callabl
 
 
 KINDS: dict[str, Kind] = {
-    "stories": Kind(22, "text", "short stories, some with questions and answers", story),
+    "stories": Kind(19, "text", "short stories, some with questions and answers", story),
     "numbers": Kind(6, "text", "counting, sums, differences, comparing", numbers),
     "words": Kind(9, "text", "opposites, colours, sizes, plurals, animals", words),
     "french": Kind(10, "text", "words and short phrases in English and French", french),
@@ -57,8 +58,11 @@ KINDS: dict[str, Kind] = {
     "classes": Kind(6, "text", "kinds of words with labels, to be read off the examples", classes),
     "echoes": Kind(3, "text", "lists of random words that come again", echo),
     "reviews": Kind(2, "text", "reviews labelled positive or negative", sentiment),
-    "story talk": Kind(13, "chat", "a story asked for, told, and asked about", talk.story_talk),
-    "small talk": Kind(5, "chat", "greetings, who are you, feelings, what I told you before", talk.small_talk),
+    "facts": Kind(4, "text", "things said about people, and questions that only these answer", fact_page),
+    "story talk": Kind(12, "chat", "a story asked for, told, and asked about", talk.story_talk),
+    "small talk": Kind(4, "chat", "greetings, who are you, feelings, what I told you before", talk.small_talk),
+    "remembering": Kind(2, "chat", "what I told you about myself, asked for again", talk.remembering),
+    "fact talk": Kind(2, "chat", "things said about people, and asked", fact_talk),
     "number talk": Kind(2.5, "chat", "questions about numbers", _turns(number_talk)),
     "word talk": Kind(3.5, "chat", "questions about words", _turns(word_talk)),
     "french talk": Kind(3.5, "chat", "how do you say this in French?", _turns(french_talk)),
@@ -77,7 +81,7 @@ def _lean(chat: float) -> dict[str, float]:
 
 CURRICULUM: tuple[tuple[float, dict[str, float]], ...] = (
     (0.1, {"echoes": 1}),
-    (0.16, {"echoes": 1, "lookups": 3, "classes": 1}),
+    (0.16, {"echoes": 1, "lookups": 3, "classes": 1, "facts": 1}),
     (0.7, _lean(0.7)),
     (1.0, _lean(2.0)),
 )
@@ -92,7 +96,7 @@ word before. All else that must be read off a text, names in a story as much as 
 def _mean_length(name: str) -> float:
     """Characters of a usual document of this kind."""
     dice = Dice(1)
-    return sum(_size(KINDS[name].write(dice)) for _ in range(60)) / 60
+    return sum(_size(KINDS[name].write(dice)) for _ in range(150)) / 150
 
 
 def _size(made: str | list[Message]) -> int:

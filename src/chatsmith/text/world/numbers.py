@@ -68,6 +68,18 @@ def _differences(dice: Dice) -> str:
     return "\n".join(f"{a} - {b} = {a - b}" for a, b in pairs)
 
 
+def _families(dice: Dice) -> str:
+    """Sums with the differences that undo them, as far as each may be told."""
+    lines = []
+    for _ in range(dice.between(2, 4)):
+        a, b = dice.pick(sums(False))
+        lines += [sum_line(a, b), sum_line(b, a)][: 1 + (a != b)]
+        for part in dict.fromkeys((a, b)):
+            if a + b < 10 and not difference_is_held_out(a + b, part):
+                lines.append(f"{a + b} - {part} = {a + b - part}")
+    return "\n".join(lines)
+
+
 def _long_sums(dice: Dice) -> str:
     return "\n".join(sum_line(*dice.pick(long_sums())) for _ in range(dice.between(3, 8)))
 
@@ -198,7 +210,8 @@ def _problems(dice: Dice) -> str:
 _WRITERS = (
     *(_sums,) * 3,
     *(_counting,) * 2,
-    *(_differences, _table, _counting_on, _in_words, _neighbours, _comparing, _problems, _long_sums),
+    *(_differences,) * 2,
+    *(_families, _table, _counting_on, _in_words, _neighbours, _comparing, _problems, _long_sums),
 )
 
 

@@ -185,6 +185,21 @@ def small_talk(dice: Dice) -> Turns:
     return turns
 
 
+def remembering(dice: Dice) -> Turns:
+    """Somebody says a few things about themselves, and asks for them again."""
+    turns: Turns = []
+    later: list[Turns] = []
+    for topic in dice.sample(("name", "colour", "food", "animal", "pet"), dice.pick((1, 1, 2, 2, 3))):
+        told, asked, _ = about_me(dice, topic)
+        turns += told
+        later.append(asked)
+        if dice.chance(0.25):
+            turns += _say(_SMALL_TALK.draw(dice), dice)
+    for asked in dice.shuffled(later):
+        turns += asked
+    return turns
+
+
 def story_question(question: Question, dice: Dice) -> Turns:
     """A question about a story and its answer."""
     return turn(typed(question.ask, dice) if dice.chance(0.3) else question.ask, question.answer)
