@@ -23,7 +23,7 @@ USER_READY := $(VENV)/.user
 DEV_READY := $(VENV)/.dev
 endif
 
-.PHONY: help chat install test format lint types imports unit docs reference bench clean
+.PHONY: help chat install test format lint types imports unit docs reference sanitize bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,11 @@ docs: $(DEV_READY) ## run the snippets of the README and the docs
 
 reference: $(DEV_READY) ## write docs/reference again from the code
 	$(PYTHON) tools/reference.py
+
+sanitize: $(DEV_READY) ## the tests of the generation kernels, built with the address and undefined sanitizers
+	CHATSMITH_SANITIZE=1 ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	$(PYTHON) -m pytest tests/kernels/test_infer.py -p no:cacheprovider $(PYTEST)
 
 bench: $(USER_READY) ## list the benchmarks
 	@for file in bench/[a-z]*.py; do printf '%-32s %s\n' "$(PYTHON) $$file" "$$(sed -n '1s/^"""//p' $$file)"; done

@@ -36,7 +36,15 @@ class Probe:
 def probe(seconds: float = 0.15) -> Probe:
     """Measure for about three times `seconds`."""
     rates = [matrix_rate(kind, seconds) / 1e9 for kind in ("bfloat16", "float32")]
-    return Probe(*rates, machine.measure_bandwidth(seconds) / 1e9)
+    return Probe(*rates, max(machine.measure_bandwidth(seconds), _native_rate()) / 1e9)
+
+
+def _native_rate() -> float:
+    """Reading memory by the kernels of generation, where there are any: PyTorch's reading does not reach the limit."""
+    from chatsmith.kernels.infer import build
+    from chatsmith.kernels.infer.session import read_rate
+
+    return read_rate(threads=machine.usable_cores()) if build.library() is not None else 0.0
 
 
 def turns(names: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:

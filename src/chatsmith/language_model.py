@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from chatsmith.errors import RequestError
 from chatsmith.generate.backend import Backend, Floats
+from chatsmith.generate.backends import Choice, open_folder
 from chatsmith.generate.constraints import Constraint
 from chatsmith.generate.engine import Engine
 from chatsmith.generate.requests import Beams, Request
@@ -46,42 +47,37 @@ def load(
     dtype: torch.dtype | None = None,
     draft: str | Path | None = None,
     lookup: bool = False,
+    backend: Choice | None = None,
 ) -> LanguageModel:
     """Load a model folder, made by chatsmith or published in Hugging Face layout.
 
-    `device` is the GPU where there is one, else the CPU; `dtype` None keeps the weights as they are stored. `draft` is
-    the folder of a smaller model of the same vocabulary, which guesses what comes next; with `lookup` the text itself
-    does. Guesses are checked: they change the speed and no token. Raises `RequestError` when a part is missing or
-    unknown, `WorkError` when one is damaged.
+    `device` is the GPU where there is one, else the CPU, where the native backend computes if it can; `backend` asks
+    for "native" or "torch". `dtype` None keeps the weights as they are stored. `draft` is the folder of a smaller model
+    of the same vocabulary, which guesses what comes next; with `lookup` the text itself does. Guesses are checked: they
+    change the speed and no token. Raises `RequestError` when a part is missing or unknown, `WorkError` when one is
+    damaged.
     """
-    import torch
-
-    from chatsmith.generate.rows import lay_across
-    from chatsmith.store.folder import load_model
-
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     if draft is not None and lookup:
         raise RequestError("either a draft model guesses or look-up does", "leave out draft or lookup")
-    loaded = load_model(Path(folder), device=device, dtype=dtype)
-    if torch.device(device).type == "cpu" and loaded.model.dtype == torch.float32:
-        lay_across(loaded.model)
+    opened = open_folder(Path(folder), backend=backend, device=device, dtype=dtype)
     guesser: Guesser | None = PromptLookup() if lookup else None
     if draft is not None:
-        small = load(draft, device=device, dtype=dtype)
-        if small.tokenizer.fingerprint != loaded.tokenizer.fingerprint:
+        small = load(draft, device=device, dtype=dtype, backend=backend)
+        if small.tokenizer.fingerprint != opened.tokenizer.fingerprint:
             raise RequestError(
                 f"{small.name} has another vocabulary than {Path(folder).name}: it cannot draft for it",
                 "a draft model must have been trained with the same tokenizer",
             )
-        guesser = DraftModel(small.engine.backend, loaded.tokenizer.vocab_size)
+        guesser = DraftModel(small.engine.backend, opened.tokenizer.vocab_size)
     return LanguageModel(
-        loaded.model,
-        loaded.tokenizer,
-        generation=loaded.generation,
-        provenance=loaded.provenance,
+        opened.model,
+        opened.tokenizer,
+        generation=opened.generation,
+        provenance=opened.provenance,
         name=Path(folder).resolve().name,
+        backend=opened.backend,
         guesser=guesser,
+        folder=Path(folder),
     )
 
 
@@ -90,12 +86,13 @@ class LanguageModel:
 
     Settings of `Sampling` (temperature, top_k, top_p, min_p, the penalties, seed, stop, max_tokens) may be given to
     each call by name; what is left out is the model's published setting (`generation`), else the library's default.
-    `backend` computes in the model's place, if given.
+    `backend` computes in the model's place, if given; `model` may then be None, and is loaded from `folder` when asked
+    for.
     """
 
     def __init__(
         self,
-        model: Decoder,
+        model: Decoder | None,
         tokenizer: Tokenizer,
         *,
         generation: Mapping[str, Any] | None = None,
@@ -103,12 +100,25 @@ class LanguageModel:
         name: str = "model",
         backend: Backend | None = None,
         guesser: Guesser | None = None,
+        folder: Path | None = None,
     ) -> None:
-        self.engine = Engine(backend or _backend(model), tokenizer, guesser=guesser)
-        self.model, self.tokenizer, self.name = model, tokenizer, name
+        self._model, self._folder = model, folder
+        self.engine = Engine(backend or _backend(self.model), tokenizer, guesser=guesser)
+        self.tokenizer, self.name = tokenizer, name
         self.generation, self.provenance = dict(generation or {}), dict(provenance or {})
         self.sampling = published_sampling(self.generation)
         self.begin = document_start(tokenizer)
+
+    @property
+    def model(self) -> Decoder:
+        """The decoder in torch; where another backend computes, it is loaded from the folder now."""
+        if self._model is None:
+            from chatsmith.store.folder import load_decoder
+
+            if self._folder is None:
+                raise RequestError("this model has neither a decoder in torch nor a folder to load one from")
+            self._model = load_decoder(self._folder)
+        return self._model
 
     @property
     def spec(self) -> ModelSpec:

@@ -148,6 +148,11 @@ def find_gpus() -> tuple[Gpu, ...]:
     return tuple(Gpu(p.name, p.total_memory, p.multi_processor_count, f"{p.major}.{p.minor}") for p in found)
 
 
+def may_have_gpu(root: Path = _ROOT) -> bool:
+    """Whether a driver for GPUs is loaded. Without one there is none that torch could use, and no need to ask it."""
+    return any((root / "dev" / name).exists() for name in ("nvidiactl", "kfd", "dxg"))
+
+
 def compiler() -> str | None:
     """Path of the C++ compiler that torch.compile would use ($CXX, g++, clang++ or c++), or None."""
     names = [os.environ.get("CXX"), "g++", "clang++", "c++"]

@@ -21,9 +21,10 @@ from safetensors.torch import load_file, save_file
 from chatsmith.errors import ChatsmithError, RequestError, WorkError
 from chatsmith.models.decoder import Decoder
 from chatsmith.specs import ModelSpec
-from chatsmith.store import folder as module
+from chatsmith.store import contents as module
 from chatsmith.store.folder import load_decoder, load_model, read_provenance, save_model
-from chatsmith.store.weights import file_sha256, fingerprint
+from chatsmith.store.tensors import file_sha256
+from chatsmith.store.weights import fingerprint
 from chatsmith.text.tokenizer import Tokenizer
 
 SPEC = ModelSpec(vocab_size=320, context=32, width=32, layers=2, heads=4)

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from chatsmith.errors import ChatsmithError, RequestError, WorkError
 from chatsmith.store import weights as module
-from chatsmith.store.weights import Weights, find_weights, fingerprint, plan_shards, read_header, write_tensors
+from chatsmith.store.tensors import find_weights, read_header
+from chatsmith.store.weights import Weights, fingerprint, plan_shards, write_tensors
 
 DTYPES = [
     torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2,

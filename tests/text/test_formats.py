@@ -28,9 +28,7 @@ def test_names_with_and_without_compression(name: str, kind: Kind) -> None:
         assert format_of(name + suffix) == Format(kind, suffix)
 
 
-@pytest.mark.parametrize(
-    "name", ["a", "a.exe", ".txt", "a.gz", ".gz", ".tgz", "a.rar", "txt", "a.", "", "a.png"]
-)
+@pytest.mark.parametrize("name", ["a", "a.exe", ".txt", "a.gz", ".gz", ".tgz", "a.rar", "txt", "a.", "", "a.png"])
 def test_other_names_are_not_guessed(name: str) -> None:
     assert format_of(name) is None
 

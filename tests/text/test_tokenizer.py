@@ -346,3 +346,13 @@ def test_tokens_in_tables(small: Tokenizer) -> None:
     with pytest.raises(RequestError, match="id -1"):
         small.token_bytes(-1)
     assert small.decode([*small.encode("a"), 10**9]) == "a"
+
+
+@given(text=TEXTS)
+def test_short_texts_are_encoded_as_long_ones_are(small: Tokenizer, text: str) -> None:
+    fresh, built = (Tokenizer(small._document, small._config) for _ in range(2))
+    assert built.engine == "tiktoken"
+    assert fresh.encode(text) == built.encode(text)
+    assert "_engine" not in vars(fresh)
+    assert fresh.encode("the " * 2000) == built.encode("the " * 2000)
+    assert "_engine" in vars(fresh)

@@ -41,6 +41,7 @@ COMMANDS = (
     Command("write", "chatsmith.cli.write:write", "Continue a text, once or in several samples side by side", TALK),
     Command("next", "chatsmith.cli.next:next_", "Show the ranked next tokens with probability and bits", TALK),
     Command("skills", "chatsmith.cli.skills:skills", "Measure what a model of the built-in corpus has learned", TALK),
+    Command("convert", "chatsmith.cli.convert:convert", "Write a model in fewer bits, and report what it cost", TALK),
     Command("plot", "chatsmith.cli.plot:plot", "Draw a run's training curve in the terminal, or as SVG or PNG", HOUSE),
     Command("doctor", "chatsmith.cli.doctor:doctor", "Measure this machine and name the missing parts", HOUSE),
     Command("completion", "chatsmith.cli.completion:completion", "Print the completion script of your shell", HOUSE),

@@ -6,7 +6,6 @@ flows through it. So precision is chosen once, by the dtype of the embedding's o
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -14,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from chatsmith.kernels import ops
-from chatsmith.specs import ModelSpec, RopeScaling
+from chatsmith.models import rotary
+from chatsmith.specs import ModelSpec
 
 
 class Linear(nn.Module):
@@ -96,7 +96,7 @@ class Rotary:
     """
 
     def __init__(self, spec: ModelSpec) -> None:
-        self.head_dim, self.theta, self.scaling = spec.head_dim, spec.rope_theta, spec.rope_scaling
+        self.spec = spec
         self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def tables(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -104,30 +104,9 @@ class Rotary:
         known = self._tables.get(device)
         if known is None or known[0].shape[0] < length:
             size = max(256, 1 << (length - 1).bit_length())
-            angle = torch.outer(torch.arange(size, dtype=torch.float64), self._frequencies())
-            known = (angle.cos().float().to(device), angle.sin().float().to(device))
-            self._tables[device] = known
+            cosine, sine = (torch.from_numpy(table).to(device) for table in rotary.angles(self.spec, size))
+            known = self._tables[device] = (cosine, sine)
         return known
-
-    def _frequencies(self) -> Tensor:
-        """Angular frequency of each pair [D/2] in float64, stretched as the spec's scaling says."""
-        half = torch.arange(0, self.head_dim, 2, dtype=torch.float64) / self.head_dim
-        # Published models compute the frequencies in float32; their rounding is part of what they learned.
-        frequency = (1.0 / (self.theta ** half.float())).double()
-        scaling = self.scaling
-        if scaling is None:
-            return frequency
-        if scaling.kind == "linear":
-            return frequency / scaling.factor
-        return _llama3_frequencies(frequency, scaling)
-
-
-def _llama3_frequencies(frequency: Tensor, scaling: RopeScaling) -> Tensor:
-    """Llama 3.1's stretch: slow pairs are divided by the factor, fast ones kept, and a smooth passage between."""
-    turns = scaling.original_context * frequency / (2 * math.pi)
-    smooth = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
-    smooth = smooth.clamp(0.0, 1.0)
-    return (1 - smooth) * frequency / scaling.factor + smooth * frequency
 
 
 class _Rotate(torch.autograd.Function):

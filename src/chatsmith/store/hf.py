@@ -138,7 +138,8 @@ def config_to_spec(config: Mapping[str, Any], where: str = CONFIG) -> ModelSpec:
         hint = did_you_mean(str(kind), readers) if kind is not None else "add model_type, one of " + ", ".join(readers)
         raise RequestError(f"{where}: chatsmith has no model of type {kind!r}", hint)
     reader = ConfigReader(config, where)
-    if config.get("quantization_config") is not None:
+    quantised = config.get("quantization_config")
+    if quantised is not None and not (isinstance(quantised, dict) and quantised.get("quant_method") == OWN_FAMILY):
         raise RequestError(f"{where}: these weights are quantised (quantization_config)", "use the unquantised model")
     try:
         return readers[kind](reader)
@@ -186,6 +187,7 @@ class ConfigReader:
 
 def _read_own(reader: ConfigReader) -> ModelSpec:
     beside = {"architectures", "model_type", "dtype", "bos_token_id", "eos_token_id", "pad_token_id"}
+    beside |= {"quantization_config"}
     fields = {key: value for key, value in reader.config.items() if key not in beside}
     return from_mapping(ModelSpec, fields, reader.where)
 

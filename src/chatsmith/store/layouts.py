@@ -1,7 +1,7 @@
 """Which tensor of a file holds which parameters of the decoder, for each family, both ways.
 
 GPT-2's files keep queries, keys and values in one matrix and store matrices as [in, out]; Llama's and Qwen3's, and
-our own, hold one parameter per tensor as [out, in].
+our own, hold one parameter per tensor as [out, in]. What is read may be a torch tensor or a numpy array.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol
 
 from chatsmith.errors import WorkError
 from chatsmith.store.hf import OWN_FAMILY
-from chatsmith.store.weights import TensorInfo, Weights
+from chatsmith.store.tensors import TensorInfo
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Shape = tuple[int, ...]
 
@@ -78,16 +79,28 @@ class Stored:
 
     def pack(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The file's tensor, made of parameters."""
+        import torch
+
         parts = [parameters[name] for name in self.parameters]
         stacked = parts[0] if len(parts) == 1 else torch.cat(parts)
         return stacked.t() if self.transposed else stacked
 
-    def unpack(self, tensor: Tensor, shapes: Mapping[str, Shape]) -> Iterator[tuple[str, Tensor]]:
-        """The parameters held in the file's tensor, each with its own memory where that differs from the file's."""
-        stacked = tensor.t() if self.transposed else tensor
-        parts = stacked.split([shapes[name][0] for name in self.parameters])
-        for name, part in zip(self.parameters, parts, strict=True):
-            yield name, part.contiguous()
+    def unpack(self, tensor: Any, shapes: Mapping[str, Shape]) -> Iterator[tuple[str, Any]]:
+        """The parameters held in the file's tensor, as views of it."""
+        stacked = tensor.T if self.transposed else tensor
+        start = 0
+        for name in self.parameters:
+            end = start + (shapes[name][0] if shapes[name] else 1)
+            yield name, stacked[start:end]
+            start = end
+
+
+class Files(Protocol):
+    """Open weights: what is there, and one of them as a tensor or an array."""
+
+    tensors: dict[str, TensorInfo]
+
+    def read(self, name: str) -> Any: ...
 
 
 def layout(kind: str, shapes: Mapping[str, Shape]) -> list[Stored]:
@@ -107,10 +120,8 @@ def layout(kind: str, shapes: Mapping[str, Shape]) -> list[Stored]:
     ]
 
 
-def read_parameters(
-    weights: Weights, kind: str, shapes: Mapping[str, Shape], folder: Path, dtype: torch.dtype | None = None
-) -> Iterator[tuple[str, Tensor]]:
-    """The parameters of a model, one at a time, after checking that the files hold exactly what the shapes ask for.
+def find_parameters(weights: Files, kind: str, shapes: Mapping[str, Shape], folder: Path) -> dict[str, Stored]:
+    """The tensors of the files by their names there, after checking that they are exactly what the shapes ask for.
 
     Raises `WorkError` naming the first tensor that is missing, has another shape or dtype, or is not expected.
     """
@@ -130,9 +141,7 @@ def read_parameters(
             f"{weights.tensors[found[name]].file}: unexpected tensor {name} ({len(spare)} in all)",
             "the files do not belong to this config.json",
         )
-    for name, stored in expected.items():
-        for parameter, tensor in stored.unpack(weights.read(found[name]), shapes):
-            yield parameter, tensor if dtype is None else tensor.to(dtype)
+    return {found[name]: stored for name, stored in expected.items()}
 
 
 def _full_names(tensors: Mapping[str, TensorInfo], kind: str) -> dict[str, str]:
@@ -158,10 +167,10 @@ def _check_info(name: str, info: TensorInfo, shape: Shape) -> None:
         )
 
 
-def _check_tied(weights: Weights, head: str, found: Mapping[str, str], kind: str, folder: Path) -> None:
+def _check_tied(weights: Files, head: str, found: Mapping[str, str], kind: str, folder: Path) -> None:
     """A tied model may repeat its embedding as the head, but not hold another one."""
     embedding = found.get(layout(kind, {"embed.weight": ()})[0].name)
-    if embedding is not None and not torch.equal(weights.read(head), weights.read(embedding)):
+    if embedding is not None and not bool((weights.read(head) == weights.read(embedding)).all()):
         raise WorkError(
             f"{folder}: config.json ties the output head to the embedding, but {head} differs from it",
             'set "tie_word_embeddings": false in config.json',

@@ -23,7 +23,7 @@ from chatsmith.models.decoder import Decoder
 from chatsmith.specs import ModelSpec
 from chatsmith.store.folder import save_model
 from chatsmith.store.sentencepiece import read_vocabulary, tokenizer_config, tokenizer_json
-from chatsmith.store.weights import file_sha256
+from chatsmith.store.tensors import file_sha256
 from chatsmith.text.tokenizer import Tokenizer
 
 _HEADER_BYTES = 7 * 4

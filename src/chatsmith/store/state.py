@@ -23,7 +23,8 @@ from torch import Tensor
 
 from chatsmith.errors import ChatsmithError, RequestError, WorkError
 from chatsmith.paths import atomic_write, sync_dir
-from chatsmith.store.weights import Weights, disk_error, file_sha256, write_tensors
+from chatsmith.store.tensors import disk_error, file_sha256
+from chatsmith.store.weights import Weights, write_tensors
 
 STATE = "state"
 TENSORS, META, SUMS = "tensors.safetensors", "meta.json", "SHA256SUMS"

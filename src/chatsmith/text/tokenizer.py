@@ -36,7 +36,8 @@ from chatsmith.text.tokenizer_engines import (
     without_surrogates,
 )
 from chatsmith.text.tokenizer_files import Document, token_to_bytes
-from chatsmith.text.tokenizer_merges import Unsuitable, ranks_of
+from chatsmith.text.tokenizer_merges import ByteLevel, Unsuitable, byte_level, ranks_of
+from chatsmith.text.tokenizer_short import ShortEngine
 
 SPECIALS = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 """The special tokens of the vocabularies we train, with ids 0 to 4."""
@@ -77,6 +78,20 @@ class Tokenizer:
         Raises `RequestError` where it is missing, damaged or contradictory.
         """
         return cls(*tokenizer_files.read_tokenizer(Path(path)))
+
+    @classmethod
+    def of_byte_level(cls, parts: ByteLevel, specials: dict[str, int], config: dict[str, Any]) -> Tokenizer:
+        """A byte-level BPE vocabulary from its parts; `specials` are in the vocabulary too.
+
+        Raises `RequestError` where ids are out of bounds or contradict each other.
+        """
+        document = tokenizer_files.byte_level_document(parts.vocabulary, parts.merges, parts.pattern, specials)
+        return cls(tokenizer_files.checked(document, Path("the vocabulary")), config)
+
+    @functools.cached_property
+    def byte_level(self) -> ByteLevel | None:
+        """The parts of a byte-level BPE vocabulary; None for a vocabulary of another kind."""
+        return byte_level(self._document)
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, from which transformers, vLLM and others load it."""
@@ -159,7 +174,22 @@ class Tokenizer:
         """The ids of `text`. With `specials`, the names of special tokens in it become these tokens."""
         if specials:
             return self._encode_with_specials(text)
+        return self._encode_ordinary(text)
+
+    def _encode_ordinary(self, text: str) -> list[int]:
+        """Short texts are encoded at once, before the engine that is fast for long ones is built."""
+        if self._short is not None and "_engine" not in self.__dict__:
+            ids = self._short.encode(text)
+            if ids is not None:
+                return ids
         return self._engine.encode(text)
+
+    @functools.cached_property
+    def _short(self) -> ShortEngine | None:
+        try:
+            return ShortEngine(self._document)
+        except Unsuitable:
+            return None
 
     def encode_array(self, text: str, *, threads: int | None = None) -> npt.NDArray[np.uint32]:
         """`encode` to a numpy array: for long texts, several times faster, and on all cores."""
@@ -196,7 +226,7 @@ class Tokenizer:
             if number is not None:
                 ids.append(number)
             elif part:
-                ids += self._engine.encode(part)
+                ids += self._encode_ordinary(part)
         return ids
 
     @functools.cached_property

@@ -46,11 +46,16 @@ def bytes_to_token(data: bytes) -> str:
     return "".join([BYTE_TO_CHAR[value] for value in data])
 
 
+# Each character of the table to the one whose Latin-1 code is its byte; other characters of Latin-1 to one beyond it.
+_TO_LATIN1 = {ord(character): chr(value) for character, value in CHAR_TO_BYTE.items()}
+_TO_LATIN1 |= dict.fromkeys(set(range(256)) - set(map(ord, CHAR_TO_BYTE)), "\uffff")
+
+
 def token_to_bytes(token: str) -> bytes | None:
     """The bytes behind a byte-level token; None where it holds a character outside the table."""
     try:
-        return bytes([CHAR_TO_BYTE[character] for character in token])
-    except KeyError:
+        return token.translate(_TO_LATIN1).encode("latin-1")
+    except UnicodeEncodeError:
         return None
 
 
@@ -111,9 +116,9 @@ def read_tokenizer(path: Path) -> tuple[Document, dict[str, Any]]:
     if path.is_file():
         if path.name.endswith((".tiktoken", ".tiktoken.gz")):
             return _tiktoken_document(path), {}
-        return _checked(_read_object(path), path), _read_config(path.parent)
+        return checked(_read_object(path), path), _read_config(path.parent)
     if (path / "tokenizer.json").exists():
-        return _checked(_read_object(path / "tokenizer.json"), path / "tokenizer.json"), _read_config(path)
+        return checked(_read_object(path / "tokenizer.json"), path / "tokenizer.json"), _read_config(path)
     for vocabulary, merges in (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")):
         if (path / vocabulary).exists() and (path / merges).exists():
             return _pair_document(path / vocabulary, path / merges), _read_config(path)
@@ -177,7 +182,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _checked(document: Document, path: Path) -> Document:
+def checked(document: Document, path: Path) -> Document:
     """Refuse a document whose parts are missing, of the wrong kind, out of bounds or at odds with each other."""
     model = document.get("model")
     if not isinstance(model, dict) or not model.get("vocab"):

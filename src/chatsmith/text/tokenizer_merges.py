@@ -35,6 +35,26 @@ class Ranks:
     """Text is brought to Unicode's NFC first, as the file asks."""
 
 
+@dataclass(frozen=True)
+class ByteLevel:
+    """A byte-level BPE vocabulary, as other formats want it: token → id, merges by rank, and how text is cut."""
+
+    vocabulary: dict[str, int]
+    merges: list[tuple[str, str]]
+    pattern: WordPattern
+
+
+def byte_level(document: Document) -> ByteLevel | None:
+    """The vocabulary of a document that is byte-level BPE of a known cut; None for any other."""
+    try:
+        pattern = ranks_of(document).pattern
+    except Unsuitable:
+        return None
+    model = document["model"]
+    merges = [pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model["merges"]]
+    return ByteLevel(model["vocab"], [(left, right) for left, right in merges], pattern)
+
+
 class Unsuitable(Exception):
     """Why tiktoken cannot stand in for the tokenizers library with this file."""
 
@@ -50,19 +70,19 @@ def ranks_of(document: Document) -> Ranks:
     normalizer = document.get("normalizer")
     if normalizer not in (None, {"type": "NFC"}):
         raise Unsuitable("it normalises text")
-    pattern = _pattern(document.get("pre_tokenizer"))
+    pattern = pattern_of(document.get("pre_tokenizer"))
 
     added = {token["content"] for token in document.get("added_tokens") or []}
     merges = [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
     vocabulary: dict[str, int] = model["vocab"]
     made: dict[str, int] = {}
     for pair in merges:
-        if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+        if len(pair) != 2 or not isinstance(pair[0], str) or not isinstance(pair[1], str):
             raise Unsuitable("a merge does not name two tokens")
         made.setdefault("".join(pair), 256 + len(made))
     rank: dict[str, int] = {}
     of: dict[bytes, int] = {}
-    for token in [*vocabulary, *made]:
+    for token in vocabulary | made:
         data = token_to_bytes(token)
         single = data is not None and len(data) == 1
         if data is None or (not single and token not in made):
@@ -85,7 +105,7 @@ def ranks_of(document: Document) -> Ranks:
     return Ranks(pattern, of, ids, normalizer is not None)
 
 
-def _pattern(cutter: Any) -> WordPattern:
+def pattern_of(cutter: Any) -> WordPattern:
     """The known expression behind a `pre_tokenizer` entry."""
     steps = cutter.get("pretokenizers") if isinstance(cutter, dict) and cutter.get("type") == "Sequence" else [cutter]
     if not steps or not all(isinstance(step, dict) for step in steps):

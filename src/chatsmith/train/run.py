@@ -27,7 +27,8 @@ from chatsmith.models.decoder import Decoder
 from chatsmith.paths import atomic_write
 from chatsmith.settings import from_mapping, to_mapping
 from chatsmith.store.card import Measured, model_card
-from chatsmith.store.folder import holds_model, load_decoder, save_model
+from chatsmith.store.folder import load_decoder, save_model
+from chatsmith.store.saving import holds_model
 from chatsmith.store.state import STATE, TrainingState, checkpoints, load_state
 from chatsmith.text.batches import Batch, evaluation_batches
 from chatsmith.text.shards import TokenSplit

@@ -1,0 +1,80 @@
+"""Which backend computes a model folder: native where it serves, else torch. torch is loaded only when it is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from chatsmith.errors import RequestError
+from chatsmith.generate.backend import Backend
+from chatsmith.kernels.infer import build
+from chatsmith.machine import may_have_gpu
+from chatsmith.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+    from chatsmith.models.decoder import Decoder
+
+Choice = Literal["native", "torch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A model folder, ready to compute; `model` is there where torch computes."""
+
+    backend: Backend
+    tokenizer: Tokenizer
+    generation: dict[str, Any]
+    provenance: dict[str, Any]
+    model: Decoder | None
+
+
+def open_folder(
+    folder: Path, *, backend: Choice | None = None, device: torch.device | str | None = None, dtype: Any = None
+) -> Opened:
+    """Open a model folder on the backend that is asked for, or on the best: a GPU, else native, else torch on the CPU.
+
+    The native backend computes on the CPU, in the numbers that the weights are stored in: `dtype` is torch's to follow.
+    """
+    if backend is None:
+        asked = dtype is not None or (device is not None and str(device) != "cpu")
+        elsewhere = asked or (device is None and may_have_gpu() and _gpu())
+        backend = "torch" if elsewhere or build.library() is None else "native"
+    elif backend == "native" and (dtype is not None or (device is not None and str(device) != "cpu")):
+        raise RequestError("the native backend computes on the CPU, in the numbers that are stored", "leave them out")
+    if backend == "native":
+        return _native(folder)
+    if backend == "torch":
+        return _torch(folder, device, dtype)
+    raise RequestError(f"there is no backend {backend!r}", "choose native or torch")
+
+
+def _native(folder: Path) -> Opened:
+    from chatsmith.generate.native import NativeBackend
+    from chatsmith.store.parts import load_parts
+
+    loaded = load_parts(folder)
+    backend = NativeBackend(loaded.spec, loaded.parts)
+    return Opened(backend, loaded.tokenizer, loaded.generation, loaded.provenance, None)
+
+
+def _torch(folder: Path, device: torch.device | str | None, dtype: Any) -> Opened:
+    import torch
+
+    from chatsmith.generate.rows import lay_across
+    from chatsmith.generate.torch_backend import TorchBackend
+    from chatsmith.store.folder import load_model
+
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    loaded = load_model(folder, device=device, dtype=dtype)
+    if device.type == "cpu" and loaded.model.dtype == torch.float32:
+        lay_across(loaded.model)
+    return Opened(TorchBackend(loaded.model), loaded.tokenizer, loaded.generation, loaded.provenance, loaded.model)
+
+
+def _gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,146 @@
+"""The library of the native backend, for the best instruction set that this processor has.
+
+It is one shared object per instruction set, of plain C called through ctypes, so that one file serves every Python.
+Installing the package compiles all of them with the system's compiler (hatch_build.py) into `built/`; where that was
+not possible the one that is wanted is compiled on first use into the cache folder, by the same function and under the
+same name. Without a compiler, or with CHATSMITH_KERNELS=off, `library` gives None and the torch backend serves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from chatsmith.kernels.build import find_compiler
+from chatsmith.paths import cache_dir
+
+FOLDER = Path(__file__).parent
+BUILT = FOLDER / "built"
+SWITCH = "CHATSMITH_KERNELS"
+# Arithmetic may be fused but not reordered or assumed finite: a NaN must stay visible.
+_FLAGS = (
+    *("-std=gnu11", "-O3", "-fPIC", "-shared", "-pthread", "-fopenmp-simd", "-fvisibility=hidden"),
+    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi"),
+)
+_SANITIZE = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer")
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """An instruction set: the compiler's flags for it, and the words /proc/cpuinfo must have."""
+
+    name: str
+    flags: tuple[str, ...]
+    needs: frozenset[str]
+
+
+def _x86() -> tuple[Variant, ...]:
+    v3 = {"avx2", "fma", "f16c", "bmi1", "bmi2", "movbe"}
+    v4 = v3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16"}
+    wide = ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16", "-mprefer-vector-width=512")
+    tiles = ("-mamx-tile", "-mamx-int8", "-mamx-bf16")
+    return (
+        Variant("amx", (*wide, *tiles), frozenset(v4 | {"amx_tile", "amx_int8", "amx_bf16"})),
+        Variant("avx512", wide, frozenset(v4)),
+        Variant("avxvnni", ("-march=x86-64-v3", "-mavxvnni"), frozenset(v3 | {"avx_vnni"})),
+        Variant("avx2", ("-march=x86-64-v3",), frozenset(v3)),
+        Variant("x86-64", ("-march=x86-64",), frozenset()),
+    )
+
+
+def variants() -> tuple[Variant, ...]:
+    """The instruction sets of this kind of machine, best first."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        return _x86()
+    if platform.machine() in ("aarch64", "arm64"):
+        return (
+            Variant("dotprod", ("-march=armv8.2-a+dotprod",), frozenset({"asimddp"})),
+            Variant("neon", ("-march=armv8-a",), frozenset()),
+        )
+    return (Variant("generic", (), frozenset()),)
+
+
+@lru_cache(maxsize=1)
+def library() -> ctypes.CDLL | None:
+    """The loaded kernels, or None where there are none."""
+    return _load()[0]
+
+
+def status() -> str:
+    """One line: which instruction set the native backend uses, or why there is none."""
+    return _load()[1]
+
+
+@lru_cache(maxsize=1)
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    switch = os.environ.get(SWITCH, "").lower()
+    if switch in ("off", "0", "no"):
+        return None, f"switched off by {SWITCH}"
+    known = {variant.name: variant for variant in variants()}
+    if switch and switch not in known:
+        return None, f"{SWITCH}={switch} names no instruction set: off, or one of {', '.join(known)}"
+    has = _processor()
+    chosen = [known[switch]] if switch else [v for v in known.values() if v.needs <= has]
+    why = "no instruction set fits"
+    for variant in chosen:
+        try:
+            loaded = ctypes.CDLL(str(find(variant)))
+        except (OSError, subprocess.SubprocessError) as error:
+            why = (str(getattr(error, "stderr", None) or error).strip().splitlines() or [type(error).__name__])[0]
+            continue
+        if loaded.tiles_allowed():
+            return loaded, variant.name
+        why = "the system gives no right to use matrix tiles"
+    return None, f"could not be built: {why}"
+
+
+def find(variant: Variant) -> Path:
+    """The compiled library, made now in the cache folder if installing did not bring it."""
+    name = f"{variant.name}-{digest(variant)}.so"
+    for folder in (BUILT, cache_dir() / "kernels"):
+        if (folder / name).exists():
+            return folder / name
+    compiler = find_compiler()
+    if compiler is None:
+        raise OSError("no C compiler found: install gcc for fast generation on the CPU")
+    return compile_variant(compiler, variant, cache_dir() / "kernels")
+
+
+def compile_variant(compiler: str, variant: Variant, folder: Path) -> Path:
+    """Compile the library for one instruction set into `folder`; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700 if folder != BUILT else 0o755)
+    path = folder / f"{variant.name}-{digest(variant)}.so"
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        made = Path(scratch, path.name)
+        command = [compiler, *flags(variant), *map(str, sorted(FOLDER.glob("*.c"))), "-lm", "-o", str(made)]
+        subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+        os.replace(made, path)
+    return path
+
+
+def flags(variant: Variant) -> tuple[str, ...]:
+    """What the compiler is told."""
+    return (*_FLAGS, *variant.flags, *(_SANITIZE if os.environ.get("CHATSMITH_SANITIZE") else ()))
+
+
+def digest(variant: Variant) -> str:
+    """Names a library by what it is made of, so that one made of other source is never loaded."""
+    sources = sorted([*FOLDER.glob("*.[ch]"), FOLDER.parent / "numbers.h"])
+    text = "\0".join([path.read_text(encoding="utf-8") for path in sources] + list(flags(variant)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _processor() -> frozenset[str]:
+    """What this processor can do, in the words of /proc/cpuinfo."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())

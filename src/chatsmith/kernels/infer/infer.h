@@ -1,0 +1,103 @@
+/* What the files of this folder share: the shapes of a decoder in memory, and who offers which step.
+ *
+ * Weights lie in panels of 16 outputs; within a panel the sum runs outermost, and a vector's lanes are the outputs:
+ *
+ *     float32, float16   [outputs / 16][depth][16]
+ *     bfloat16           [outputs / 16][depth / 2][16][2]
+ *     int8               [outputs / 16][depth / 4][16][4]            scale [outputs / 16][depth / group][16] in bfloat16
+ *     int4               [outputs / 16][depth / 8][16][4]            in a byte the lower half is k, the upper k + 4
+ *
+ * Matrix tiles (AMX), dot products of bytes (VNNI, NEON) and plain vectors all read this order as it lies in the file.
+ * Outputs are filled up to whole panels and the depth to whole groups, with zeros. */
+#ifndef CHATSMITH_INFER_H
+#define CHATSMITH_INFER_H
+
+#include "pool.h"
+#include "simd.h"
+
+enum { FLOAT32, FLOAT16, BFLOAT16, INT8, INT4 };
+enum { PLAIN, GELU_TANH, GELU, SWIGLU };
+
+typedef struct {
+    int64_t kind, outputs, inputs, depth, group;
+    const void *weight;
+    const bf16 *scale;
+    const uint8_t *zero; /* int4: what stands for 0, [outputs / 16][depth / group][16]; NULL means 8 everywhere */
+    const float *bias;
+} Matrix;
+
+/* Rows as a matrix of some kind wants them: in float32, rounded to bfloat16, or in int8 with a scale per group. */
+typedef struct {
+    int64_t rows, depth, group, line; /* line: numbers from row to row, so that rows do not share a few cache sets */
+    float *floats;
+    bf16 *halves;
+    int8_t *bytes;
+    float *scale;  /* [rows][depth / group] */
+    int32_t *sums; /* of the bytes of a group */
+} Input;
+
+/* What becomes of a product: y = act(sums + bias) + add. SWIGLU takes panels in pairs, gate and up. */
+typedef struct {
+    float *y;
+    const float *add; /* may be y itself */
+    int64_t stride, columns; /* columns: of y, which has no more */
+    int act;
+} Output;
+
+int64_t round_up(int64_t count, int64_t multiple);
+int64_t line_of(int64_t kind, int64_t depth);
+int wants(int64_t kind); /* FLOAT32, BFLOAT16 or INT8: how a matrix of this kind wants its input */
+void prepare(Pool *pool, const Matrix *matrix, const float *x, int64_t stride, int64_t rows, Input *input);
+void multiply(Pool *pool, const Matrix *matrix, const Input *input, Output output);
+void matrix_row(const Matrix *matrix, int64_t row, float *out);
+
+/* Sums of up to MOST_ROWS rows and `panels` panels from `panel` on, to sums[row][panels * 16]. */
+#define MOST_ROWS 64
+#define STRIP 4
+typedef void Panels(const Matrix *m, const Input *x, int64_t row, int rows, int64_t panel, int panels, float *sums);
+Panels panels_float32, panels_float16, panels_bfloat16, panels_int8, panels_int4;
+Panels *kernel_for(int64_t kind, int64_t rows);
+int tiles_allowed(void);
+
+int64_t multiply_scratch(int64_t depth); /* bytes that `multiply` wants of each thread */
+
+typedef struct {
+    const float *gain, *bias; /* without a bias: root-mean-square norm */
+} Norm;
+
+typedef struct {
+    Norm attention_norm, ffn_norm;
+    const float *query_gain, *key_gain;
+    Matrix qkv, output, up, down;
+    int64_t band; /* positions a query sees, 0: all */
+} Layer;
+
+typedef struct {
+    int64_t width, layers, heads, kv_heads, head_dim, ffn_width, vocabulary, context, activation, wide_cache, blocks;
+    double epsilon;
+    const float *cosine, *sine; /* [context][head_dim / 2], or NULL */
+    Matrix embed, positions, head;
+    Norm norm;
+    const Layer *layer;
+} Decoder;
+
+/* One pass: rows of several sequences, each at the next positions of its own. */
+typedef struct {
+    int64_t rows, sequences, wanted, table_stride;
+    const int32_t *ids, *positions, *starts, *tables, *want;
+    float *logits, *states; /* of the wanted rows; one of them is NULL */
+    char *cache;
+} Step;
+
+/* The cache is a row of blocks of BLOCK positions. A block holds, for each layer and key/value head, the keys as a panel
+ * matrix with the positions as outputs, and the values as one with the positions as depth. */
+#define BLOCK 32
+int64_t block_bytes(const Decoder *d);
+int64_t head_bytes(const Decoder *d); /* of the keys, or the values, of one head of one layer in a block */
+int64_t padded_dim(const Decoder *d); /* head_dim filled up to whole tiles */
+int64_t attend_scratch(const Decoder *d);
+void attend(Pool *pool, const Decoder *d, const Step *step, int64_t layer, float *qkv, float *mixed, Input queries);
+void norm_head(const float *x, const float *gain, float *y, int64_t dim, float epsilon);
+void norm_rows(Pool *pool, const Decoder *d, Norm norm, const float *x, float *y, int64_t rows);
+
+#endif

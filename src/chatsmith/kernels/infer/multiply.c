@@ -1,0 +1,117 @@
+/* y = act(x W^T + b) + add, for any number of rows: strips of panels are the pieces that the threads share. */
+#include "infer.h"
+
+INLINE float gelu_tanh(float x) { return x * sigmoid(1.5957691216f * (x + 0.044715f * x * x * x)); }
+INLINE float silu(float x) { return x * sigmoid(x); }
+
+/* 1/2 x (1 + erf(x / sqrt 2)), erf to 1.5e-7 (Abramowitz and Stegun 7.1.26). */
+INLINE float gelu(float x) {
+    float z = fabsf(x) * 0.70710678f, t = 1.0f / (1.0f + 0.3275911f * z);
+    float p = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
+    float erf = 1.0f - p * fast_exp(-z * z);
+    return 0.5f * x * (1.0f + (x < 0 ? -erf : erf));
+}
+
+/* 16 outputs of one row, of which `count` exist. */
+INLINE void finish_panel(const float *sums, const float *bias, int act, const float *add, float *to, int count) {
+    float y[PANEL];
+    for (int i = 0; i < PANEL; i++) y[i] = sums[i];
+    if (bias)
+        for (int i = 0; i < count; i++) y[i] += bias[i];
+    if (act == SWIGLU)
+        for (int i = 0; i < PANEL; i++)
+            y[i] = silu(y[i]) * (sums[PANEL + i] + (bias && i < count ? bias[PANEL + i] : 0.0f));
+    if (act == GELU_TANH)
+        for (int i = 0; i < PANEL; i++) y[i] = gelu_tanh(y[i]);
+    if (act == GELU)
+        for (int i = 0; i < PANEL; i++) y[i] = gelu(y[i]);
+    if (add)
+        for (int i = 0; i < count; i++) y[i] += add[i];
+    for (int i = 0; i < count; i++) to[i] = y[i];
+}
+
+/* The rows of one strip, from the sums [rows][panels * 16]. */
+INLINE void finish(int act, const Matrix *m, const float *sums, Output o, int64_t row, int rows, int64_t panel, int panels) {
+    int pair = act == SWIGLU ? 2 : 1;
+    for (int r = 0; r < rows; r++) {
+        for (int p = 0; p < panels; p += pair) {
+            const float *from = sums + (r * panels + p) * PANEL, *bias = m->bias ? m->bias + (panel + p) * PANEL : NULL;
+            int64_t column = (panel + p) / pair * PANEL, at = (row + r) * o.stride + column, left = o.columns - column;
+            const float *add = o.add ? o.add + at : NULL;
+            if (left >= PANEL)
+                finish_panel(from, bias, act, add, o.y + at, PANEL);
+            else
+                finish_panel(from, bias, act, add, o.y + at, (int)left);
+        }
+    }
+}
+
+static void finish_any(const Matrix *m, const float *sums, Output o, int64_t row, int rows, int64_t panel, int panels) {
+    if (o.act == PLAIN) finish(PLAIN, m, sums, o, row, rows, panel, panels);
+    if (o.act == GELU_TANH) finish(GELU_TANH, m, sums, o, row, rows, panel, panels);
+    if (o.act == GELU) finish(GELU, m, sums, o, row, rows, panel, panels);
+    if (o.act == SWIGLU) finish(SWIGLU, m, sums, o, row, rows, panel, panels);
+}
+
+/* int4 to int8 for some panels: worth it as soon as two rows want them. */
+static void unpack(const Matrix *m, int64_t panel, int panels, int8_t *to) {
+    const uint8_t *from = (const uint8_t *)m->weight + panel * m->depth * PANEL / 2;
+    int64_t groups = m->depth / m->group;
+    for (int64_t g = 0; g < panels * groups; g++) {
+        uint8_t zero[64];
+        for (int i = 0; i < 64; i++) zero[i] = m->zero ? m->zero[(panel * groups + g) * PANEL + i / 4] : 8;
+        for (int64_t k = 0; k < m->group; k += 8, from += 64, to += 128)
+            for (int i = 0; i < 64; i++) {
+                to[i] = (int8_t)((from[i] & 15) - zero[i]);
+                to[64 + i] = (int8_t)((from[i] >> 4) - zero[i]);
+            }
+    }
+}
+
+typedef struct {
+    const Matrix *matrix;
+    const Input *input;
+    Output output;
+    Pool *pool;
+    int64_t from, to; /* rows */
+} MultiplyJob;
+
+static void multiply_work(void *context, int64_t begin, int64_t end, int thread) {
+    MultiplyJob *job = context;
+    Matrix m = *job->matrix;
+    int64_t panel = begin * STRIP, count = (m.outputs + PANEL - 1) / PANEL - panel, at = panel;
+    int panels = count < (end - begin) * STRIP ? (int)count : (int)(end - begin) * STRIP;
+    float *sums = pool_scratch(job->pool, thread);
+    if (m.kind == INT4 && job->input->rows > 1) {
+        int8_t *bytes = (int8_t *)(sums + MOST_ROWS * STRIP * PANEL);
+        int64_t tables = panel * (m.depth / m.group) * PANEL;
+        unpack(&m, panel, panels, bytes);
+        m.kind = INT8, m.weight = bytes, m.scale += tables, at = 0;
+    }
+    Panels *kernel = kernel_for(m.kind, job->input->rows);
+    for (int64_t row = job->from; row < job->to; row += MOST_ROWS) {
+        int64_t left = job->to - row;
+        int rows = left < MOST_ROWS ? (int)left : MOST_ROWS;
+        kernel(&m, job->input, row, rows, at, panels, sums);
+        finish_any(job->matrix, sums, job->output, row, rows, panel, panels);
+    }
+}
+
+/* Rows go through all strips in blocks that stay in a core's own cache: the cache that cores share gives them no faster
+ * than memory gives the weights. */
+#define BLOCK_BYTES (768 * 1024)
+
+void multiply(Pool *pool, const Matrix *matrix, const Input *input, Output output) {
+    int wanted = wants(matrix->kind);
+    int64_t row_bytes = input->line * (wanted == FLOAT32 ? 4 : wanted == BFLOAT16 ? 2 : 1);
+    int64_t block = BLOCK_BYTES / row_bytes / MOST_ROWS * MOST_ROWS;
+    if (block < MOST_ROWS) block = MOST_ROWS;
+    int64_t panels = (matrix->outputs + PANEL - 1) / PANEL;
+    for (int64_t from = 0; from < input->rows; from += block) {
+        int64_t to = from + block < input->rows ? from + block : input->rows;
+        MultiplyJob job = {matrix, input, output, pool, from, to};
+        pool_run(pool, (panels + STRIP - 1) / STRIP, multiply_work, &job);
+    }
+}
+
+int64_t multiply_scratch(int64_t depth) { return MOST_ROWS * STRIP * PANEL * 4 + STRIP * PANEL * depth; }

@@ -1,0 +1,175 @@
+/* What is done to rows of activations between the products: norms, and getting them ready for the next product. */
+#include "infer.h"
+
+int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
+
+int wants(int64_t kind) {
+    if (kind == INT8 || kind == INT4) return INT8;
+#if WIDTH == 64
+    if (kind == BFLOAT16) return BFLOAT16;
+#endif
+    return FLOAT32; /* without products of bfloat16, such weights are widened and meet the exact input */
+}
+
+int64_t line_of(int64_t kind, int64_t depth) {
+    int wanted = wants(kind);
+    return depth + 64 / (wanted == FLOAT32 ? 4 : wanted == BFLOAT16 ? 2 : 1);
+}
+
+/* ---- norms ------------------------------------------------------------------------------------------------------- */
+
+static float sum_of(const float *x, int64_t count) {
+    float sums[16] = {0};
+    EACH_16(i, count, sums[lane] += x[i];);
+    return total(sums);
+}
+
+static float squares_of(const float *x, int64_t count, float mean) {
+    float sums[16] = {0};
+    EACH_16(i, count, float d = x[i] - mean; sums[lane] += d * d;);
+    return total(sums);
+}
+
+/* One row; y may be x. Layer norm with a bias (Ba et al. 2016), else root-mean-square norm (Zhang and Sennrich 2019). */
+static void norm_row(const float *x, const float *gain, const float *bias, float *y, int64_t width, float epsilon) {
+    float mean = bias ? sum_of(x, width) / (float)width : 0.0f;
+    float scale = 1.0f / sqrtf(squares_of(x, width, mean) / (float)width + epsilon);
+    if (bias)
+        EACH_16(i, width, y[i] = (x[i] - mean) * scale * gain[i] + bias[i];);
+    else
+        EACH_16(i, width, y[i] = x[i] * scale * gain[i];);
+}
+
+typedef struct {
+    const float *x;
+    float *y;
+    Norm norm;
+    int64_t width, rows;
+    float epsilon;
+} NormJob;
+
+#define ROWS_PER_PIECE 4
+
+static void norm_work(void *context, int64_t begin, int64_t end, int thread) {
+    (void)thread;
+    NormJob *job = context;
+    int64_t last = end * ROWS_PER_PIECE < job->rows ? end * ROWS_PER_PIECE : job->rows;
+    for (int64_t row = begin * ROWS_PER_PIECE; row < last; row++) {
+        int64_t at = row * job->width;
+        norm_row(job->x + at, job->norm.gain, job->norm.bias, job->y + at, job->width, job->epsilon);
+    }
+}
+
+void norm_rows(Pool *pool, const Decoder *d, Norm norm, const float *x, float *y, int64_t rows) {
+    NormJob job = {x, y, norm, d->width, rows, (float)d->epsilon};
+    pool_run(pool, (rows + ROWS_PER_PIECE - 1) / ROWS_PER_PIECE, norm_work, &job);
+}
+
+void norm_head(const float *x, const float *gain, float *y, int64_t dim, float epsilon) {
+    norm_row(x, gain, NULL, y, dim, epsilon);
+}
+
+/* ---- getting ready ----------------------------------------------------------------------------------------------- */
+
+#define CHUNK 32 /* every group is a whole number of these: loops of a fixed length become plain vectors */
+
+INLINE float largest_of(const float *restrict x, float so_far) {
+#pragma omp simd reduction(max : so_far)
+    for (int i = 0; i < CHUNK; i++) so_far = fabsf(x[i]) > so_far ? fabsf(x[i]) : so_far;
+    return so_far;
+}
+
+INLINE int32_t round_chunk(const float *restrict x, float turn, int8_t *restrict bytes) {
+    int32_t sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int i = 0; i < CHUNK; i++) {
+        int32_t rounded = (int32_t)rintf(x[i] * turn);
+        bytes[i] = (int8_t)rounded;
+        sum += rounded;
+    }
+    return sum;
+}
+
+/* int8 in groups: the largest number of a group becomes 127. `x` has a whole number of groups. */
+static void quantise_row(const float *x, int64_t depth, int64_t group, int8_t *bytes, float *scale, int32_t *sums) {
+    for (int64_t g = 0; g < depth / group; g++, x += group, bytes += group) {
+        float largest = 0;
+        for (int64_t i = 0; i < group; i += CHUNK) largest = largest_of(x + i, largest);
+        float step = largest / 127.0f, turn = step > 0 ? 1.0f / step : 0.0f;
+        if (!(turn < 3e38f)) step = turn = 0.0f; /* numbers so small that they are nothing */
+        int32_t sum = 0;
+        for (int64_t i = 0; i < group; i += CHUNK) sum += round_chunk(x + i, turn, bytes + i);
+        scale[g] = step;
+        sums[g] = sum;
+    }
+}
+
+typedef struct {
+    const float *x;
+    int64_t stride, inputs;
+    int kind;
+    Input *input;
+    Pool *pool;
+} PrepareJob;
+
+static void prepare_row(PrepareJob *job, int64_t row, float *whole) {
+    Input *in = job->input;
+    const float *x = job->x + row * job->stride;
+    if (job->kind == FLOAT32) whole = in->floats + row * in->line;
+    if (job->kind == FLOAT32 || in->depth > job->inputs) { /* fill up with zeros */
+        memcpy(whole, x, (size_t)job->inputs * 4);
+        memset(whole + job->inputs, 0, (size_t)(in->depth - job->inputs) * 4);
+        x = whole;
+    }
+    if (job->kind == BFLOAT16) {
+        bf16 *halves = in->halves + row * in->line;
+        EACH_16(i, in->depth, halves[i] = put_bf16(x[i]););
+    }
+    if (job->kind == INT8) {
+        int64_t groups = in->depth / in->group;
+        quantise_row(x, in->depth, in->group, in->bytes + row * in->line, in->scale + row * groups,
+                     in->sums + row * groups);
+    }
+}
+
+static void prepare_work(void *context, int64_t begin, int64_t end, int thread) {
+    PrepareJob *job = context;
+    int64_t last = end * ROWS_PER_PIECE < job->input->rows ? end * ROWS_PER_PIECE : job->input->rows;
+    for (int64_t row = begin * ROWS_PER_PIECE; row < last; row++)
+        prepare_row(job, row, pool_scratch(job->pool, thread));
+}
+
+/* x [rows, inputs], `stride` floats from row to row, as `matrix` wants it; `input` holds memory enough. */
+void prepare(Pool *pool, const Matrix *matrix, const float *x, int64_t stride, int64_t rows, Input *input) {
+    input->rows = rows, input->depth = matrix->depth, input->group = matrix->group;
+    input->line = line_of(matrix->kind, matrix->depth);
+    PrepareJob job = {x, stride, matrix->inputs, wants(matrix->kind), input, pool};
+    pool_run(pool, (rows + ROWS_PER_PIECE - 1) / ROWS_PER_PIECE, prepare_work, &job);
+}
+
+/* ---- one row of a matrix, as an embedding looks it up ------------------------------------------------------------- */
+
+void matrix_row(const Matrix *m, int64_t row, float *out) {
+    int64_t panel = row / PANEL, lane = row % PANEL, depth = m->depth;
+    const char *at = m->weight;
+    for (int64_t k = 0; k < m->inputs; k++) {
+        if (m->kind == FLOAT32) {
+            out[k] = ((const float *)at)[(panel * depth + k) * PANEL + lane];
+        } else if (m->kind == FLOAT16) {
+            fpart value = load_f16((uint16_t[PANEL]){((const uint16_t *)at)[(panel * depth + k) * PANEL + lane]});
+            out[k] = value[0];
+        } else if (m->kind == BFLOAT16) {
+            out[k] = get_bf16(((const bf16 *)at)[(panel * depth / 2 + k / 2) * PANEL * 2 + lane * 2 + k % 2]);
+        } else {
+            int64_t group = (panel * (depth / m->group) + k / m->group) * PANEL + lane;
+            int value, zero = m->zero ? m->zero[group] : 8;
+            if (m->kind == INT8) {
+                value = ((const int8_t *)at)[(panel * depth / 4 + k / 4) * PANEL * 4 + lane * 4 + k % 4];
+            } else {
+                uint8_t both = ((const uint8_t *)at)[(panel * depth / 8 + k / 8) * PANEL * 4 + lane * 4 + k % 4];
+                value = (k % 8 < 4 ? both & 15 : both >> 4) - zero;
+            }
+            out[k] = (float)value * get_bf16(m->scale[group]);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+"""The angles of rotary positions (Su et al. 2021), for every backend. No torch."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatsmith.specs import ModelSpec, RopeScaling
+
+
+def angles(spec: ModelSpec, length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Cosine and sine [length, D/2] of the positions from 0."""
+    angle = np.outer(np.arange(length, dtype=np.float64), _frequencies(spec))
+    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+
+
+def _frequencies(spec: ModelSpec) -> NDArray[np.float64]:
+    """Angular frequency of each pair [D/2], stretched as the spec's scaling says."""
+    half = np.arange(0, spec.head_dim, 2, dtype=np.float64) / spec.head_dim
+    # Published models compute the frequencies in float32; their rounding is part of what they learned.
+    powers = np.float32(spec.rope_theta) ** half.astype(np.float32)
+    frequency = (np.float32(1.0) / powers).astype(np.float64)
+    scaling = spec.rope_scaling
+    if scaling is None:
+        return frequency
+    if scaling.kind == "linear":
+        return frequency / scaling.factor
+    return _llama3_frequencies(frequency, scaling)
+
+
+def _llama3_frequencies(frequency: NDArray[np.float64], scaling: RopeScaling) -> NDArray[np.float64]:
+    """Llama 3.1's stretch: slow pairs are divided by the factor, fast ones kept, and a smooth passage between."""
+    turns = scaling.original_context * frequency / (2 * math.pi)
+    smooth = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    smooth = smooth.clip(0.0, 1.0)
+    return (1 - smooth) * frequency / scaling.factor + smooth * frequency

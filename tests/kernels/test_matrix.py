@@ -1,0 +1,86 @@
+"""Weights in panels: nothing is lost on the way there and back, and rounding stays within its step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chatsmith.errors import RequestError
+from chatsmith.kernels.infer.matrix import KINDS, Kind, from_bfloat16, in_panels, plain, to_bfloat16
+from chatsmith.store.quantise import GROUPS, quantised
+
+
+def random(rows: int, inputs: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((rows, inputs)).astype(np.float32)
+
+
+@given(bits=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=50))
+def test_bfloat16_is_rounded_as_torch_does(bits: list[int]) -> None:
+    x = np.array(bits, np.uint32).view(np.float32)
+    x = x[np.isfinite(x)]
+    wanted = torch.from_numpy(x.copy()).to(torch.bfloat16)
+    assert np.array_equal(from_bfloat16(to_bfloat16(x)), wanted.float().numpy())
+
+
+@given(rows=st.integers(1, 40), inputs=st.integers(1, 150), kind=st.sampled_from(KINDS), group=st.sampled_from(GROUPS))
+@settings(max_examples=60, deadline=None)
+def test_a_matrix_comes_back_within_half_a_step(rows: int, inputs: int, kind: Kind, group: int) -> None:
+    weight = random(rows, inputs, seed=rows * 1000 + inputs)
+    for symmetric in (True, False):
+        packed = quantised(weight, kind, group=group, symmetric=symmetric)
+        back = packed.numbers()
+        assert back.shape == weight.shape
+        assert packed.depth % 64 == 0
+        assert packed.weight.nbytes % 64 == 0
+        worst = {"f32": 0.0, "f16": 2e-3, "bf16": 1.6e-2, "int8": 0.02, "int4": 0.7}[kind]
+        assert np.abs(back - weight).max() <= worst
+
+
+def test_the_order_of_a_panel_is_the_documented_one() -> None:
+    values = (np.arange(32)[:, None] * 64 + np.arange(64)).astype(np.uint16)
+    halves = in_panels(values, "bf16")
+    assert halves.shape == (2, 32, 16, 2)
+    assert halves[1, 5, 3].tolist() == [19 * 64 + 10, 19 * 64 + 11]
+    small = (np.arange(16)[:, None] + np.arange(64)).astype(np.uint8) % 16
+    bytes_ = in_panels(small, "int4")
+    assert bytes_.shape == (1, 8, 16, 4)
+    assert bytes_[0, 2, 7, 1] == small[7, 17] | small[7, 21] << 4
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_zeros_and_the_largest_number_of_a_group_are_kept(kind: Kind) -> None:
+    weight = np.zeros((16, 128), np.float32)
+    weight[3, 70] = -5.0
+    back = quantised(weight, kind, group=32).numbers()
+    assert np.abs(back - weight).max() < 0.03
+    assert (back[weight == 0] == 0).all()
+
+
+def test_a_zero_of_its_own_helps_numbers_of_one_sign() -> None:
+    weight = np.abs(random(32, 128)) + 1
+    errors = [np.square(quantised(weight, "int4", symmetric=sym).numbers() - weight).mean() for sym in (True, False)]
+    assert errors[1] < errors[0] / 2
+
+
+def test_bits_per_weight_are_those_promised() -> None:
+    weight = random(256, 512)
+    bits = {
+        ("int8", 128): 8.125, ("int8", 64): 8.25, ("int4", 32): 4.5, ("int4", 64): 4.25, ("bf16", 64): 16,
+    }  # fmt: skip
+    for (kind, group), wanted in bits.items():
+        assert quantised(weight, kind, group=group).nbytes * 8 / weight.size == wanted  # type: ignore[arg-type]
+
+
+def test_plain_kinds_are_exact_when_the_numbers_fit() -> None:
+    weight = random(16, 64).astype(np.float16).astype(np.float32)
+    assert np.array_equal(plain(weight, "f16").numbers(), weight)
+    halves = to_bfloat16(weight)
+    assert np.array_equal(plain(halves, "bf16").numbers(), from_bfloat16(halves))
+
+
+def test_another_group_is_refused() -> None:
+    with pytest.raises(RequestError, match="32, 64, 128 weights, not 48"):
+        quantised(random(16, 96), "int4", group=48)
