@@ -21,12 +21,13 @@ import json
 import lzma
 import re
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -76,30 +77,32 @@ def make_files(folder: Path, megabytes: float) -> None:
     texts = articles(megabytes)
     number = 0
     while portion := list(_up_to(texts, 8 * 10**6)):
-        kind = number % 10
-        sentences = [sentence for text in portion for sentence in re.split(r"(?<=\.)\s+", text)]
-        plain = "\n\n\n".join(portion)
-        lines = "".join(json.dumps({"id": place, "text": text}) + "\n" for place, text in enumerate(portion))
-        page = "<!DOCTYPE html><html><body>" + "".join(
-            f"<article><h1>Item {place}</h1><p>{text}</p></article>" for place, text in enumerate(portion)
-        )
-        table = io.StringIO()
-        rows = csv.writer(table)
-        rows.writerows([("id", "text"), *enumerate(portion)])
-        name, data = [
-            ("notes.txt", plain.encode()),
-            ("talks.jsonl", lines.encode()),
-            ("paper.md", ("# Title\n\n" + plain).encode()),
-            ("table.csv", table.getvalue().encode()),
-            ("old.txt.gz", gzip.compress(plain.encode(), 6)),
-            ("page.html", page.encode()),
-            ("archive.jsonl.xz", lzma.compress(lines.encode(), preset=1)),
-            ("more.txt.bz2", bz2.compress(plain.encode(), 1)),
-            ("short.jsonl", "".join(json.dumps({"id": 1, "text": said}) + "\n" for said in sentences).encode()),
-            ("links.html", "".join(map(tagged, sentences)).encode()),
-        ][kind]
-        (folder / f"{number:05d}-{name}").write_bytes(data)
+        name, make = KINDS[number % len(KINDS)]
+        (folder / f"{number:05d}-{name}").write_bytes(make(portion))
         number += 1
+
+
+def plain(texts: list[str]) -> bytes:
+    return "\n\n\n".join(texts).encode()
+
+
+def records(texts: list[str]) -> bytes:
+    return "".join(json.dumps({"id": place, "text": text}) + "\n" for place, text in enumerate(texts)).encode()
+
+
+def page(texts: list[str]) -> bytes:
+    articles = (f"<article><h1>Item {place}</h1><p>{text}</p></article>" for place, text in enumerate(texts))
+    return f"<!DOCTYPE html><html><body>{''.join(articles)}".encode()
+
+
+def table(texts: list[str]) -> bytes:
+    out = io.StringIO()
+    csv.writer(out).writerows([("id", "text"), *enumerate(texts)])
+    return out.getvalue().encode()
+
+
+def sentences(texts: list[str]) -> list[str]:
+    return [sentence for text in texts for sentence in re.split(r"(?<=\.)\s+", text)]
 
 
 def tagged(sentence: str) -> str:
@@ -107,6 +110,20 @@ def tagged(sentence: str) -> str:
     words = sentence.split()
     inner = " ".join(f'<a href="/{word}">{word}</a>' if place % 4 == 0 else word for place, word in enumerate(words))
     return f'<li class="item"><span>{inner}</span></li>\n'
+
+
+KINDS: tuple[tuple[str, Callable[[list[str]], bytes]], ...] = (
+    ("notes.txt", plain),
+    ("talks.jsonl", records),
+    ("paper.md", lambda texts: b"# Title\n\n" + plain(texts)),
+    ("table.csv", table),
+    ("old.txt.gz", lambda texts: gzip.compress(plain(texts), 6)),
+    ("page.html", page),
+    ("archive.jsonl.xz", lambda texts: lzma.compress(records(texts), preset=1)),
+    ("more.txt.bz2", lambda texts: bz2.compress(plain(texts), 1)),
+    ("short.jsonl", lambda texts: records(sentences(texts))),
+    ("links.html", lambda texts: "".join(map(tagged, sentences(texts))).encode()),
+)
 
 
 def _up_to(texts: Iterator[str], size: int) -> Iterator[str]:
@@ -201,8 +218,11 @@ def main() -> None:
         if not paths:
             made = work / f"made-{options.megabytes:g}"
             if not made.exists():
-                made.mkdir(parents=True)
-                make_files(made, options.megabytes)
+                unfinished = made.with_suffix(".unfinished")
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir(parents=True)
+                make_files(unfinished, options.megabytes)
+                unfinished.rename(made)
             paths = [str(made)]
         train_tokenizer(sample(paths), options.vocabulary).save(work / "vocabulary")
         rounds: dict[str, list[dict[str, float]]] = {"list": [], "encode": [], "whole": []}
@@ -213,7 +233,8 @@ def main() -> None:
                 print(
                     f"round {number + 1} {name:7} {result['megabytes']:7.0f} MB {result['seconds']:7.1f} s "
                     f"{result['megabytes'] / result['seconds']:6.1f} MB/s  CPU {result['cpu_seconds']:6.1f} s  "
-                    f"peak {result['peak_mb']:5.0f} MB"
+                    f"peak {result['peak_mb']:5.0f} MB",
+                    flush=True,
                 )
         print(json.dumps(summary(rounds)))
 
