@@ -56,10 +56,14 @@ docs: $(DEV_READY) ## run the snippets of the README and the docs
 reference: $(DEV_READY) ## write docs/reference again from the code
 	$(PYTHON) tools/reference.py
 
-sanitize: $(DEV_READY) ## the tests of the generation kernels, built with the address and undefined sanitizers
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
+sanitize: $(DEV_READY) ## the tests of the kernels, built with the address and undefined sanitizers
 	CHATSMITH_SANITIZE=1 ASAN_OPTIONS=detect_leaks=0 \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	$(PYTHON) -m pytest tests/kernels/test_infer.py -p no:cacheprovider $(PYTEST)
+	CHATSMITH_CFLAGS="$(SANITIZE)" CHATSMITH_CACHE=build/sanitize ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	$(PYTHON) -m pytest tests/kernels/test_native.py -p no:cacheprovider $(PYTEST)
 
 bench: $(USER_READY) ## list the benchmarks
 	@for file in bench/[a-z]*.py; do printf '%-32s %s\n' "$(PYTHON) $$file" "$$(sed -n '1s/^"""//p' $$file)"; done
