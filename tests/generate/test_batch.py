@@ -1,4 +1,4 @@
-"""Any schedule of requests, aborts and preemptions leaks no block and changes no token, in float32 and bfloat16."""
+"""Any schedule of requests, aborts and preemptions leaks no block and changes no token, whatever computes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,33 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chatsmith.errors import Busy, RequestError
+from chatsmith.generate.backend import Backend
 from chatsmith.generate.batch import Batch
+from chatsmith.generate.native import NativeBackend
 from chatsmith.generate.requests import Beams, Event, Request
 from chatsmith.generate.sampling import Sampling
 from chatsmith.generate.speculation import DraftModel, Guesser, PromptLookup
 from chatsmith.generate.torch_backend import TorchBackend
+from chatsmith.kernels.infer import build
+from chatsmith.kernels.infer.matrix import Kind
+from chatsmith.kernels.infer.session import Part
 from chatsmith.models.cache import bytes_per_block
 from chatsmith.models.decoder import Decoder
-from tiny import tiny_model, tiny_tokenizer
+from chatsmith.store.packing import Format, packed_parts
+from tiny import tiny_model, tiny_spec, tiny_tokenizer
 
 NONE: frozenset[int] = frozenset()
 CONTEXT = 96
-KINDS = [("qwen3", torch.float32), ("qwen3", torch.bfloat16), ("banded", torch.float32), ("banded", torch.bfloat16)]
+Numbers = torch.dtype | Kind
+"""What computes: torch in a dtype, or the native backend with weights of a kind."""
+KINDS: list[tuple[str, Numbers]] = [
+    ("qwen3", torch.float32),
+    ("qwen3", torch.bfloat16),
+    ("banded", torch.float32),
+    ("banded", torch.bfloat16),
+]
+if build.library() is not None:
+    KINDS += [("qwen3", "int8"), ("banded", "f32")]
 
 
 @cache
@@ -32,13 +47,22 @@ def model(kind: str, dtype: torch.dtype) -> Decoder:
     return tiny_model(kind, context=CONTEXT).to(dtype)
 
 
-def backend(kind: str, dtype: torch.dtype, blocks: int = 0) -> TorchBackend:
+@cache
+def parts(kind: str, weights: Kind) -> dict[str, Part]:
+    known = model(kind, torch.float32).state_dict()
+    return dict(packed_parts(tiny_spec(kind, CONTEXT), lambda name: known[name].numpy(), Format(weights)))
+
+
+def backend(kind: str, numbers: Numbers, blocks: int = 0) -> Backend:
     """A model with room for so many blocks; as few as possible, unless more are asked for."""
-    made = model(kind, dtype)
-    return TorchBackend(made, cache_bytes=blocks * bytes_per_block(made.spec, dtype.itemsize))
+    if isinstance(numbers, torch.dtype):
+        made = model(kind, numbers)
+        return TorchBackend(made, cache_bytes=blocks * bytes_per_block(made.spec, numbers.itemsize))
+    room = blocks * 2 * 2 * 2 * 32 * 32 * (4 if numbers == "f32" else 2)  # layers, heads, keys and values, dims, places
+    return NativeBackend(tiny_spec(kind, CONTEXT), parts(kind, numbers), cache_bytes=room, threads=1)
 
 
-def batch(kind: str, dtype: torch.dtype, blocks: int = 0, guesser: Guesser | None = None, rows: int = 5) -> Batch:
+def batch(kind: str, dtype: Numbers, blocks: int = 0, guesser: Guesser | None = None, rows: int = 5) -> Batch:
     return Batch(backend(kind, dtype, blocks), tiny_tokenizer(), max_rows=rows, guesser=guesser)
 
 
@@ -101,7 +125,7 @@ def catalogue() -> tuple[Request, ...]:
 
 
 @cache
-def alone(kind: str, dtype: torch.dtype, number: int) -> dict[int, list[tuple[int | None, float, str]]]:
+def alone(kind: str, dtype: Numbers, number: int) -> dict[int, list[tuple[int | None, float, str]]]:
     """The answers of one request that has an engine to itself."""
     made = batch(kind, dtype, blocks=60)
     made.add(catalogue()[number])
@@ -123,7 +147,7 @@ acts = st.one_of(
 )
 
 
-def guessers(dtype: torch.dtype) -> Iterator[Guesser | None]:
+def guessers(dtype: Numbers) -> Iterator[Guesser | None]:
     yield None
     yield PromptLookup(count=4, longest=2, shortest=1)
     yield DraftModel(backend("qwen3", dtype), 268, count=3)
@@ -139,7 +163,7 @@ def guessers(dtype: torch.dtype) -> Iterator[Guesser | None]:
     chunk=st.sampled_from([3, 20, 512]),
 )
 def test_any_schedule_changes_no_token_and_leaks_no_block(
-    kind: str, dtype: torch.dtype, plan: list[Act], spare: int, rows: int, guess: int, chunk: int
+    kind: str, dtype: Numbers, plan: list[Act], spare: int, rows: int, guess: int, chunk: int
 ) -> None:
     """Few blocks, so that answers must give way; requests that join, leave and are taken back at any step."""
     beams = 3 * 2 * 2 * (2 if kind == "banded" else 1)  # as many as the search among the requests may need
@@ -171,7 +195,7 @@ def test_any_schedule_changes_no_token_and_leaks_no_block(
 
 
 @pytest.mark.parametrize(("kind", "dtype"), KINDS, ids=str)
-def test_answers_that_had_to_give_way_are_the_same(kind: str, dtype: torch.dtype) -> None:
+def test_answers_that_had_to_give_way_are_the_same(kind: str, dtype: Numbers) -> None:
     made = batch(kind, dtype, rows=8)
     asked = [0, 1, 3, 5, 7, 9, 11, 13, 15]
     for number in asked:
@@ -282,6 +306,22 @@ def test_numbers_that_are_not_finite_end_one_request_and_no_other() -> None:
     assert [event.finish for event in events if event.request not in (expected, after)] == ["error", "error"]
     assert [event.id for event in events if event.request == after] == good
     check_nothing_held(made)
+
+
+def test_an_answer_that_an_empty_cache_could_not_hold_is_refused() -> None:
+    """Else it would give way to itself for ever."""
+    made = batch("qwen3", torch.float32)
+    made.backend.blocks = 2
+    assert made.add(Request((70,) * 40, Sampling(max_tokens=24))) == 0
+    with pytest.raises(RequestError, match="65 tokens need 3 blocks, and the cache has 2"):
+        made.add(Request((70,) * 40, Sampling(max_tokens=25)))
+
+
+@pytest.mark.skipif(build.library() is None, reason=f"no kernels of generation here: {build.status()}")
+def test_the_native_cache_holds_one_context_however_little_it_may_take() -> None:
+    made = batch("qwen3", "f32")
+    made.add(Request(PREFIXES[1], Sampling(temperature=1, seed=0, max_tokens=CONTEXT), stop_ids=NONE))
+    assert len(drain(made)) == CONTEXT - len(PREFIXES[1])
 
 
 def test_what_cannot_be_met_is_refused_at_once() -> None:

@@ -33,8 +33,20 @@ def check(request: Request, backend: Backend, vocab_size: int, max_rows: int) ->
         raise RequestError("a rolling window goes with writing only", "leave out rolling")
     if not writes and (request.samples > 1 or request.beams):
         raise RequestError("there is one answer where nothing is written", "leave out samples and beams")
+    _check_room(request, backend)
     if request.beams:
         _check_beams(request, backend, max_rows)
+
+
+def _check_room(request: Request, backend: Backend) -> None:
+    """An answer that would not fit an empty cache could never be finished."""
+    longest = min(len(request.prompt) + request.sampling.max_tokens, backend.spec.context)
+    need = len(backend.bands) * -(-longest // backend.block_size)
+    if need > backend.blocks:
+        raise RequestError(
+            f"{longest} tokens need {need} blocks, and the cache has {backend.blocks}",
+            "ask for fewer tokens, or give the engine more memory",
+        )
 
 
 def _check_beams(request: Request, backend: Backend, max_rows: int) -> None:

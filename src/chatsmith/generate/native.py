@@ -23,8 +23,8 @@ STEP_TOKENS = 256
 class NativeBackend:
     """A decoder and its cache in the kernels' hands; see `Backend`.
 
-    `parts` are the packed weights by name (`store.packing`); `cache_bytes` is the most that keys and values may take,
-    and memory is used only as blocks are. Logits are the same bits for any number of `threads` (all cores by default).
+    `parts` are the packed weights by name (`store.packing`); `cache_bytes` is the most that keys and values may take
+    (but one whole context always fits), and memory is used only as blocks are. Logits are the same bits for any number of `threads` (all cores by default).
     """
 
     bands: tuple[int | None, ...] = (None,)
@@ -38,7 +38,7 @@ class NativeBackend:
     ) -> None:
         self.spec = spec
         position = 2 * spec.layers * spec.kv_heads * -(-spec.head_dim // 32) * 32 * (4 if _wide(parts) else 2)
-        self.blocks = min(max(cache_bytes // (position * BLOCK), 1), _MOST_BLOCKS)
+        self.blocks = min(max(cache_bytes // (position * BLOCK), -(-spec.context // BLOCK)), _MOST_BLOCKS)
         angles = rotary.angles(spec, spec.context) if spec.positions == "rotary" else None
         self.threads = usable_cores() if threads is None else threads
         self._session = Session(spec, parts, angles=angles, blocks=self.blocks, threads=self.threads)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Mapping, Sequence
 from ctypes import POINTER, Structure, byref, c_double, c_int, c_int64, c_void_p
 from functools import lru_cache
-from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from chatsmith.specs import ModelSpec
 
 BLOCK = 32
 """Positions in a block of the cache."""
+# Memory is taken as it is written; Python 3.11 and 3.12 do not know the word for not even promising it before.
+_MAPPING = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
 _ACTIVATIONS = {"gelu_tanh": 1, "gelu": 2, "swiglu": 3}
 
 
@@ -117,7 +119,10 @@ class Session:
         )  # fmt: skip
         self._held.append(layers)
         self.block_bytes = int(self._library.session_block_bytes(byref(decoder)))
-        self._map = mmap(-1, max(blocks * self.block_bytes, 1), MAP_PRIVATE | MAP_ANONYMOUS)
+        try:
+            self._map = mmap.mmap(-1, max(blocks * self.block_bytes, 1), _MAPPING)
+        except OSError as error:
+            raise WorkError(f"there is no room for a cache of {blocks} blocks: {error.strerror}") from None
         self._cache: NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)
         self._session = self._library.session_new(byref(decoder), threads)
         if not self._session:
