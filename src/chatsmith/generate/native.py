@@ -24,7 +24,8 @@ class NativeBackend:
     """A decoder and its cache in the kernels' hands; see `Backend`.
 
     `parts` are the packed weights by name (`store.packing`); `cache_bytes` is the most that keys and values may take
-    (but one whole context always fits), and memory is used only as blocks are. Logits are the same bits for any number of `threads` (all cores by default).
+    (but one whole context always fits), and memory is used only as blocks are. Logits are the same bits for any number
+    of `threads` (all cores by default).
     """
 
     bands: tuple[int | None, ...] = (None,)
