@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,12 @@ from chatsmith.text.minhash import BINS, band_keys, sketch
 
 if TYPE_CHECKING:
     from chatsmith.text.documents import Document
+
+SHORTEST = 48
+"""Distinct 5-grams below which texts are compared exactly only."""
+
+WINDOW = 1 << 19
+"""Kept documents among which near duplicates are looked for at least."""
 
 _BATCH_BYTES = 1 << 20
 _BATCH_DOCUMENTS = 4096
@@ -49,12 +56,35 @@ class Verdict(Enum):
     NEAR = "near duplicate"
 
 
+@dataclass(frozen=True, slots=True)
+class Signatures:
+    """What is compared of D documents, of which the M in `sketched` are long enough to have near duplicates.
+
+    The same on every machine and in every process, so that documents that were read apart can be compared later.
+    """
+
+    keys: NDArray[np.uint64]
+    """[D]: with `rest`, 95 bits of BLAKE2b of what is equal in exact duplicates."""
+    rest: NDArray[np.int32]
+    """[D]"""
+    sketched: NDArray[np.bool_]
+    """[D]"""
+    tops: NDArray[np.uint8]
+    """[M, 128]: the low byte of every min-hash."""
+    bands: NDArray[np.uint64]
+    """[M, 8]: the keys by which they are found."""
+
+    def chosen(self, which: NDArray[np.bool_]) -> Signatures:
+        """Those of the documents where `which` [D] is true."""
+        rows = which[self.sketched]
+        return Signatures(self.keys[which], self.rest[which], self.sketched[which], self.tops[rows], self.bands[rows])
+
+
 class Deduplicator:
     """Drops documents that came before, exactly or nearly, in bounded memory.
 
-    Exact: equal hashes (95 bits: Python's own of bytes, SipHash with a key drawn anew in each process, and CRC-32) of
-    the text without white space at its ends; in texts of less than 4 KiB each run of ASCII white space counts as one
-    space (longer ones with other spacing are near duplicates).
+    Exact: equal hashes (95 bits of BLAKE2b) of the text without white space at its ends; in texts of less than 4 KiB
+    each run of ASCII white space counts as one space (longer ones with other spacing are near duplicates).
     Near: Jaccard similarity of word 5-grams of at least `similarity`, estimated from 128 min-hashes (standard error
     0.035 at 0.8) against documents that were kept, found through 8 bands of 5: a pair at 0.8 is met with probability
     0.96, at 0.9 with 0.999. (GPT-3's fuzzy deduplication used 10 hashes; Brown et al. 2020, appendix A.) Texts with
@@ -67,7 +97,7 @@ class Deduplicator:
     """
 
     def __init__(
-        self, *, near: bool = True, similarity: float = 0.8, shortest: int = 48, window: int = 1 << 19
+        self, *, near: bool = True, similarity: float = 0.8, shortest: int = SHORTEST, window: int = WINDOW
     ) -> None:
         if not 0.5 <= similarity <= 1:
             raise ValueError(f"similarity must be between 0.5 and 1, not {similarity}")
@@ -112,53 +142,81 @@ class Deduplicator:
         Exact duplicates are looked for among the texts, near ones among what they teach, by default the same.
         """
         taught = texts if taught is None else taught
-        verdicts = [Verdict.NEW] * len(texts)
-        for index in self._exact(texts):
-            verdicts[index] = Verdict.EXACT
+        exact = self._exact(*exact_keys(texts))
+        near = np.zeros(len(texts), bool)
         if self.near:
-            new = [index for index, verdict in enumerate(verdicts) if verdict is Verdict.NEW]
-            for index in self._near([taught[index] for index in new]):
-                verdicts[new[index]] = Verdict.NEAR
-        self.exact_duplicates += verdicts.count(Verdict.EXACT)
-        self.near_duplicates += verdicts.count(Verdict.NEAR)
-        return verdicts
+            new = np.flatnonzero(~exact)
+            sketched, tops, bands = _sketched([taught[index] for index in new.tolist()], self.shortest)
+            near[new[sketched]] = self._near(tops, bands)
+        return self._verdicts(exact, near)
 
-    def _exact(self, texts: Sequence[bytes]) -> NDArray[np.int64]:
+    def judge_signed(self, signatures: Signatures) -> NDArray[np.bool_]:
+        """Which documents [D] are new, by their signatures and in the same words as `judge`; counts the others."""
+        exact = self._exact(signatures.keys, signatures.rest)
+        near = np.zeros(len(exact), bool)
+        if self.near:
+            fresh = ~exact[signatures.sketched]
+            near[signatures.sketched & ~exact] = self._near(signatures.tops[fresh], signatures.bands[fresh])
+        self._count(exact, near)
+        return ~(exact | near)
+
+    def _verdicts(self, exact: NDArray[np.bool_], near: NDArray[np.bool_]) -> list[Verdict]:
+        self._count(exact, near)
+        names = (Verdict.NEW, Verdict.EXACT, Verdict.NEAR)
+        return [names[code] for code in (exact + 2 * near).tolist()]
+
+    def _count(self, exact: NDArray[np.bool_], near: NDArray[np.bool_]) -> None:
+        self.exact_duplicates += int(np.count_nonzero(exact))
+        self.near_duplicates += int(np.count_nonzero(near))
+
+    def _exact(self, keys: NDArray[np.uint64], rest: NDArray[np.int32]) -> NDArray[np.bool_]:
         """Which texts have been seen before, in this batch or earlier; remembers the others."""
-        plain = [_plain(text) for text in texts]
-        keys = np.maximum(np.fromiter(map(hash, plain), np.int64, len(plain)).view(np.uint64), 1)
-        rest = (np.fromiter(map(zlib.crc32, plain), np.uint32, len(plain)) & 0x7FFFFFFF).astype(np.int32)
         order = np.argsort(keys, kind="stable")
         equal = (keys[order[1:]] == keys[order[:-1]]) & (rest[order[1:]] == rest[order[:-1]])
-        again = np.zeros(len(plain), bool)
+        again = np.zeros(len(keys), bool)
         again[order[1:][equal]] = True
         found = self._seen.find(keys)
         fresh = ~again & (found == ABSENT)
         self._seen.add(keys[fresh], rest[fresh])
-        return np.flatnonzero(again | (found == rest))
+        return again | (found == rest)
 
-    def _near(self, texts: Sequence[bytes]) -> list[int]:
-        """Which of these distinct texts are nearly like a text kept before; remembers the others."""
-        enough, sketches = sketch(texts, self.shortest)
-        tops, keys = sketches.astype(np.uint8), band_keys(sketches)
-        near = np.zeros(len(enough), bool)
-        for kept in self._kept:
-            near |= kept.resembles(tops, keys)
-        self._compare_within(tops, keys, near)
-        if self._kept[0].room < len(enough):
-            fresh = _Kept(max(self._window, len(enough)), self.similarity)
-            fresh.forgotten = len(self._kept) == 2
-            self._kept = [fresh, self._kept[0]]
-        self._kept[0].add(tops[~near], keys[~near])
-        return enough[near].tolist()
+    def _near(self, tops: NDArray[np.uint8], bands: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Which sketches of distinct texts are nearly like one kept before; remembers the others.
 
-    def _compare_within(self, tops: NDArray[np.uint8], keys: NDArray[np.uint64], near: NDArray[np.bool_]) -> None:
-        """Mark those that are nearly like one before them in the batch that stays; most batches share no key at all."""
-        _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-        shared = (counts > 1)[inverse.reshape(keys.shape)].any(axis=1)
+        What a batch says does not depend on where it was parted from the next: the table of kept sketches is changed
+        for a fresh one at the same document whatever came together.
+        """
+        near = np.zeros(len(tops), bool)
+        start = 0
+        while start < len(tops):
+            if not self._kept[0].room:
+                fresh = _Kept(self._window, self.similarity)
+                fresh.forgotten = len(self._kept) == 2
+                self._kept = [fresh, self._kept[0]]
+            part = slice(start, start + self._kept[0].room)
+            self._near_kept(tops[part], bands[part], near[part])
+            start = part.stop
+        return near
+
+    def _near_kept(self, tops: NDArray[np.uint8], bands: NDArray[np.uint64], near: NDArray[np.bool_]) -> None:
+        """Mark those that are nearly like one before them, and keep the others: there is room for all of them."""
+        for kept in self._kept[1:]:
+            near |= kept.resembles(kept.find(bands), tops)
+        found = self._kept[0].find(bands)
+        near |= self._kept[0].resembles(found, tops)
+        self._compare_within(tops, np.where(found == ABSENT, bands, 0), near)
+        self._kept[0].add(tops[~near], bands[~near], found[~near] == ABSENT)
+
+    def _compare_within(self, tops: NDArray[np.uint8], bands: NDArray[np.uint64], near: NDArray[np.bool_]) -> None:
+        """Mark those that are nearly like one before them in the batch that stays; most batches share no key at all.
+
+        A key is 0 where an earlier document has it: that one has been compared.
+        """
+        _, inverse, counts = np.unique(bands, return_inverse=True, return_counts=True)
+        shared = ((counts > 1)[inverse.reshape(bands.shape)] & (bands != 0)).any(axis=1)
         first: dict[int, int] = {}
         for index in np.flatnonzero(shared & ~near).tolist():
-            own = keys[index].tolist()
+            own = [key for key in bands[index].tolist() if key]
             others = sorted({first[key] for key in own if key in first})
             if others and (np.mean(tops[others] == tops[index], axis=1) >= self.similarity).any():
                 near[index] = True
@@ -178,26 +236,52 @@ class _Kept:
         self._count = 0
         self._first = HashTable()
 
-    def resembles(self, tops: NDArray[np.uint8], keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Which of the sketches tops [N, 128] with keys [N, bands] are nearly like a kept one."""
-        found = self._first.find(keys.ravel()).reshape(keys.shape)
-        near = np.zeros(len(keys), bool)
-        for band in range(keys.shape[1]):
+    def find(self, bands: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """The first kept document with each of the keys [N, bands], or `ABSENT`."""
+        return self._first.find(bands.ravel()).reshape(bands.shape)
+
+    def resembles(self, found: NDArray[np.int32], tops: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Which of the sketches tops [N, 128] are nearly like a kept one that was found [N, bands] for them."""
+        near = np.zeros(len(tops), bool)
+        for band in range(found.shape[1]):
             met = np.flatnonzero((found[:, band] != ABSENT) & ~near)
             alike = np.mean(self._tops[found[met, band]] == tops[met], axis=1)
             near[met[alike >= self._similarity]] = True
         return near
 
-    def add(self, tops: NDArray[np.uint8], keys: NDArray[np.uint64]) -> None:
-        """Keep sketches; a key leads to the first document that had it."""
+    def add(self, tops: NDArray[np.uint8], bands: NDArray[np.uint64], fresh: NDArray[np.bool_]) -> None:
+        """Keep sketches; a key leads to the first document that had it, and those that are `fresh` had none."""
         count = len(tops)
         self._tops[self._count : self._count + count] = tops
-        numbers = np.repeat(np.arange(self._count, self._count + count, dtype=np.int32), keys.shape[1])
-        flat = keys.ravel()
-        fresh = self._first.find(flat) == ABSENT
-        self._first.add(flat[fresh], numbers[fresh])
+        numbers = np.repeat(np.arange(self._count, self._count + count, dtype=np.int32), bands.shape[1])
+        fresh = fresh.ravel()
+        self._first.add(bands.ravel()[fresh], numbers[fresh])
         self._count += count
         self.room -= count
+
+
+def sign(documents: Sequence[Document], near: bool = True, shortest: int = SHORTEST) -> Signatures:
+    """The signatures of documents, as `Deduplicator` compares them; without `near` none is sketched."""
+    texts = [_whole(document) for document in documents]
+    keys, rest = exact_keys(texts)
+    sketched = np.zeros(len(texts), bool)
+    taught = [_taught(document) if document.messages else text for document, text in zip(documents, texts, strict=True)]
+    rows, tops, bands = _sketched(taught if near else [], shortest)
+    sketched[rows] = True
+    return Signatures(keys, rest, sketched, tops, bands)
+
+
+def exact_keys(texts: Sequence[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+    """95 bits [N] of each text, equal for exact duplicates."""
+    digests = b"".join([hashlib.blake2b(_plain(text), digest_size=12).digest() for text in texts])
+    parts = np.frombuffer(digests, np.dtype([("key", "<u8"), ("rest", "<u4")]))
+    return np.maximum(parts["key"], np.uint64(1)), (parts["rest"] & np.uint32(0x7FFFFFFF)).astype(np.int32)
+
+
+def _sketched(texts: Sequence[bytes], shortest: int) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.uint64]]:
+    """Which texts are long enough to be compared nearly [M], and of these the `tops` and `bands`."""
+    rows, sketches = sketch(texts, shortest)
+    return rows, sketches.astype(np.uint8), band_keys(sketches)
 
 
 def _plain(text: bytes) -> bytes:
