@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chatsmith.errors import RequestError, WorkError
-from chatsmith.text import chat, new_folder, shard_writer
+from chatsmith.text import chat, corpus_writer, new_folder, shard_writer
 from chatsmith.text.bpe import train_tokenizer
 from chatsmith.text.chat import Message
 from chatsmith.text.documents import Document
@@ -107,7 +107,7 @@ def test_a_position_leads_back_to_its_document_and_source(byte_tokenizer: Tokeni
 def test_sources_are_kept_once_while_memory_is_bounded(
     byte_tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_writer, "_REMEMBERED_SOURCES", 2)
+    monkeypatch.setattr(corpus_writer, "_REMEMBERED_SOURCES", 2)
     sources = ["a", "a", "b", "a", "c", "d", "a", "ü\udcff"]
     documents = [Document(f"text {number}", source) for number, source in enumerate(sources)]
     manifest = write_shards(documents, byte_tokenizer, tmp_path / "t", held_out=0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from chatsmith.text.shard_manifest import HELD_OUT, TRAIN, HeldOutBy
 
@@ -39,86 +39,102 @@ def fraction_of(document: Document, seed: int) -> float:
     return (int.from_bytes(digest.digest(), "little") >> 11) * 2.0**-53
 
 
-@dataclass(slots=True)
-class _Reserve:
-    """The document that would change sides if its side turned out to be the only one, and how many copies of it."""
+Item = TypeVar("Item")
+Cut = Callable[[Item, float], "tuple[Item, Item] | None"]
+"""Cuts an item's last share off, or says that it cannot be cut: `cut_tail`."""
 
-    document: Document
+
+@dataclass(slots=True)
+class _Reserve(Generic[Item]):
+    """The item that would change sides if its side turned out to be the only one, and how many copies of it."""
+
+    item: Item
+    size: int
     fraction: float
     key: float
     copies: int = 1
 
 
-class HeldOutSplit:
-    """Sends each document to "train" or "held_out" as it passes; see `sides`.
+class HeldOutSplit(Generic[Item]):
+    """Sends each document, or whatever stands for one, to "train" or "held_out" as it passes.
 
     A document is held out when its `fraction_of` is below `held_out`. As long as all documents have gone to one side,
     one of them is kept back, drawn with a chance in proportion to its length; if the corpus ends like that, the
     other side gets this one: whole, or only its tail where giving up all of it would cost training too much.
     """
 
-    def __init__(self, held_out: float, seed: int) -> None:
+    def __init__(self, held_out: float, seed: int = 0) -> None:
         self.held_out = held_out
         self.seed = seed
         self.method: HeldOutBy = "hash of each document" if held_out else "nothing"
-        self._reserve: _Reserve | None = None
+        self.settled = not held_out
+        """Whether both sides have something, so that a document's own fraction decides and nothing is kept back."""
+        self._only: str | None = None
+        self._reserve: _Reserve[Item] | None = None
         self._bytes = 0
         self._others = 0  # documents with words other than the reserve's
 
-    def sides(self, documents: Iterable[Document]) -> Iterator[Sided]:
+    def sides(self: HeldOutSplit[Document], documents: Iterable[Document]) -> Iterator[Sided]:
         """Each document with its side. Memory: at most one document more than the caller holds."""
-        if not self.held_out:
-            yield from ((document, TRAIN) for document in documents)
-            return
-        settled = False
-        only: str | None = None
         for document in documents:
+            if not self.held_out:
+                yield document, TRAIN
+                continue
             fraction = fraction_of(document, self.seed)
-            side = HELD_OUT if fraction < self.held_out else TRAIN
-            if not settled and only not in (None, side):
-                settled = True
-                yield from self._release(only or side)
-            only = side
-            if settled:
-                yield document, side
+            if self.settled:
+                yield document, self.side(fraction)
             else:
-                yield from self._consider(document, fraction, side)
-        if not settled and only is not None:
-            yield from self._settle(only)
+                yield from self.push(document, fraction, text_bytes(document))
+        yield from self.finish(cut_tail)
 
-    def _consider(self, document: Document, fraction: float, side: str) -> Iterator[Sided]:
-        size = text_bytes(document)
+    def side(self, fraction: float) -> str:
+        """The side of a document by itself."""
+        return HELD_OUT if fraction < self.held_out else TRAIN
+
+    def push(self, item: Item, fraction: float, size: int) -> Iterator[tuple[Item, str]]:
+        """What leaves when the next item comes, with its `fraction_of` and its bytes of text."""
+        side = self.side(fraction)
+        if not self.settled and self._only not in (None, side):
+            self.settled = True
+            yield from self._release(self._only or side)
+        self._only = side
+        if self.settled:
+            yield item, side
+        else:
+            yield from self._consider(item, fraction, size, side)
+
+    def _consider(self, item: Item, fraction: float, size: int, side: str) -> Iterator[tuple[Item, str]]:
         self._bytes += size
         # The smallest of exponentials with rate `size` belongs to each with a chance in proportion to its size
         # (Efraimidis and Spirakis 2006), and does not depend on the order in which they come.
         key = -math.log1p(-fraction) / max(size, 1)
         reserve = self._reserve
         if reserve is None:
-            self._reserve = _Reserve(document, fraction, key)
+            self._reserve = _Reserve(item, size, fraction, key)
         elif fraction == reserve.fraction:
             reserve.copies += 1
         elif key < reserve.key:
             self._others += 1
             yield from self._release(side)
-            self._reserve = _Reserve(document, fraction, key)
+            self._reserve = _Reserve(item, size, fraction, key)
         else:
             self._others += 1
-            yield document, side
+            yield item, side
 
-    def _release(self, side: str) -> Iterator[Sided]:
+    def _release(self, side: str) -> Iterator[tuple[Item, str]]:
         if self._reserve is not None:
             for _ in range(self._reserve.copies):
-                yield self._reserve.document, side
+                yield self._reserve.item, side
         self._reserve = None
 
-    def _settle(self, only: str) -> Iterator[Sided]:
-        """The corpus has ended with every document on one side."""
-        reserve = self._reserve
-        if reserve is None:
+    def finish(self, cut: Cut[Item]) -> Iterator[tuple[Item, str]]:
+        """What leaves when there is no more: something only where every document was on one side."""
+        reserve, only = self._reserve, self._only
+        if self.settled or reserve is None or only is None:
             return
-        share = text_bytes(reserve.document) * reserve.copies / max(self._bytes, 1)
+        share = reserve.size * reserve.copies / max(self._bytes, 1)
         dear = only == TRAIN and share > max(LARGEST_SHARE, 3 * self.held_out)
-        parts = cut_tail(reserve.document, self.held_out) if dear or not self._others else None
+        parts = cut(reserve.item, self.held_out) if dear or not self._others else None
         if parts:
             self.method = "tail of one document"
             for _ in range(reserve.copies):
