@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chatsmith.errors import RequestError, WorkError
-from chatsmith.text import chat, corpus_writer, new_folder, shard_writer
+from chatsmith.text import chat, corpus_writer, encode_pool, new_folder, shard_writer
 from chatsmith.text.bpe import train_tokenizer
 from chatsmith.text.chat import Message
 from chatsmith.text.documents import Document
@@ -499,7 +499,7 @@ def test_processes_encode_as_this_one_does(
     documents = [*texts(60), talk(1), Document("ünïcode \ud800 \n\0 end", "odd"), *texts(99)]
     alone = write_shards(documents, byte_tokenizer, tmp_path / "alone", threads=1)
     monkeypatch.setattr(shard_writer, "_BATCH_DOCUMENTS", 7)
-    monkeypatch.setattr(shard_writer, "_ALONE_CHARACTERS", 300)
+    monkeypatch.setattr(encode_pool, "_ALONE_CHARACTERS", 300)
     assert write_shards(documents, byte_tokenizer, tmp_path / "together", threads=3) == alone
     assert contents(tmp_path / "together") == contents(tmp_path / "alone")
 
@@ -530,9 +530,9 @@ def test_an_interrupt_ends_the_workers_too(
         yield from texts(40)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shard_writer, "EncodePool", Watched)
+    monkeypatch.setattr(encode_pool, "EncodePool", Watched)
     monkeypatch.setattr(shard_writer, "_BATCH_DOCUMENTS", 7)
-    monkeypatch.setattr(shard_writer, "_ALONE_CHARACTERS", 300)
+    monkeypatch.setattr(encode_pool, "_ALONE_CHARACTERS", 300)
     with pytest.raises(KeyboardInterrupt):
         write_shards(documents(), byte_tokenizer, tmp_path / "t", threads=2)
     assert [worker.poll() for worker in started] == [0, 0]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatsmith.text.hashtable import ABSENT, HashTable
-from chatsmith.text.minhash import BINS, band_keys, sketch
+from chatsmith.text.minhash import BANDS, BINS, band_keys, sketch
 
 if TYPE_CHECKING:
     from chatsmith.text.documents import Document
@@ -260,15 +260,27 @@ class _Kept:
         self.room -= count
 
 
-def sign(documents: Sequence[Document], near: bool = True, shortest: int = SHORTEST) -> Signatures:
-    """The signatures of documents, as `Deduplicator` compares them; without `near` none is sketched."""
+def sign(
+    documents: Sequence[Document], near: bool, before: Deduplicator | None
+) -> tuple[NDArray[np.bool_], Signatures]:
+    """The signatures of documents, without those that are exact duplicates of what `before` has seen: which they are.
+
+    Without `near` none is sketched; without `before` all are there.
+    """
     texts = [_whole(document) for document in documents]
     keys, rest = exact_keys(texts)
-    sketched = np.zeros(len(texts), bool)
-    taught = [_taught(document) if document.messages else text for document, text in zip(documents, texts, strict=True)]
-    rows, tops, bands = _sketched(taught if near else [], shortest)
-    sketched[rows] = True
-    return Signatures(keys, rest, sketched, tops, bands)
+    none = np.zeros(len(texts), bool)
+    exact = Signatures(keys, rest, none, np.zeros((0, BINS), np.uint8), np.zeros((0, BANDS), np.uint64))
+    new = ~none if before is None else before.judge_signed(exact)
+    exact = exact.chosen(new)
+    if not near:
+        return new, exact
+    taught = [
+        _taught(documents[row]) if documents[row].messages else texts[row] for row in np.flatnonzero(new).tolist()
+    ]
+    rows, tops, bands = _sketched(taught, SHORTEST)
+    exact.sketched[rows] = True
+    return new, Signatures(exact.keys, exact.rest, exact.sketched, tops, bands)
 
 
 def exact_keys(texts: Sequence[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:

@@ -29,7 +29,7 @@ from chatsmith.text.formats import ARCHIVES, Format, Kind, format_of, readable
 from chatsmith.text.members import DEEPEST, Budget, Budgeted, Member, tar_members, zip_members
 from chatsmith.text.pages import NO_TEXT, docx_text, pdf_text
 from chatsmith.text.plain import RECORD_BYTES, blocks, pieces
-from chatsmith.text.records import contents
+from chatsmith.text.records import contents, strings
 from chatsmith.text.report import ReadReport, Skipped, Unreadable
 from chatsmith.text.walk import HIDDEN, NO_PERMISSION, existing, is_hidden_name, walk
 from chatsmith.text.webpage import page_text
@@ -90,6 +90,26 @@ def read_documents(
     return _counted(reading, found, hidden, deduplicator)
 
 
+def every_string(paths: Iterable[str | os.PathLike[str]], report: ReadReport) -> Iterator[Document]:
+    """Every text in files and folders, and of records every string by itself, whatever it is called: as tests have."""
+    reading = _Reading(report, None, DOCUMENT_BYTES, FILE_BYTES, False, strings=True)
+    found = existing(paths)
+    empty = True
+    for document in chain.from_iterable(map(reading.file, walk(found, report, False))):
+        empty = False
+        yield document
+    if empty:
+        raise nothing_found(found, report)
+
+
+def documents_of(
+    files: Iterable[Path], report: ReadReport, field: str | None, hidden: bool, document_bytes: int
+) -> Iterator[Document]:
+    """The documents of files in order, nothing dropped: what `read_documents` makes of the files in its walk."""
+    reading = _Reading(report, field, document_bytes, FILE_BYTES, hidden)
+    return chain.from_iterable(map(reading.file, files))
+
+
 def _counted(
     reading: _Reading, paths: list[Path], hidden: bool, deduplicator: Deduplicator | None
 ) -> Iterator[Document]:
@@ -112,10 +132,11 @@ def _counted(
     if deduplicator is not None:
         _note(report, deduplicator)
     if report.documents == before:
-        raise _nothing_found(paths, report)
+        raise nothing_found(paths, report)
 
 
-def _nothing_found(paths: list[Path], report: ReadReport) -> RequestError:
+def nothing_found(paths: list[Path], report: ReadReport) -> RequestError:
+    """The error that says so of paths, with the reason where there is one."""
     where = ", ".join(map(str, paths[:3])) + (" …" if len(paths) > 3 else "")
     kinds = f"what is read: {readable()}"
     if not report.skipped:
@@ -142,6 +163,8 @@ class _Reading:
     document_bytes: int
     max_file_bytes: int
     hidden: bool
+    strings: bool = False
+    """Whether each string of a record is a document by itself."""
     depth: int = 0
     """How many archives are open, one in the other."""
     budget: Budget = dataclass_field(default_factory=lambda: Budget(0, 0))
@@ -282,7 +305,7 @@ class _Reading:
         for number, record in rows:
             place = f"{source}:{number}"
             empty = True
-            for content in contents(record, self.field):
+            for content in strings(record) if self.strings else contents(record, self.field):
                 if not isinstance(content, str):
                     empty = False
                     yield Document("", place, tuple([Message(turn.role, normalise(turn.content)) for turn in content]))

@@ -14,16 +14,55 @@ import queue
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
 
 from chatsmith.errors import WorkError
+from chatsmith.machine import usable_cores
+from chatsmith.text.encode_documents import Encode
 from chatsmith.text.tokenizer import Tokenizer
 from chatsmith.text.tokenizer_engines import Row
 from chatsmith.text.workers import Workers, read_array
+
+MOST_WORKERS = 4
+"""Processes that encode: the one that reads keeps no more than two or three busy."""
+
+_ALONE_CHARACTERS = 24 * 2**20  # encoded here in about the time that processes take to start
+
+Batch = TypeVar("Batch")
+Made = TypeVar("Made")
+
+
+def pipelined(
+    batches: Iterable[tuple[Batch, int]],
+    work: Callable[[Batch, Encode], Made],
+    tokenizer: Tokenizer,
+    threads: int | None = None,
+) -> Iterator[Made]:
+    """What `work` makes of batches (each with its characters), in order; more are read while others are encoded."""
+    workers = min(threads or usable_cores(), MOST_WORKERS)
+    encode: Encode = partial(tokenizer.encode_row, threads=threads)
+    waiting: deque[Future[Made]] = deque()
+    seen, most_waiting = 0, 1
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="encode"))
+        for batch, characters in batches:
+            if workers > 1 and most_waiting == 1 and seen > _ALONE_CHARACTERS:
+                encode = stack.enter_context(EncodePool(tokenizer, workers)).encode_row
+                most_waiting = workers + 1
+            waiting.append(pool.submit(work, batch, encode))
+            seen += characters
+            while len(waiting) > most_waiting:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 class EncodePool:

@@ -29,7 +29,7 @@ class NewFile:
 
     def write(self, data: np.ndarray | bytes) -> None:
         """Append bytes, or an array as it lies in memory."""
-        view = memoryview(data) if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
+        view = memoryview(data if isinstance(data, bytes) else np.ascontiguousarray(data).reshape(-1).view(np.uint8))
         self._digest.update(view)
         self._file.write(view)
         self.size += len(view)
@@ -73,7 +73,7 @@ class NewFolder:
         self._open.clear()
 
 
-def check_target(folder: Path, overwrite: bool) -> None:
+def check_target(folder: Path, overwrite: bool, mark: str = MANIFEST) -> None:
     """Refuse to write where something is that must stay: see `write_folder`."""
     if not os.path.lexists(folder):
         return
@@ -81,20 +81,20 @@ def check_target(folder: Path, overwrite: bool) -> None:
         raise RequestError(f"{folder} is a file; tokens are written to a folder", "name another place")
     if not any(folder.iterdir()):
         return
-    if not (folder / MANIFEST).is_file():
+    if not (folder / mark).is_file():
         raise RequestError(f"{folder} holds something that is no folder of tokens", "name a new folder")
     if not overwrite:
         raise RequestError(f"{folder} already holds tokens", "name a new folder, or ask to overwrite this one")
 
 
 @contextmanager
-def write_folder(folder: Path, overwrite: bool) -> Iterator[NewFolder]:
+def write_folder(folder: Path, overwrite: bool, mark: str = MANIFEST) -> Iterator[NewFolder]:
     """A new folder to fill; leaving the block gives it its name, an exception leaves nothing of it.
 
-    What may be replaced is an empty folder and, with `overwrite`, one with a manifest; anything else is refused before
-    work begins. What killed writers left beside it is removed first.
+    What may be replaced is an empty folder and, with `overwrite`, one with a file `mark`; anything else is refused
+    before work begins. What killed writers left beside it is removed first.
     """
-    check_target(folder, overwrite)
+    check_target(folder, overwrite, mark)
     folder.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{folder.name}."
     for left in folder.parent.glob(f"{prefix}*.tmp"):
@@ -106,7 +106,7 @@ def write_folder(folder: Path, overwrite: bool) -> Iterator[NewFolder]:
     try:
         with _locked(temporary):
             yield new
-            _take_name(temporary, folder, overwrite)
+            _take_name(temporary, folder, overwrite, mark)
     finally:
         new.abandon()
         shutil.rmtree(temporary, ignore_errors=True)
@@ -131,11 +131,11 @@ def _locked(folder: Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def _take_name(temporary: Path, folder: Path, overwrite: bool) -> None:
+def _take_name(temporary: Path, folder: Path, overwrite: bool, mark: str) -> None:
     """Give a whole folder its name; the one that had it stays whole under another until then."""
     os.chmod(temporary, 0o755)
     sync_dir(temporary)
-    check_target(folder, overwrite)
+    check_target(folder, overwrite, mark)
     before = temporary.with_suffix(".old")
     replaced = folder.is_dir()
     if replaced:

@@ -55,6 +55,14 @@ def contents(record: Any, field: str | None = None) -> list[Content]:
     return _contents(record, 0)
 
 
+def strings(record: Any, depth: int = 0) -> list[Content]:
+    """Every string in a record, in order."""
+    if isinstance(record, str):
+        return [record]
+    inner = record.values() if isinstance(record, dict) else record if isinstance(record, list) else ()
+    return [text for value in inner for text in strings(value, depth + 1)] if depth <= _DEEPEST else []
+
+
 def _contents(record: Any, depth: int) -> list[Content]:
     if isinstance(record, dict):
         return _of_object(record, depth) if depth <= _DEEPEST else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,46 @@ class Skipped:
 
 
 @dataclass(slots=True)
+class OverlapReport:
+    """What was found of the tests in the training text, and what was done about it.
+
+    `ngrams` are the tests', `too_short` their texts with fewer words than an n-gram has: nothing is found by them.
+    """
+
+    n: int = 0
+    most_documents: int = 0
+    ngrams: int = 0
+    texts: int = 0
+    too_short: int = 0
+    found: int = 0
+    ignored: int = 0
+    documents: int = 0
+    dropped: int = 0
+    pieces: int = 0
+    characters_removed: int = 0
+
+    def to_json(self) -> dict[str, int]:
+        """The counts by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def __rich__(self) -> RenderableType:
+        table = Table(title="What was cleaned of the tests", title_justify="left", show_header=False)
+        table.add_column()
+        table.add_column(justify="right")
+        table.add_row("texts of the tests", f"{self.texts:,}")
+        if self.too_short:
+            table.add_row(f"  more, of fewer than {self.n} words: not looked for", f"{self.too_short:,}")
+        table.add_row(f"different {self.n}-grams in them", f"{self.ngrams:,}")
+        table.add_row("  of them found in the documents", f"{self.found:,}")
+        table.add_row(f"    of them ignored: in more than {self.most_documents} documents", f"{self.ignored:,}")
+        table.add_row("documents that were cut", f"{self.documents - self.dropped:,}")
+        table.add_row("  the pieces that are left of them", f"{self.pieces:,}")
+        table.add_row("documents that were dropped", f"{self.dropped:,}")
+        table.add_row("characters removed", f"{self.characters_removed:,}")
+        return table
+
+
+@dataclass(slots=True)
 class ReadReport:
     """Running counts of a reading: they hold at any moment, and for good once the documents are used up.
 
@@ -51,6 +92,7 @@ class ReadReport:
     exact_duplicates: int = 0
     near_duplicates: int = 0
     forgetful: bool = False
+    overlap: OverlapReport | None = None
     skipped: list[Skipped] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
 
@@ -66,6 +108,16 @@ class ReadReport:
         if len(self.skipped) < LISTED:
             self.skipped.append(Skipped(source, reason, detail))
 
+    def add(self, other: Mapping[str, Any]) -> None:
+        """Take over what another reading says, as its `to_json`; the documents it kept are not counted."""
+        self.files += other["files"]
+        self.bytes_read += other["bytes_read"]
+        self.repaired += other["repaired"]
+        self.exact_duplicates += other["exact_duplicates"]
+        self.reasons.update(other["skipped_by_reason"])
+        for one in other["skipped"][: LISTED - len(self.skipped)]:
+            self.skipped.append(Skipped(one["source"], one["reason"], one["detail"]))
+
     def summary(self) -> str:
         """One line for the terminal or a log."""
         parts = [
@@ -74,6 +126,9 @@ class ReadReport:
         ]
         if self.exact_duplicates or self.near_duplicates:
             parts.append(f"dropped {self.exact_duplicates:,} exact and {self.near_duplicates:,} near duplicates")
+        if self.overlap is not None:
+            cut = self.overlap.documents - self.overlap.dropped
+            parts.append(f"cleaned of tests: {_count(cut, 'document')} cut and {self.overlap.dropped:,} dropped")
         if self.reasons:
             parts.append(f"skipped {self.skipped_because()}")
         return "; ".join(parts)
@@ -95,6 +150,7 @@ class ReadReport:
             "exact_duplicates": self.exact_duplicates,
             "near_duplicates": self.near_duplicates,
             "near_duplicates_windowed": self.forgetful,
+            "overlap": None if self.overlap is None else self.overlap.to_json(),
             "skipped_by_reason": dict(self.reasons.most_common()),
             "skipped": [{"source": one.source, "reason": one.reason, "detail": one.detail} for one in self.skipped],
         }
@@ -113,8 +169,9 @@ class ReadReport:
         table.add_row(near, f"{self.near_duplicates:,}")
         if self.repaired:
             table.add_row("characters that were not UTF-8, now \N{REPLACEMENT CHARACTER}", f"{self.repaired:,}")
+        tables: list[RenderableType] = [table] if self.overlap is None else [table, self.overlap]
         if not self.reasons:
-            return table
+            return Group(*tables)
         skipped = Table(title="What was skipped", title_justify="left")
         skipped.add_column("count", justify="right")
         skipped.add_column("reason")
@@ -123,7 +180,7 @@ class ReadReport:
             example = next((one for one in self.skipped if one.reason == reason), None)
             such = "" if example is None else example.source + (f" ({example.detail})" if example.detail else "")
             skipped.add_row(f"{count:,}", Text(reason), Text(such))
-        return Group(table, skipped)
+        return Group(*tables, skipped)
 
 
 def _count(number: int, noun: str) -> str:

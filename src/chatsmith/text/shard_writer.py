@@ -7,10 +7,8 @@ the corpus has shown to be large in a process on each core. Memory holds a few b
 from __future__ import annotations
 
 import errno
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,10 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chatsmith.errors import RequestError, WorkError
-from chatsmith.machine import usable_cores
 from chatsmith.text.corpus_writer import CorpusWriter
 from chatsmith.text.encode_documents import Encode, EncodedDocuments, encode_documents
-from chatsmith.text.encode_pool import EncodePool
+from chatsmith.text.encode_pool import pipelined
 from chatsmith.text.held_out import HeldOutSplit, Sided
 from chatsmith.text.new_folder import write_folder
 from chatsmith.text.shard_manifest import HELD_OUT, Manifest, read_manifest
@@ -34,12 +31,8 @@ if TYPE_CHECKING:
 SHARD_TOKENS = 2**29
 """Tokens in one shard: 1 GiB of uint16."""
 
-MOST_WORKERS = 4
-"""Processes that encode: the one that reads keeps no more than two or three busy."""
-
 _BATCH_CHARACTERS = 4 * 2**20
 _BATCH_DOCUMENTS = 2**14
-_ALONE_CHARACTERS = 24 * 2**20  # encoded here in about the time that processes take to start
 
 Progress = Callable[[int, int, int], None]
 """Called after each batch with documents, UTF-8 bytes of text and tokens written so far."""
@@ -78,7 +71,8 @@ def write_shards(
     """
     split: HeldOutSplit[Document] = HeldOutSplit(held_out, seed)
     with new_corpus(folder, tokenizer, split, overwrite=overwrite, shard_tokens=shard_tokens) as corpus:
-        for batch in _encoded(split.sides(d for d in documents if d.text or d.messages), tokenizer, threads):
+        batches = _batches(split.sides(d for d in documents if d.text or d.messages))
+        for batch in pipelined(batches, partial(_encode, tokenizer), tokenizer, threads):
             corpus.append(batch.documents, batch.sources, batch.held_out)
             if progress is not None:
                 progress(corpus.documents, corpus.bytes, corpus.tokens)
@@ -125,26 +119,6 @@ def telling_of_the_disk(folder: Path) -> Iterator[None]:
         raise
 
 
-def _encoded(documents: Iterable[Sided], tokenizer: Tokenizer, threads: int | None) -> Iterator[_Batch]:
-    """Batches of encoded documents in order; more are read while those before are encoded."""
-    workers = min(threads or usable_cores(), MOST_WORKERS)
-    encode: Encode = partial(tokenizer.encode_row, threads=threads)
-    waiting: deque[Future[_Batch]] = deque()
-    seen, most_waiting = 0, 1
-    with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="encode"))
-        for batch, characters in _batches(documents):
-            if workers > 1 and most_waiting == 1 and seen > _ALONE_CHARACTERS:
-                encode = stack.enter_context(EncodePool(tokenizer, workers)).encode_row
-                most_waiting = workers + 1
-            waiting.append(pool.submit(_encode, batch, tokenizer, encode))
-            seen += characters
-            while len(waiting) > most_waiting:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
 def _batches(documents: Iterable[Sided]) -> Iterator[tuple[list[Sided], int]]:
     """Documents in batches, each with the characters in it."""
     batch: list[Sided] = []
@@ -162,7 +136,7 @@ def _batches(documents: Iterable[Sided]) -> Iterator[tuple[list[Sided], int]]:
         yield batch, characters
 
 
-def _encode(batch: list[Sided], tokenizer: Tokenizer, encode: Encode) -> _Batch:
+def _encode(tokenizer: Tokenizer, batch: list[Sided], encode: Encode) -> _Batch:
     documents = [document for document, _ in batch]
     texts = np.array([not document.messages for document in documents])
     encoded = encode_documents(tokenizer, documents, encode).closed(tokenizer.end_of_text, texts)

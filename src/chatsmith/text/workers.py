@@ -26,7 +26,7 @@ Worker = subprocess.Popen  # of bytes
 
 
 class Workers:
-    """Running processes of one module of chatsmith, each given a folder that holds a vocabulary and what else it needs."""
+    """Running processes of one module of chatsmith; each is given a folder with a vocabulary and what else it needs."""
 
     def __init__(self, module: str, count: int, tokenizer: Tokenizer, files: Mapping[str, bytes] | None = None) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="chatsmith-workers-")

@@ -1,0 +1,228 @@
+"""Text of tests that lies in training text: found by n-grams of words, and cut out.
+
+As GPT-3's training text was cleaned (Brown et al. 2020, appendix C): a gram is a lower-case word between white space,
+without punctuation. Where 13 of them in a row stand in a test too, they are removed with 200 characters on either side;
+pieces of fewer than 200 characters are discarded, and so is a document that falls into more than 10 pieces. An n-gram
+found in more than 10 documents of the training text is ignored: most such are common phrases and legal boilerplate.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from chatsmith.errors import RequestError
+from chatsmith.text.documents import Document, ReadReport, every_string
+from chatsmith.text.hashtable import ABSENT, HashTable
+
+NGRAM = 13
+"""Words that stand in a row in a test and in training text."""
+WINDOW = 200
+"""Characters that are removed on either side."""
+SHORTEST_PIECE = 200
+"""Characters that a piece must have to be kept."""
+MOST_PIECES = 10
+"""Into more of them no document may fall."""
+MOST_DOCUMENTS = 10
+"""An n-gram that is in more documents is ignored."""
+
+_SEGMENT = 4 << 20  # bytes that are hashed at once
+_SPACES = bytes(0 if chr(byte).isspace() else byte for byte in range(128)) + bytes(range(128, 256))
+_ASCII_PUNCTUATION = bytes(byte for byte in range(128) if not chr(byte).isalnum() and not chr(byte).isspace())
+_PUNCTUATION = re.compile(r"[^\w\s]|_")
+_FOREIGN = re.compile(rb"[\x80-\xff]+")
+_WORD = re.compile(r"\S+")
+_FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
+
+_random = np.random.Generator(np.random.PCG64(0x0D0C5))
+_ODD = _random.integers(0, 1 << 63, 5, np.uint64) << np.uint64(1) | np.uint64(1)
+
+
+def folded(text: str) -> bytes:
+    """The words of a text in lower case and without punctuation, zero bytes between them."""
+    data = text.lower().encode("utf-8", "surrogatepass").translate(_SPACES, _ASCII_PUNCTUATION)
+    return data if text.isascii() else _FOREIGN.sub(_folded_run, data)
+
+
+def _folded_run(found: re.Match[bytes]) -> bytes:
+    """The same for characters beyond ASCII: mostly the few signs that typesetters use, again and again."""
+    return _folded_foreign(found[0]) if len(found[0]) <= 16 else _folded_foreign.__wrapped__(found[0])
+
+
+@lru_cache(maxsize=4096)
+def _folded_foreign(run: bytes) -> bytes:
+    letters = _PUNCTUATION.sub("", run.decode("utf-8", "surrogatepass"))
+    return "".join(["\0" if letter.isspace() else letter for letter in letters]).encode("utf-8", "surrogatepass")
+
+
+class TestGrams:
+    """The n-grams of some tests, as 64-bit hashes."""
+
+    __test__ = False  # for pytest: no test itself
+
+    def __init__(self, hashes: np.ndarray, n: int = NGRAM, texts: int = 0, too_short: int = 0) -> None:
+        self.n = n
+        self.hashes = np.unique(np.maximum(np.asarray(hashes, np.uint64), np.uint64(1)))
+        self.texts = texts
+        """Texts that they are from, and how many more had fewer than n words, so that nothing is found by them."""
+        self.too_short = too_short
+        self._table = HashTable()
+        self._table.add(self.hashes, np.zeros(len(self.hashes), np.int32))
+
+    @classmethod
+    def of_texts(cls, texts: Iterable[str], n: int = NGRAM) -> TestGrams:
+        """The n-grams of texts; `RequestError` where no text has n words."""
+        found: list[np.ndarray] = []
+        count = short = 0
+        for batch in _batches(texts):
+            rows, _, hashes = _grams(batch, n)
+            found.append(np.unique(hashes))
+            longer = len(np.unique(rows))
+            count += longer
+            short += len(batch) - longer
+        if not count:
+            raise RequestError(f"no text of the tests has {n} words in a row", "name files with the tests' texts")
+        return cls(np.concatenate(found), n, count, short)
+
+    @classmethod
+    def read(cls, paths: Iterable[str | os.PathLike[str]], n: int = NGRAM) -> TestGrams:
+        """The n-grams of every string in files of tests: documents, or each field of each record."""
+        report = ReadReport()
+        return cls.of_texts((document.text for document in every_string(paths, report)), n)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex): equal for equal n-grams."""
+        return hashlib.sha256(b"%d " % self.n + self.hashes.astype("<u8").tobytes()).hexdigest()
+
+    def save(self) -> bytes:
+        """Everything in bytes, which `load` takes."""
+        return np.concatenate([np.array([self.n, self.texts, self.too_short], "<u8"), self.hashes]).tobytes()
+
+    @classmethod
+    def load(cls, data: bytes) -> TestGrams:
+        """The n-grams that were saved."""
+        numbers = np.frombuffer(data, "<u8")
+        n, texts, short = numbers[:3].tolist()
+        return cls(numbers[3:], n, texts, short)
+
+    def found_in(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where the tests' n-grams are: of each, the number of the text, that of its first word, and its hash."""
+        parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        first = 0
+        for batch in _batches(texts):
+            rows, words, hashes = _grams(batch, self.n)
+            hit = self._table.find(hashes) != ABSENT
+            parts.append((rows[hit] + first, words[hit], hashes[hit]))
+            first += len(batch)
+        empty = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint64))
+        rows, words, hashes = (np.concatenate(column) for column in zip(empty, *parts, strict=True))
+        return rows, words, hashes
+
+    def columns(self, documents: Sequence[Document]) -> dict[str, np.ndarray]:
+        """What a unit keeps of its documents: the n-grams in each, once, and its text where there are any."""
+        texts = [searched(document) for document in documents]
+        rows, _, hashes = self.found_in(texts)
+        order = np.lexsort((hashes, rows))
+        rows, hashes = rows[order], hashes[order]
+        once = np.ones(len(rows), bool)
+        once[1:] = (rows[1:] != rows[:-1]) | (hashes[1:] != hashes[:-1])
+        rows, hashes = rows[once], hashes[once]
+        kept = {row: texts[row].encode() for row in np.unique(rows).tolist()}
+        return {
+            "overlaps": np.bincount(rows, minlength=len(texts)).astype(np.int64),
+            "grams": hashes,
+            "text_lengths": np.array([len(kept.get(row, b"")) for row in range(len(texts))], np.int64),
+            "text": np.frombuffer(b"".join(kept.values()), np.uint8),
+        }
+
+
+def searched(document: Document) -> str:
+    """The text of a document in which n-grams are looked for."""
+    return document.text or "\n\n".join(message.content for message in document.messages)
+
+
+def pieces_without(text: str, grams: TestGrams) -> list[str]:
+    """What is left of a text without the n-grams: itself where it has none, nothing where it falls apart."""
+    _, words, _ = grams.found_in([text])
+    if not len(words):
+        return [text]
+    spans = [match.span() for match in _WORD.finditer(text) if _PUNCTUATION.sub("", match[0].lower())]
+    pieces: list[str] = []
+    begin = 0
+    for word in words.tolist():
+        start, end = spans[word][0] - WINDOW, spans[word + grams.n - 1][1] + WINDOW
+        if start > begin:
+            pieces.append(text[begin:start])
+        begin = max(begin, end)
+    pieces += [text[begin:]] if begin < len(text) else []
+    return [piece for piece in pieces if len(piece) >= SHORTEST_PIECE] if len(pieces) <= MOST_PIECES else []
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Texts in batches that are hashed at once."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        batch.append(text)
+        size += len(text) + 1
+        if size > _SEGMENT:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _grams(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The n-grams of texts: of each the number of its text, that of its first word within it, and its hash."""
+    parts = [folded(text) for text in texts]
+    data = b"\0".join([b"", *parts, bytes(8)])
+    letters = np.frombuffer(data, np.uint8)
+    inside = letters != 0
+    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
+    starts, ends = edges[0::2], edges[1::2]
+    bounds = np.cumsum([len(part) + 1 for part in parts])
+    words = np.searchsorted(starts, bounds)  # how many words there are up to the end of each text
+    counts = np.diff(words, prepend=0)
+    row = np.repeat(np.arange(len(texts)), counts)
+    count = len(starts) - n + 1
+    if count < 1:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint64)
+    hashes = _rolling(_hash_words(data, starts, ends), n)
+    whole = row[:count] == row[n - 1 :]
+    place = np.arange(count) - np.repeat(words - counts, counts)[:count]
+    return row[:count][whole], place[whole], np.maximum(hashes[whole], np.uint64(1))
+
+
+def _hash_words(data: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """A 64-bit hash of every word, from its first sixteen bytes, its last eight, and its length."""
+    eights = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))
+    lengths = ends - starts
+    words = (eights[starts] & _FIRST_BYTES[np.minimum(lengths, 8)]) * _ODD[0]
+    longer = np.flatnonzero(lengths > 8)
+    rest = np.minimum(lengths[longer] - 8, 8)
+    words[longer] += (eights[starts[longer] + 8] & _FIRST_BYTES[rest]) * _ODD[1]
+    words[longer] ^= eights[ends[longer] - 8] * _ODD[2]
+    words += lengths.astype(np.uint64) * _ODD[3]
+    words ^= words >> np.uint64(29)
+    words *= _ODD[2]
+    words ^= words >> np.uint64(32)
+    return words
+
+
+def _rolling(words: np.ndarray, n: int) -> np.ndarray:
+    """The hashes of all n words in a row: a polynomial of theirs modulo 2^64."""
+    count = len(words) - n + 1
+    total = words[:count].copy()
+    for place in range(1, n):
+        total *= _ODD[4]
+        total += words[place : place + count]
+    total ^= total >> np.uint64(32)
+    total *= _ODD[0]
+    total ^= total >> np.uint64(29)
+    return total

@@ -1,0 +1,295 @@
+"""A part of a corpus, read and encoded by itself: the same bytes for the same files and settings, wherever it is made.
+
+parts/part-00003-of-00064/
+  part.json          settings, what the whole corpus is, what was read, and a checksum for every file; written last
+  COLUMN             one file for each of `units.COLUMNS`: the documents in order
+  tokenizer.json, …  the vocabulary
+
+What only the whole corpus can tell is left to `merge`: which documents are near duplicates, which n-grams of tests are
+too common to count, and whether both sides of the held-out split have something.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chatsmith.errors import RequestError, WorkError
+from chatsmith.settings import from_mapping, to_mapping
+from chatsmith.text.clean import Deduplicator
+from chatsmith.text.new_folder import write_folder
+from chatsmith.text.overlap import TestGrams
+from chatsmith.text.read_pool import read_units, weight
+from chatsmith.text.report import ReadReport
+from chatsmith.text.shard_manifest import FileRecord
+from chatsmith.text.shard_writer import telling_of_the_disk
+from chatsmith.text.tokenizer import Tokenizer
+from chatsmith.text.unit_reader import GRAMS, Reading, ReadSettings
+from chatsmith.text.units import COLUMNS, Unit
+from chatsmith.text.walk import existing, walk
+
+RECORD = "part.json"
+FORMAT = "chatsmith part"
+VERSION = 1
+MOST_PARTS = 100_000
+
+_MAX_RECORD_BYTES = 64 << 20
+_VOCABULARY = ("tokenizer.json", "tokenizer_config.json")
+_BLOCK_DOCUMENTS = 2**13
+_BLOCK_TOKENS = 2**21
+
+
+@dataclass(frozen=True, slots=True)
+class PartRecord:
+    """What is known of a part without reading it.
+
+    `number` counts from 1 to `parts`; `inputs` (SHA-256) stands for the names and sizes of the files of all parts,
+    `files_read` are this part's own. `documents` and `tokens` count what it holds.
+    """
+
+    format: str
+    version: int
+    number: int
+    parts: int
+    settings: ReadSettings
+    tokenizer: str
+    grams: str
+    inputs: str
+    first: str
+    last: str
+    documents: int
+    tokens: int
+    report: dict[str, Any]
+    files: dict[str, FileRecord]
+
+    @property
+    def of(self) -> tuple[Any, ...]:
+        """What must be equal in all parts of a corpus."""
+        return self.parts, self.settings, self.tokenizer, self.grams, self.inputs
+
+
+def part_name(number: int, parts: int) -> str:
+    """The name of a part's folder."""
+    return f"part-{number:05d}-of-{parts:05d}"
+
+
+def parse_part(text: str) -> tuple[int, int]:
+    """The numbers in "3/64"; `RequestError` for others."""
+    number, slash, parts = text.partition("/")
+    if not (slash and number.isdigit() and parts.isdigit() and len(parts) < 7):
+        raise RequestError(f"{text!r} is no part", "write for example --part 3/64, and --part 1/1 for the whole")
+    if not 1 <= int(number) <= int(parts) <= MOST_PARTS:
+        raise RequestError(
+            f"there is no part {text}", f"parts count from 1/{int(parts) or 1} to {int(parts) or 1}/{int(parts) or 1}"
+        )
+    return int(number), int(parts)
+
+
+Files = Sequence[tuple[Path, int]]
+
+
+def files_of(paths: Iterable[str | os.PathLike[str]], report: ReadReport, hidden: bool = False) -> Files:
+    """All files to read, in their one order, with their sizes in bytes."""
+    return [(file, file.stat().st_size) for file in walk(existing(paths), report, hidden)]
+
+
+def files_of_part(files: Files, number: int, parts: int) -> Files:
+    """The files of one of the parts: neighbours, about as much text in each; a file is never cut.
+
+    A file belongs to the part in whose share of the whole its middle lies.
+    """
+    weights = np.array([max(weight(*file), 1) for file in files], np.float64)
+    middles = (np.cumsum(weights) - weights / 2) / max(weights.sum(), 1)
+    mine = np.floor(middles * parts).astype(np.int64) == number - 1
+    return [file for file, own in zip(files, mine.tolist(), strict=True) if own]
+
+
+def write_part(
+    paths: Iterable[str | os.PathLike[str]],
+    reading: Reading,
+    out: Path,
+    number: int = 1,
+    parts: int = 1,
+    *,
+    overwrite: bool = False,
+    threads: int | None = None,
+) -> tuple[PartRecord, bool]:
+    """Read part `number` of `parts` of the files and folders into a folder below `out`; its record, and if it is new.
+
+    A pure function: the bytes written follow from the files' names and contents and from `reading` alone. The folder
+    appears under its name only when it is whole. A part that is there already, made of the same files with the same
+    settings, and newer than they are, is left as it is.
+    Raises `RequestError` where something else is in its place.
+    """
+    report = ReadReport()
+    everything = files_of(paths, report, reading.settings.hidden)
+    if number > 1:  # what the walk passed over is told once
+        report = ReadReport()
+    files = files_of_part(everything, number, parts)
+    names = [f"{len(os.fsencode(file))} {os.fsdecode(file)} {size}" for file, size in everything]
+    inputs = hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
+    record = PartRecord(
+        format=FORMAT,
+        version=VERSION,
+        number=number,
+        parts=parts,
+        settings=reading.settings,
+        tokenizer=reading.tokenizer.fingerprint,
+        grams="" if reading.grams is None else reading.grams.fingerprint,
+        inputs=inputs,
+        first=str(files[0][0]) if files else "",
+        last=str(files[-1][0]) if files else "",
+        documents=0,
+        tokens=0,
+        report={},
+        files={},
+    )
+    folder = Path(out) / part_name(number, parts)
+    if not overwrite and (folder / RECORD).is_file():
+        return _already(folder, record, files), False
+    with telling_of_the_disk(folder), write_folder(folder, overwrite, RECORD) as new:
+        columns = {name: new.create(name) for name in COLUMNS}
+        documents = tokens = 0
+        before = None if reading.settings.duplicates == "keep" else Deduplicator(near=False)
+        for unit in read_units(reading, files, report, threads):
+            kept = unit if before is None else unit.chosen(before.judge_signed(unit.signatures))
+            documents += len(kept)
+            tokens += len(kept["ids"])
+            for name, file in columns.items():
+                file.write(kept[name].astype(COLUMNS[name].dtype, copy=False))
+        report.exact_duplicates += 0 if before is None else before.exact_duplicates
+        for file in columns.values():
+            new.close(file)
+        reading.tokenizer.save(new.path)
+        for name in _VOCABULARY:
+            if (new.path / name).exists():
+                new.records[name] = _record(new.path / name)
+        for name, data in reading.files().items():
+            file = new.create(name)
+            file.write(data)
+            new.close(file)
+        said = {"documents": documents, "tokens": tokens, "report": report.to_json(), "files": {}}
+        whole = from_mapping(PartRecord, to_mapping(record) | said)
+        whole.files.update(sorted(new.records.items()))
+        file = new.create(RECORD)
+        file.write((json.dumps(to_mapping(whole), indent=1) + "\n").encode())
+        new.close(file)
+    return whole, True
+
+
+def _record(path: Path) -> FileRecord:
+    with open(path, "rb") as file:
+        return FileRecord(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _already(folder: Path, wanted: PartRecord, files: Files) -> PartRecord:
+    """The record of a part that is there and is the one that is wanted."""
+    found = Part(folder).record
+    if (found.number, found.of) != (wanted.number, wanted.of):
+        raise RequestError(
+            f"{folder} was made from other files or with other settings",
+            "name another folder, or ask to overwrite this part",
+        )
+    made = (folder / RECORD).stat().st_mtime_ns
+    changed = next((file for file, _ in files if file.stat().st_mtime_ns > made), None)
+    if changed is not None:
+        raise RequestError(f"{folder} is older than {changed}", "ask to overwrite this part")
+    return found
+
+
+class Part:
+    """A part on disk. Raises `RequestError` where there is none, `WorkError` where it is damaged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.record = self._read_record()
+        for name, record in self.record.files.items():
+            path = self.folder / name
+            if not path.is_file() or path.stat().st_size != record.size:
+                raise self.damaged(f"{name} is not {record.size:,} bytes long")
+
+    def damaged(self, why: str) -> WorkError:
+        """The error that names this part and how to make it again."""
+        again = "make it again: the same chatsmith data shard with --overwrite"
+        return WorkError(f"the part {self.folder} is damaged: {why}", again)
+
+    def _read_record(self) -> PartRecord:
+        path = self.folder / RECORD
+        if not path.is_file():
+            raise RequestError(f"{self.folder} is no part of a corpus: it has no {RECORD}", "name what data shard made")
+        if path.stat().st_size > _MAX_RECORD_BYTES:
+            raise self.damaged(f"{RECORD} is far too large")
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            if raw.get("format") != FORMAT or raw.get("version") != VERSION:
+                raise RequestError(f"{path} is not a part that this chatsmith reads")
+            record = from_mapping(PartRecord, raw, str(path))
+        except (ValueError, RecursionError, AttributeError) as error:
+            raise self.damaged(f"{RECORD} is not what was written ({error})") from None
+        known = {*COLUMNS, *_VOCABULARY, GRAMS}
+        if not set(COLUMNS) <= set(record.files) <= known or not 1 <= record.number <= record.parts <= MOST_PARTS:
+            raise self.damaged(f"{RECORD} contradicts itself")
+        return record
+
+    def verify(self) -> None:
+        """Compare every file with its checksum."""
+        for name, record in self.record.files.items():
+            if _record(self.folder / name) != record:
+                raise self.damaged(f"the contents of {name} are not those that were written")
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The vocabulary."""
+        return Tokenizer.load(self.folder)
+
+    @cached_property
+    def grams(self) -> TestGrams | None:
+        """The n-grams of the tests that are to be kept out."""
+        path = self.folder / GRAMS
+        return TestGrams.load(path.read_bytes()) if GRAMS in self.record.files else None
+
+    def units(self, names: Sequence[str] = tuple(COLUMNS)) -> Iterator[Unit]:
+        """The documents in blocks of bounded size; of `names`, and the columns that they are counted by."""
+        wanted = {*names, "lengths", *filter(None, (COLUMNS[name].counts for name in names))}
+        maps = {name: self._map(name) for name in COLUMNS if name in wanted}
+        at = dict.fromkeys(maps, 0)
+        ends = np.cumsum(maps["lengths"])
+        first = 0
+        while first < len(ends):
+            begin = int(ends[first - 1]) if first else 0
+            last = max(int(np.searchsorted(ends, begin + _BLOCK_TOKENS, "right")), first + 1)
+            last = min(last, first + _BLOCK_DOCUMENTS, len(ends))
+            block: dict[str, np.ndarray] = {}
+            for name, rows in maps.items():
+                counts = COLUMNS[name].counts
+                count = int(block[counts].sum(dtype=np.int64)) if counts else last - first
+                block[name] = np.array(rows[at[name] : at[name] + count])
+                if len(block[name]) != count:
+                    raise self.damaged(f"{name} ends too early")
+                at[name] += count
+            yield Unit(block)
+            first = last
+
+    def _map(self, name: str) -> np.ndarray:
+        column = COLUMNS[name]
+        size = self.record.files[name].size
+        if not size:
+            rows = np.zeros(0, column.dtype)
+        else:
+            rows = np.memmap(self.folder / name, np.dtype("u1"), "r").view(np.ndarray)
+            rows = rows[: size - size % np.dtype(column.dtype).itemsize].view(column.dtype)
+        if len(rows) % column.width:
+            raise self.damaged(f"{name} ends within a row")
+        if not column.counts and len(rows) != self.record.documents:
+            raise self.damaged(f"{name} has {len(rows):,} rows for {self.record.documents:,} documents")
+        if not column.counts and np.issubdtype(rows.dtype, np.signedinteger) and len(rows) and int(rows.min()) < 0:
+            raise self.damaged(f"{name} has a negative count")
+        return rows.reshape(-1, column.width) if column.width > 1 else rows
