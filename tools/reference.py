@@ -45,7 +45,7 @@ def commands() -> str:
     app = build("*")
     parts = [_NOTE, "# Commands\n", EPILOGUE + " `--help` after any command explains it.\n"]
     for command in COMMANDS:
-        function = app[command.name].default_command
+        function = _named(app, command.name).default_command
         assert function is not None
         parts.append(f"## chatsmith {command.name}\n")
         parts.append(inspect.cleandoc(function.__doc__ or "") + "\n")
@@ -91,8 +91,14 @@ PAGES = {
 }
 
 
+def _named(app: App, command: str) -> App:
+    for word in command.split():
+        app = app[word]
+    return app
+
+
 def _arguments(app: App, command: str) -> Iterator[Any]:
-    for argument in app[command].assemble_argument_collection(default_parameter=app.default_parameter):
+    for argument in _named(app, command).assemble_argument_collection(default_parameter=app.default_parameter):
         if argument.parse and argument.show:
             yield argument
 

@@ -35,7 +35,13 @@ def test_help_takes_at_most_three_tenths_of_a_second_of_cpu() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], [], *([command.name, "--help"] for command in app.COMMANDS), ["version"], ["completion", "bash"]],
+    [
+        ["--help"],
+        [],
+        *([*command.name.split(), "--help"] for command in app.COMMANDS),
+        ["version"],
+        ["completion", "bash"],
+    ],
     ids=" ".join,
 )
 def test_what_only_explains_never_loads_torch(arguments: list[str]) -> None:
@@ -44,9 +50,10 @@ def test_what_only_explains_never_loads_torch(arguments: list[str]) -> None:
 
 
 def test_every_command_is_listed_with_the_first_line_of_its_help(run: Callable[..., Any]) -> None:
-    text = run("--help").out
+    texts = {family: run(*family.split(), "--help").out for family in ("", *app.FAMILIES)}
     for command in app.COMMANDS:
-        assert f" {command.name} " in text
+        family, _, name = command.name.rpartition(" ")
+        assert f" {name} " in texts[family]
         module, _, function = command.target.partition(":")
         documented = getattr(__import__(module, fromlist=[function]), function).__doc__
         assert documented, f"{command.name} has no docstring"
@@ -63,6 +70,8 @@ def test_the_flags_grow_only_on_purpose() -> None:
     ("arguments", "message", "hint"),
     [
         (["chta"], "no command called 'chta'", "chat"),
+        (["data", "shrad"], "no command called 'data shrad'", "data shard"),
+        (["data", "merge"], "chatsmith data merge needs FOLDER", "chatsmith data merge --help"),
         (["doctor", "--jsn"], "chatsmith doctor has no option --jsn", "--json"),
         (["write", "model", "hi", "--temprature", "1"], "chatsmith write has no option --temprature", "--temperature"),
         (["doctor", "too", "much"], "chatsmith doctor does not take 'too'", "chatsmith doctor --help"),
@@ -156,7 +165,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 def test_completion_scripts_name_every_command(run: Callable[..., Any], shell: str) -> None:
     ran = run("completion", shell)
     assert ran.code == 0
-    assert all(command.name in ran.out for command in app.COMMANDS)
+    assert all(word in ran.out for command in app.COMMANDS for word in command.name.split())
 
 
 def test_the_bash_completion_completes() -> None:

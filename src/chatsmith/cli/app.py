@@ -36,6 +36,9 @@ COMMANDS = (
     ),
     Command("train", "chatsmith.cli.train:train", "Train from a TOML recipe, or resume a run", MAKE),
     Command("read", "chatsmith.cli.read:read", "Read documents and list what is in them and what was skipped", MAKE),
+    Command("data vocabulary", "chatsmith.cli.data:vocabulary", "Learn a vocabulary from documents", MAKE),
+    Command("data shard", "chatsmith.cli.data:shard", "Read and encode one part of a corpus", MAKE),
+    Command("data merge", "chatsmith.cli.data:merge", "Make one folder of tokens of all parts", MAKE),
     Command("plan", "chatsmith.cli.plan:plan", "Know the cost before you spend it: size, compute, time, money", MAKE),
     Command("chat", "chatsmith.cli.chat:chat", "Talk with a model; with none yet, make the built-in one first", TALK),
     Command("write", "chatsmith.cli.write:write", "Continue a text, once or in several samples side by side", TALK),
@@ -47,6 +50,8 @@ COMMANDS = (
     Command("completion", "chatsmith.cli.completion:completion", "Print the completion script of your shell", HOUSE),
     Command("version", "chatsmith.cli.version:version", "Print the versions of chatsmith and its libraries", HOUSE),
 )
+
+FAMILIES = {"data": "Make a corpus in parts, on many machines, and one folder of tokens of them"}
 
 EPILOGUE = (
     "Exit codes: 0 done, 1 the work failed, 2 the request was wrong. --debug anywhere shows an error's traceback."
@@ -72,11 +77,16 @@ def build(described: str | None = None) -> App:
     )
     groups = {name: Group(name, sort_key=order) for order, name in enumerate((MAKE, TALK, HOUSE))}
     app["--help"].group = app["--version"].group = groups[HOUSE]
+    families: dict[str, App] = {}
     for order, command in enumerate(COMMANDS):
         whole = described in (command.name, "*")
-        app.command(
+        family, _, name = command.name.rpartition(" ")
+        if family and family not in families:
+            families[family] = App(name=family, help=FAMILIES[family], group=groups[command.group], sort_key=order)
+            app.command(families[family])
+        (families[family] if family else app).command(
             command.target,
-            name=command.name,
+            name=name,
             help=None if whole else command.summary,
             group=groups[command.group],
             sort_key=order,
@@ -116,12 +126,18 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _dispatch(tokens: Sequence[str]) -> object:
-    app = build(tokens[0] if tokens else None)
+    app = build(command_named(tokens))
     if {"--help", "-h"} & set(tokens):
         from chatsmith.cli.console import out
 
         return app(tokens, console=out())
     return app(tokens)
+
+
+def command_named(tokens: Sequence[str]) -> str | None:
+    """The command that the first one or two words name."""
+    names = [command.name for command in COMMANDS]
+    return next((name for name in (" ".join(tokens[:2]), *tokens[:1]) if name in names), None)
 
 
 def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
@@ -168,11 +184,12 @@ def _explained(error: Exception, tokens: Sequence[str]) -> ChatsmithError:
 
 def _wrong_usage(error: CycloptsError, tokens: Sequence[str]) -> RequestError:
     names = [command.name for command in COMMANDS]
-    command = tokens[0] if tokens and tokens[0] in names else ""
+    command = command_named(tokens) or ""
     program = f"chatsmith {command}".rstrip()
     usage = f"{program} --help"
     if not command and tokens and not tokens[0].startswith("-"):
-        return RequestError(f"no command called {tokens[0]!r}", did_you_mean(tokens[0], names))
+        asked = " ".join(tokens[: 2 if tokens[0] in FAMILIES else 1])
+        return RequestError(f"no command called {asked!r}", did_you_mean(asked, names))
     if isinstance(error, UnknownOptionError):
         word = error.token.keyword or error.token.value
         known = [name for argument in error.argument_collection for name in argument.names if name.startswith("--")]

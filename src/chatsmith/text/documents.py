@@ -59,6 +59,11 @@ class Document:
     source: str = ""
     messages: Conversation = ()
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text, or what is said in each turn of a conversation."""
+        return tuple([message.content for message in self.messages]) if self.messages else (self.text,)
+
 
 def read_documents(
     paths: Iterable[str | os.PathLike[str]],

@@ -29,7 +29,8 @@ class NewFile:
 
     def write(self, data: np.ndarray | bytes) -> None:
         """Append bytes, or an array as it lies in memory."""
-        view = memoryview(data if isinstance(data, bytes) else np.ascontiguousarray(data).reshape(-1).view(np.uint8))
+        array = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
+        view = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         self._digest.update(view)
         self._file.write(view)
         self.size += len(view)

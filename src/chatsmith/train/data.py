@@ -19,6 +19,7 @@ from chatsmith.errors import RequestError
 from chatsmith.paths import atomic_write
 from chatsmith.settings import to_mapping
 from chatsmith.text import world
+from chatsmith.text.corpus import write_corpus
 from chatsmith.text.documents import Document, ReadReport, read_documents
 from chatsmith.text.shard_manifest import MANIFEST
 from chatsmith.text.shards import TokenFolder, write_shards
@@ -114,10 +115,7 @@ def _texts(recipe: Recipe, index: int) -> Iterator[str]:
     if source.is_world:
         documents = islice(documents, _WORLD_SAMPLE // sum(part.is_world for part in recipe.data.sources))
     for document in documents:
-        if document.messages:
-            yield from (message.content for message in document.messages)
-        else:
-            yield document.text
+        yield from document.texts
 
 
 def _documents(recipe: Recipe, index: int, report: ReadReport) -> Iterator[Document]:
@@ -153,13 +151,24 @@ def _write(
         return folder
     note(f"reading {'the built-in corpus' if source.is_world else source.path}")
     report = ReadReport()
-    documents = _documents(recipe, index, report)
+    written = place / str(index)
+    held_out, seed = recipe.data.held_out, recipe.seed
     if source.is_world:
-        documents = _enough(documents, tokenizer, world_tokens(recipe, index))
+        documents = _enough(_documents(recipe, index, report), tokenizer, world_tokens(recipe, index))
+        write_shards(documents, tokenizer, written, held_out=held_out, seed=seed)
     else:
         reports.append(report)
-    written = place / str(index)
-    write_shards(documents, tokenizer, written, held_out=recipe.data.held_out, seed=recipe.seed)
+        write_corpus(
+            [source.path, *source.also],
+            tokenizer,
+            written,
+            report=report,
+            field=source.field or None,
+            duplicates=source.duplicates,
+            clean_of=recipe.data.clean_of,
+            held_out=held_out,
+            seed=seed,
+        )
     return TokenFolder.open(written)
 
 

@@ -95,11 +95,13 @@ class Data:
 
     `held_out` is the share of documents kept from training. Rows are cut from the "stream" of documents, or `pack`
     whole "documents". With `mask_documents` attention does not cross from one document to the next within a row.
-    `stages` change the mixture as the run goes on.
+    `stages` change the mixture as the run goes on. Text of tests in the files `clean_of` is cut out of all documents,
+    as GPT-3's training text was cleaned (Brown et al. 2020, appendix C).
     """
 
     sources: tuple[Source, ...]
     held_out: float = 0.01
+    clean_of: tuple[str, ...] = ()
     vocab_size: int | None = None
     tokenizer: str | None = None
     mask_documents: bool = False

@@ -1,0 +1,125 @@
+"""`chatsmith data`: a corpus in parts, on as many machines as there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from chatsmith.cli.options import Json
+
+Tests = Annotated[
+    tuple[Path, ...],
+    Parameter(name="--clean-of", help="Files of tests whose text is to be cut out; may be given several times."),
+]
+
+
+def vocabulary(
+    path: Annotated[Path, Parameter(help="A file or a folder.")],
+    /,
+    *paths: Annotated[Path, Parameter(help="More of them.")],
+    size: Annotated[int, Parameter(help="Tokens in the vocabulary, special ones counted.")],
+    out: Annotated[Path, Parameter(help="The folder to write it to.")],
+    field: Annotated[
+        str | None, Parameter(help="The field of JSON, CSV or Parquet records that holds the text.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Learn a vocabulary from documents.
+
+    All parts of a corpus must be encoded with one vocabulary. A few files that are like all others are enough: a
+    hundred megabytes teach it nearly what all of them would.
+    """
+    from chatsmith.cli.console import out as stdout
+    from chatsmith.cli.console import print_json
+    from chatsmith.text.bpe import train_tokenizer
+    from chatsmith.text.documents import ReadReport, read_documents
+
+    report = ReadReport()
+    documents = read_documents([path, *paths], report=report, field=field)
+    tokenizer = train_tokenizer((text for document in documents for text in document.texts), size)
+    tokenizer.save(out)
+    if json:
+        print_json({"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint, "out": out})
+    else:
+        stdout().print(f"{tokenizer.vocab_size:,} tokens, learned from {report.summary()}")
+        stdout().print(f"chatsmith data shard … --tokenizer {out}")
+
+
+def shard(
+    path: Annotated[Path, Parameter(help="A file or a folder.")],
+    /,
+    *paths: Annotated[Path, Parameter(help="More of them.")],
+    tokenizer: Annotated[Path, Parameter(help="The folder of a vocabulary, or of a model.")],
+    out: Annotated[Path, Parameter(help="The folder of all parts; each makes its own in it.")],
+    part: Annotated[str, Parameter(help="Which part to make, and of how many: 3/64.")] = "1/1",
+    field: Annotated[
+        str | None, Parameter(help="The field of JSON, CSV or Parquet records that holds the text.")
+    ] = None,
+    duplicates: Annotated[
+        Literal["keep", "exact", "near"], Parameter(help="Which documents that came before are dropped.")
+    ] = "near",
+    hidden: Annotated[bool, Parameter(help="Also read hidden files and folders.")] = False,
+    clean_of: Tests = (),
+    seed: Annotated[int, Parameter(help="Another seed holds other documents out of training.")] = 0,
+    processes: Annotated[int | None, Parameter(help="Processes that read; by default one for each core.")] = None,
+    overwrite: Annotated[bool, Parameter(help="Make the part again, though it is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Read and encode one part of a corpus, on all cores of this machine.
+
+    The same bytes for the same files and settings, whatever else runs: so parts can be made in any order, by any
+    scheduler, and a part whose work was killed is made by the same command again. A part that is there is left alone.
+    `chatsmith data merge` makes one folder of tokens of them.
+    """
+    from chatsmith.cli.console import out as stdout
+    from chatsmith.cli.console import print_json
+    from chatsmith.text.overlap import TestGrams
+    from chatsmith.text.parts import parse_part, part_name, write_part
+    from chatsmith.text.tokenizer import Tokenizer
+    from chatsmith.text.unit_reader import Reading, ReadSettings
+
+    number, count = parse_part(part)
+    settings = ReadSettings(field, duplicates, hidden, seed)
+    reading = Reading(Tokenizer.load(tokenizer), settings, TestGrams.read(clean_of) if clean_of else None)
+    record, new = write_part([path, *paths], reading, out, number, count, overwrite=overwrite, threads=processes)
+    folder = out / part_name(number, count)
+    if json:
+        shown = {"part": number, "parts": count, "documents": record.documents, "tokens": record.tokens}
+        print_json(shown | {"folder": folder, "new": new, "read": record.report})
+        return
+    counts = f"{record.documents:,} documents, {record.tokens:,} tokens from {record.report['files']:,} files"
+    stdout().print(f"part {number}/{count}{'' if new else ' is there already'}: {counts}, in {folder}", soft_wrap=True)
+    reasons = record.report["skipped_by_reason"]
+    if reasons:
+        skipped = ", ".join(f"{times:,} {reason}" for reason, times in reasons.items())
+        stdout().print(f"skipped {skipped}", soft_wrap=True)
+
+
+def merge(
+    folder: Annotated[Path, Parameter(help="A part, or a folder of parts.")],
+    /,
+    *folders: Annotated[Path, Parameter(help="More of them.")],
+    out: Annotated[Path, Parameter(help="The folder of tokens to make.")],
+    held_out: Annotated[float, Parameter(help="The share of documents kept from training.")] = 0.01,
+    window: Annotated[int, Parameter(help="Near duplicates are looked for among so many kept documents at least.")] = 2
+    ** 19,
+    overwrite: Annotated[bool, Parameter(help="Replace tokens that the folder already holds.")] = False,
+    json: Json = False,
+) -> None:
+    """Make one folder of tokens of all parts of a corpus, in the order of its files.
+
+    Drops what is duplicate across parts and cuts out what is the tests' (--clean-of at `data shard`). What comes out
+    does not depend on how many parts there were. Near duplicates take 700 bytes of memory for each document of the
+    window.
+    """
+    from chatsmith.cli.console import out as stdout
+    from chatsmith.cli.console import print_json
+    from chatsmith.text.merge import merge as merge_parts
+
+    report = merge_parts([folder, *folders], out, held_out=held_out, window=window, overwrite=overwrite)
+    if json:
+        print_json(report.to_json())
+    else:
+        stdout().print(report)
