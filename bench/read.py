@@ -6,7 +6,8 @@
 
 Each figure comes from a process of its own, so that the peaks of memory are theirs alone: `list` reads and cleans the
 files and drops duplicates, and encodes nothing; `encode` encodes the same documents, already in memory, up to 100 MB of
-them; `whole` is what `write_shards` does, both at once. Seconds of CPU time say what the work costs whoever else is
+them; `whole` is what `write_corpus` does, both at once, and `feed` what it does for a few large files: one process
+reads while others encode. Seconds of CPU time say what the work costs whoever else is
 running; `share_of_cpu` is what of the whole goes to reading, to encoding, and to all the rest. The last line is JSON.
 """
 
@@ -33,6 +34,7 @@ from pathlib import Path
 import numpy as np
 
 from chatsmith.text.bpe import train_tokenizer
+from chatsmith.text.corpus import write_corpus
 from chatsmith.text.documents import ReadReport, read_documents
 from chatsmith.text.shards import write_shards
 from chatsmith.text.tokenizer import Tokenizer
@@ -149,8 +151,10 @@ def stage(name: str, paths: list[str], tokenizer: Tokenizer, out: Path) -> dict[
     elif name == "encode":
         for first in range(0, len(texts), 1000):
             tokenizer.encode_batch(texts[first : first + 1000])
-    else:
+    elif name == "feed":
         write_shards(documents, tokenizer, out / "tokens", overwrite=True)
+    else:
+        write_corpus(paths, tokenizer, out / "tokens", report=report, overwrite=True)
     workers = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "megabytes": report.bytes / 1e6,
@@ -225,7 +229,7 @@ def main() -> None:
                 unfinished.rename(made)
             paths = [str(made)]
         train_tokenizer(sample(paths), options.vocabulary).save(work / "vocabulary")
-        rounds: dict[str, list[dict[str, float]]] = {"list": [], "encode": [], "whole": []}
+        rounds: dict[str, list[dict[str, float]]] = {"list": [], "encode": [], "feed": [], "whole": []}
         for number in range(options.rounds):
             for name, results in rounds.items():
                 result = run(name, paths, work)
@@ -246,6 +250,7 @@ def summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, object]:
         return statistics.median(result[above] / result[below] for result in rounds[name])
 
     whole = rounds["whole"]
+    feed_over_whole = [feed["seconds"] / own["seconds"] for feed, own in zip(rounds["feed"], whole, strict=True)]
     cost = {name: median(name, "cpu_seconds", "megabytes") for name in rounds}
     shares = {"reading": cost["list"] / cost["whole"], "encoding": cost["encode"] / cost["whole"]}
     shares["rest"] = 1 - sum(shares.values())
@@ -259,8 +264,10 @@ def summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, object]:
         "reading_mb_per_cpu_second": round(1 / cost["list"], 1),
         "encoding_mb_per_cpu_second": round(1 / cost["encode"], 1),
         "share_of_cpu": {name: round(share, 3) for name, share in shares.items()},
+        "feed_mb_per_second": round(median("feed", "megabytes", "seconds"), 1),
+        "seconds_of_feed_over_whole": round(statistics.median(feed_over_whole), 2),
         "cores_busy": round(median("whole", "cpu_seconds", "seconds"), 2),
-        "peak_mb": round(max(result["peak_mb"] for result in whole)),
+        "peak_mb": {name: round(max(one["peak_mb"] for one in results)) for name, results in rounds.items()},
         "rounds": rounds,
         "circumstances": circumstances(),
     }

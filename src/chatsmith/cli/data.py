@@ -75,15 +75,23 @@ def shard(
     """
     from chatsmith.cli.console import out as stdout
     from chatsmith.cli.console import print_json
-    from chatsmith.text.overlap import TestGrams
-    from chatsmith.text.parts import parse_part, part_name, write_part
-    from chatsmith.text.tokenizer import Tokenizer
-    from chatsmith.text.unit_reader import Reading, ReadSettings
+    from chatsmith.text.parts import part_name
+    from chatsmith.text.parts import shard as make_part
 
-    number, count = parse_part(part)
-    settings = ReadSettings(field, duplicates, hidden, seed)
-    reading = Reading(Tokenizer.load(tokenizer), settings, TestGrams.read(clean_of) if clean_of else None)
-    record, new = write_part([path, *paths], reading, out, number, count, overwrite=overwrite, threads=processes)
+    record, new = make_part(
+        [path, *paths],
+        tokenizer,
+        out,
+        part,
+        clean_of=clean_of,
+        overwrite=overwrite,
+        processes=processes,
+        field=field,
+        duplicates=duplicates,
+        hidden=hidden,
+        seed=seed,
+    )
+    number, count = record.number, record.parts
     folder = out / part_name(number, count)
     if json:
         shown = {"part": number, "parts": count, "documents": record.documents, "tokens": record.tokens}

@@ -112,6 +112,27 @@ def files_of_part(files: Files, number: int, parts: int) -> Files:
     return [file for file, own in zip(files, mine.tolist(), strict=True) if own]
 
 
+def shard(
+    paths: Sequence[str | os.PathLike[str]],
+    tokenizer: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    part: str = "1/1",
+    *,
+    clean_of: Sequence[str | os.PathLike[str]] = (),
+    overwrite: bool = False,
+    processes: int | None = None,
+    **settings: Any,
+) -> tuple[PartRecord, bool]:
+    """`write_part` by names alone, so that any scheduler can call it anywhere: what `chatsmith data shard` does.
+
+    `tokenizer` is a folder with a vocabulary, `clean_of` files of tests, `settings` those of `ReadSettings`.
+    """
+    number, parts = parse_part(part)
+    grams = TestGrams.read(clean_of) if clean_of else None
+    reading = Reading(Tokenizer.load(Path(tokenizer)), from_mapping(ReadSettings, settings), grams)
+    return write_part(paths, reading, Path(out), number, parts, overwrite=overwrite, threads=processes)
+
+
 def write_part(
     paths: Iterable[str | os.PathLike[str]],
     reading: Reading,
