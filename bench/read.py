@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=8192, help="size of the vocabulary to encode with")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--work", type=Path, help="folder for files under way, kept; else a temporary one")
-    parser.add_argument("--stage", choices=["list", "encode", "whole"], help=argparse.SUPPRESS)
+    parser.add_argument("--stage", choices=["list", "encode", "feed", "whole"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stage:
         tokenizer = Tokenizer.load(options.work / "vocabulary")
