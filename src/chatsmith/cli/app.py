@@ -39,6 +39,7 @@ COMMANDS = (
     Command("data vocabulary", "chatsmith.cli.data:vocabulary", "Learn a vocabulary from documents", MAKE),
     Command("data shard", "chatsmith.cli.data:shard", "Read and encode one part of a corpus", MAKE),
     Command("data merge", "chatsmith.cli.data:merge", "Make one folder of tokens of all parts", MAKE),
+    Command("data mixture", "chatsmith.cli.data:mixture", "Show how often a training goes through each source", MAKE),
     Command("plan", "chatsmith.cli.plan:plan", "Know the cost before you spend it: size, compute, time, money", MAKE),
     Command("chat", "chatsmith.cli.chat:chat", "Talk with a model; with none yet, make the built-in one first", TALK),
     Command("write", "chatsmith.cli.write:write", "Continue a text, once or in several samples side by side", TALK),

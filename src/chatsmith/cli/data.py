@@ -131,3 +131,25 @@ def merge(
         print_json(report.to_json())
     else:
         stdout().print(report)
+
+
+def mixture(
+    recipe: Annotated[str, Parameter(help="A recipe over folders of tokens, or gpt3 for the mixture of the paper.")],
+    /,
+    tokens: Annotated[str | None, Parameter(help="Tokens to train on, as 300B; by default the recipe's.")] = None,
+    json: Json = False,
+) -> None:
+    """Show how much of each source a training reads, and how often it goes through it.
+
+    A recipe names its sources by weight or by epochs, or takes GPT-3's mixture: mixture = "gpt3" in [data].
+    """
+    from chatsmith.cli.console import out as stdout
+    from chatsmith.cli.console import print_json
+    from chatsmith.plan.quantities import read_count
+    from chatsmith.train.data import mixture_of
+
+    report = mixture_of(recipe, None if tokens is None else read_count(tokens, "--tokens", 1e16, "--tokens 300B"))
+    if json:
+        print_json(report)
+    else:
+        stdout().print(report)

@@ -24,7 +24,9 @@ from chatsmith.text.documents import Document, ReadReport, read_documents
 from chatsmith.text.shard_manifest import MANIFEST
 from chatsmith.text.shards import TokenFolder, write_shards
 from chatsmith.text.tokenizer import Tokenizer
-from chatsmith.train.recipe import Recipe, Source
+from chatsmith.train.mixtures import GPT3_TOKENS, MixtureReport, mixed, weights
+from chatsmith.train.recipe import Recipe, Source, load_recipe
+from chatsmith.train.recipe_tables import GPT3_PARTS, Data
 
 TOKENS = "tokens"
 _PREPARED = "prepared.json"
@@ -48,6 +50,11 @@ class Corpus:
     def fingerprints(self) -> tuple[str, ...]:
         """One SHA-256 per source: equal for equal text, vocabulary and settings."""
         return tuple(folder.manifest.fingerprint for folder in self.folders)
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens of each source that are there to train on."""
+        return tuple(len(folder.split("train")) for folder in self.folders)
 
 
 def prepare(recipe: Recipe, out: Path, *, reuse: bool = False, note: Note = lambda text: None) -> Corpus:
@@ -172,13 +179,41 @@ def _write(
     return TokenFolder.open(written)
 
 
+def mixture_of(name: str, tokens: int | None = None) -> MixtureReport:
+    """What a run of `tokens` (by default the recipe's) reads of each source of the recipe `name`, or for "gpt3".
+
+    Raises `RequestError` where a source's tokens cannot be counted: it is not written yet.
+    """
+    if name == "gpt3":
+        sources = tuple(Source(path=part, name=part) for part in GPT3_PARTS)
+        counts = [part.tokens for part in GPT3_PARTS.values()]
+        return mixed(Data(sources, mixture="gpt3"), counts, tokens or GPT3_TOKENS)
+    recipe = load_recipe(Path(name))
+    data, schedule = recipe.data, recipe.schedule
+    for source in data.sources:
+        if not _is_tokens(source):
+            raise RequestError(
+                f"{source.path} is no folder of tokens, so nobody knows how many it has",
+                "write its tokens with chatsmith data shard and chatsmith data merge",
+            )
+    if tokens is None:
+        tokens = schedule.tokens
+        if schedule.steps is not None and recipe.starts_from is None:
+            tokens = schedule.steps * recipe.batch.rows * recipe.context(recipe.spec(data.vocab_size or 512))
+        if tokens is None:
+            raise RequestError(f"{name} does not say how many tokens it trains on", "say so: --tokens 10M")
+    counts = [len(TokenFolder.open(Path(source.path)).split("train")) for source in data.sources]
+    return mixed(data, counts, tokens)
+
+
 def world_tokens(recipe: Recipe, index: int) -> int:
     """How many tokens of the built-in corpus a source gives: as many as the run will read of it, within bounds."""
     source, data, schedule = recipe.data.sources[index], recipe.data, recipe.schedule
     if source.tokens:
         return source.tokens
-    shares = [stage.weights for stage in data.stages] or [tuple(part.weight for part in data.sources)]
-    share = max(weights[index] / sum(weights) for weights in shares)
+    # Sources in epochs count as one: how many tokens they have is not known yet, and it is a rough figure.
+    shares = [stage.weights for stage in data.stages] or [weights(data, [1] * len(data.sources))]
+    share = max(part[index] / sum(part) for part in shares)
     if schedule.minutes is not None:
         wanted = schedule.minutes * _WORLD_TOKENS_A_MINUTE
     else:

@@ -56,10 +56,22 @@ class StagedBatches:
         self._shares = [weight / sum(weights) for weight in weights]
         self._drawn = [0] * len(weights)
 
-    def next(self, rows: int) -> Batch:
-        """The next `rows` rows, those of one source together."""
-        parts = [source.next(count) for source, count in zip(self._sources, self._counts(rows), strict=True) if count]
-        return parts[0] if len(parts) == 1 else _joined(parts)
+    def next(self, rows: int, part: tuple[int, int] | None = None) -> Batch:
+        """The next `rows` rows, those of one source together; of them, where given, only rows part[0] … part[1] - 1.
+
+        The place in the text moves on by all of them. So processes that share out the rows of a step, each asking for
+        its own, stand at the same place after it, and their number may change from one step to the next.
+        """
+        first, last = part or (0, rows)
+        if not 0 <= first < last <= rows:
+            raise RequestError(f"there are no rows {first} to {last - 1} among {rows}")
+        parts, begin = [], 0
+        for source, count in zip(self._sources, self._counts(rows), strict=True):
+            if count:
+                parts.append(source.next(count, max(first - begin, 0), min(last - begin, count)))
+            begin += count
+        made = [batch for batch in parts if batch is not None]
+        return made[0] if len(made) == 1 else _joined(made)
 
     def _counts(self, rows: int) -> list[int]:
         """How many of the next rows each source gives."""
@@ -97,8 +109,11 @@ class _Source:
         self._first = 0
         self._ahead: Batch | None = None
 
-    def next(self, rows: int) -> Batch:
-        """The next `rows` rows."""
+    def next(self, rows: int, first: int, last: int) -> Batch | None:
+        """Rows first … last - 1 of the next `rows` rows, if there are any."""
+        if (first, last) != (0, rows):
+            self.batches.samples += rows
+            return self.batches.at(self.batches.samples - rows + first, last - first) if first < last else None
         start = self.batches.samples - self._first
         if self._ahead is None or start < 0 or start + rows > len(self._ahead.inputs):
             self._first, start = self.batches.samples, 0

@@ -37,6 +37,7 @@ from chatsmith.train.data import TOKENS, Corpus, prepare
 from chatsmith.train.loop import Trainer
 from chatsmith.train.metrics import LOG
 from chatsmith.train.mixture import StagedBatches
+from chatsmith.train.mixtures import weights
 from chatsmith.train.objectives import HeldOut, NextToken
 from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.precision import compute_dtype, keep_memory
@@ -246,7 +247,7 @@ class _Run:
         data = recipe.data
         batches = StagedBatches(
             [folder.split("train") for folder in self.corpus.folders],
-            [source.weight for source in data.sources],
+            weights(data, self.corpus.tokens),
             context=recipe.context(model.spec),
             seed=recipe.seed,
             mask_documents=data.mask_documents,
