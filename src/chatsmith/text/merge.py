@@ -85,7 +85,9 @@ def find_parts(folders: Iterable[str | os.PathLike[str]]) -> list[Part]:
     if missing:
         names = ", ".join(f"{number}/{count}" for number in missing[:_LISTED_MISSING])
         more = f" and {len(missing) - _LISTED_MISSING} more" if len(missing) > _LISTED_MISSING else ""
-        raise RequestError(f"parts are missing: {names}{more}", f"make them: chatsmith data shard --part {names[:16]}")
+        raise RequestError(
+            f"parts are missing: {names}{more}", f"make each: chatsmith data shard … --part {missing[0]}/{count}"
+        )
     for part, other in pairwise(parts):
         if part.record.number == other.record.number:
             raise RequestError(f"{part.folder} and {other.folder} are the same part", "name only one of them")
