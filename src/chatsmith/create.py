@@ -169,6 +169,7 @@ def new(
     out: str | Path,
     field: str | None = None,
     vocab_size: int | None = None,
+    clean_of: Sequence[str | Path] = (),
     seed: int = 1337,
     overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
@@ -178,6 +179,7 @@ def new(
     Reads the documents (without paths: the built-in small world), drops duplicates, learns a vocabulary sized to the
     text (or of `vocab_size`), measures this machine for a few seconds, chooses a model for what is left of the time,
     trains it and writes the model folder. `field` names the field of JSON, CSV or Parquet records that holds the text.
+    Text of tests in the files `clean_of` is cut out.
 
     Raises `RequestError` where there is nothing to read, the budget is no time, or `out` already holds a model (unless
     `overwrite`). Ctrl-C ends training after its step; the model folder is then whole, and the report says so.
@@ -208,7 +210,9 @@ def new(
     base = Recipe(
         name=out.resolve().name,
         seed=seed,
-        data=_documents(paths, field, vocabulary, seconds) if paths else _small_world(vocabulary, likely.tokens),
+        data=replace(_documents(paths, field, vocabulary, seconds), clean_of=tuple(map(str, clean_of)))
+        if paths
+        else _small_world(vocabulary, likely.tokens),
         model=_shape(likely.spec),
         schedule=Schedule(minutes=minutes),
     )

@@ -65,6 +65,9 @@ def test_text_of_tests_is_cut_out_and_counted(run: Callable[..., Any], tmp_path:
     found = json.loads(run("data", "merge", parts, "--out", tmp_path / "again", "--json").out)
     assert found["read"]["overlap"]["documents"] == 1
     assert found["read"]["overlap"]["found"] == 8
+    ran = run("read", files, "--clean-of", tests, "--show", 9)
+    assert "What was cleaned of the tests" in ran.out
+    assert question not in ran.out
 
 
 def test_wrong_requests_say_what_to_type(run: Callable[..., Any], tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from chatsmith.errors import RequestError
 from chatsmith.text.chat import Message
 from chatsmith.text.corpus import write_corpus
-from chatsmith.text.documents import Document, ReadReport
+from chatsmith.text.documents import Document, ReadReport, read_documents
 from chatsmith.text.merge import merge
-from chatsmith.text.overlap import TestGrams, folded, pieces_without
+from chatsmith.text.overlap import TestGrams, cleaned, folded, pieces_without
 from chatsmith.text.parts import write_part
 from chatsmith.text.shards import TokenFolder
 from chatsmith.text.tokenizer import Tokenizer
@@ -135,6 +135,10 @@ def test_a_corpus_is_cleaned_of_tests(
     assert found.ignored >= 1
     assert "cleaned of tests: 1 document cut and 2 dropped" in report.summary()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["documents", "t", "tests.jsonl"]
+    again = ReadReport()
+    documents = cleaned(lambda one: read_documents([folder], report=one), TestGrams.read([tests]), again)
+    assert [document.text for document in documents] == left
+    assert again.overlap == found
 
 
 def test_parts_count_together_in_how_many_documents_an_n_gram_is(

@@ -7,12 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from chatsmith.cli.options import Json
-
-Tests = Annotated[
-    tuple[Path, ...],
-    Parameter(name="--clean-of", help="Files of tests whose text is to be cut out; may be given several times."),
-]
+from chatsmith.cli.options import Json, Tests
 
 
 def vocabulary(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from chatsmith.cli.options import Json
+from chatsmith.cli.options import Json, Tests
 
 if TYPE_CHECKING:
     from chatsmith.create import NewReport
@@ -22,6 +22,7 @@ def new(
         str | None, Parameter(help="The field of JSON, CSV or Parquet records that holds the text.")
     ] = None,
     vocab_size: Annotated[int | None, Parameter(help="Size of the vocabulary; by default it follows the text.")] = None,
+    clean_of: Tests = (),
     seed: Annotated[int, Parameter(help="Another seed gives another model.")] = 1337,
     overwrite: Annotated[bool, Parameter(help="Replace a model that the folder already holds.")] = False,
     json: Json = False,
@@ -35,7 +36,16 @@ def new(
     from chatsmith.cli.console import print_json
     from chatsmith.cli.train import farewell
 
-    report = make(paths, minutes=minutes, out=out, field=field, vocab_size=vocab_size, seed=seed, overwrite=overwrite)
+    report = make(
+        paths,
+        minutes=minutes,
+        out=out,
+        field=field,
+        vocab_size=vocab_size,
+        clean_of=clean_of,
+        seed=seed,
+        overwrite=overwrite,
+    )
     if json:
         print_json(report.to_mapping())
     else:

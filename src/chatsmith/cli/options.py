@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
@@ -15,6 +16,11 @@ _MAX_STDIN = 16 * 2**20  # bytes; far beyond any context
 _SAMPLING = Group("Sampling", sort_key=9)
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
+
+Tests = Annotated[
+    tuple[Path, ...],
+    Parameter(name="--clean-of", help="Files of tests whose text is to be cut out; may be given several times."),
+]
 
 
 def _flag(help: str) -> Parameter:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from chatsmith.cli.options import Json
+from chatsmith.cli.options import Json, Tests
 
 
 def read(
@@ -21,18 +22,24 @@ def read(
         Literal["keep", "exact", "near"], Parameter(help="Which documents that came before are dropped.")
     ] = "near",
     hidden: Annotated[bool, Parameter(help="Also read hidden files and folders.")] = False,
+    clean_of: Tests = (),
     show: Annotated[int, Parameter(help="Print the beginnings of so many documents.")] = 0,
     json: Json = False,
 ) -> None:
     """Read documents and list what is in them and what was skipped.
 
-    This is what `chatsmith new` will read from the same paths; nothing is written.
+    This is what `chatsmith new` will read from the same paths; nothing is written. The counts of documents and text are
+    those before anything is cut out as text of tests.
     """
     from chatsmith.cli.console import out, print_json, write_text
     from chatsmith.text.documents import ReadReport, read_documents
+    from chatsmith.text.overlap import TestGrams, cleaned
 
     report = ReadReport()
-    documents = read_documents([path, *paths], report=report, field=field, duplicates=duplicates, hidden=hidden)
+    read_all = partial(read_documents, [path, *paths], field=field, duplicates=duplicates, hidden=hidden)
+    documents = read_all(report=report)
+    if clean_of:
+        documents = cleaned(lambda again: read_all(report=again), TestGrams.read(clean_of), report)
     for number, document in enumerate(documents):
         if number < show and not json:
             text = document.text or "\n".join(f"{turn.role}: {turn.content}" for turn in document.messages)

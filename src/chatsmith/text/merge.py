@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from chatsmith.text.clean import WINDOW, Deduplicator
 from chatsmith.text.documents import Document
 from chatsmith.text.encode_documents import encode_documents
 from chatsmith.text.held_out import HeldOutSplit
-from chatsmith.text.overlap import MOST_DOCUMENTS, TestGrams, pieces_without
+from chatsmith.text.overlap import GramCounts, TestGrams, pieces_without
 from chatsmith.text.parts import RECORD, Part
 from chatsmith.text.report import OverlapReport, ReadReport
 from chatsmith.text.shard_manifest import Manifest, read_manifest
@@ -31,7 +31,6 @@ from chatsmith.text.tokenizer import Tokenizer
 from chatsmith.text.units import Unit, joined, sided, strings, unit
 
 _LISTED_MISSING = 8
-_COUNTED_AT_ONCE = 2**20
 _JUDGED = ("lengths", "keys", "rest", "sketched", "tops", "bands", "overlaps", "grams")
 
 
@@ -119,13 +118,11 @@ def merge(
     report = ReadReport() if onto is None else onto
     for part in parts:
         report.add(part.record.report)
-    judged = _judge(parts, window, report)
-    if parts[0].grams is not None:
-        report.overlap = judged.ignore_common()
+    kept, grams = _judge(parts, window, report)
     split: HeldOutSplit[tuple[Unit, int]] = HeldOutSplit(held_out, settings.seed)
     with new_corpus(Path(out), tokenizer, split, overwrite=overwrite, shard_tokens=shard_tokens) as corpus:
-        kept = _kept(parts, judged, tokenizer, report)
-        for documents, sources, held in sided(kept, split, tokenizer):
+        units = _kept_units(parts, kept, grams, tokenizer, report)
+        for documents, sources, held in sided(units, split, tokenizer):
             corpus.append(documents, sources, held)
             if progress is not None:
                 progress(corpus.documents, corpus.bytes, corpus.tokens)
@@ -133,67 +130,39 @@ def merge(
     return MergeReport(read_manifest(Path(out)), len(parts), report)
 
 
-@dataclass(slots=True)
-class _Judged:
+def _judge(parts: Sequence[Part], window: int, report: ReadReport) -> tuple[list[np.ndarray], TestGrams | None]:
     """Which documents of each part are kept (bool), and which n-grams of tests are cut out of them."""
-
-    kept: list[np.ndarray] = field(default_factory=list)
-    grams: TestGrams | None = None
-    overlap: OverlapReport | None = None
-    found: list[np.ndarray] = field(default_factory=lambda: [np.zeros((2, 0), np.uint64)])
-
-    def count(self, hashes: np.ndarray) -> None:
-        """Take note of the n-grams of documents, each once a document."""
-        self.found.append(np.stack([hashes, np.ones_like(hashes)]))
-        if len(hashes) and sum(part.shape[1] for part in self.found) > 2 * self.found[0].shape[1] + _COUNTED_AT_ONCE:
-            self.found = [self._counts()]
-
-    def _counts(self) -> np.ndarray:
-        """uint64 [2, N]: every n-gram that was found, and in how many documents."""
-        hashes, counts = np.concatenate(self.found, axis=1)
-        different, place = np.unique(hashes, return_inverse=True)
-        return np.stack([different, np.bincount(place, counts, len(different)).astype(np.uint64)])
-
-    def ignore_common(self) -> OverlapReport:
-        """Count the n-grams of all kept documents, and leave out those that are in many."""
-        assert self.grams is not None
-        hashes, counts = self._counts()
-        common = counts > MOST_DOCUMENTS
-        tests = self.grams
-        self.grams = TestGrams(hashes[~common], tests.n, tests.texts, tests.too_short)
-        self.overlap = OverlapReport(
-            tests.n, MOST_DOCUMENTS, len(tests.hashes), tests.texts, tests.too_short, len(hashes), int(common.sum())
-        )
-        return self.overlap
-
-
-def _judge(parts: Sequence[Part], window: int, report: ReadReport) -> _Judged:
-    """Go through the signatures of all documents in order."""
     duplicates = parts[0].record.settings.duplicates
     judge = None if duplicates == "keep" else Deduplicator(near=duplicates == "near", window=window)
-    judged = _Judged(grams=parts[0].grams)
+    counts = GramCounts()
+    kept: list[np.ndarray] = []
     for part in parts:
-        kept = [np.zeros(0, bool)]
+        own = [np.zeros(0, bool)]
         for block in part.units(_JUDGED):
             new = np.ones(len(block), bool) if judge is None else judge.judge_signed(block.signatures)
-            kept.append(new)
-            judged.count(block["grams"][np.repeat(new, block["overlaps"])])
-        judged.kept.append(np.concatenate(kept))
+            own.append(new)
+            counts.add(block["grams"][np.repeat(new, block["overlaps"])])
+        kept.append(np.concatenate(own))
+    grams = parts[0].grams
+    if grams is not None:
+        grams, report.overlap = counts.uncommon(grams)
     if judge is not None:
         report.exact_duplicates += judge.exact_duplicates
         report.near_duplicates, report.forgetful = judge.near_duplicates, judge.forgetful
-    return judged
+    return kept, grams
 
 
-def _kept(parts: Sequence[Part], judged: _Judged, tokenizer: Tokenizer, report: ReadReport) -> Iterator[Unit]:
+def _kept_units(
+    parts: Sequence[Part], kept: list[np.ndarray], grams: TestGrams | None, tokenizer: Tokenizer, report: ReadReport
+) -> Iterator[Unit]:
     """The documents that are kept, in order, cleaned of what is the tests'; the report counts them."""
-    for part, kept in zip(parts, judged.kept, strict=True):
+    for part, own in zip(parts, kept, strict=True):
         first = 0
         for block in part.units():
-            left = block.chosen(kept[first : first + len(block)])
+            left = block.chosen(own[first : first + len(block)])
             first += len(block)
-            if judged.grams is not None and judged.overlap is not None and len(left["grams"]):
-                left = _cleaned(left, judged.grams, judged.overlap, tokenizer)
+            if grams is not None and report.overlap is not None and len(left["grams"]):
+                left = _cleaned(left, grams, report.overlap, tokenizer)
             count_kept(left, report)
             yield left
 
@@ -209,7 +178,7 @@ def count_kept(unit: Unit, report: ReadReport) -> None:
 def _cleaned(block: Unit, grams: TestGrams, overlap: OverlapReport, tokenizer: Tokenizer) -> Unit:
     """Documents without n-grams of tests: the pieces that are left take the place of a text.
 
-    A conversation with any of them is dropped: half of one teaches nothing good. Pieces go to the side of the
+    A conversation with any of them is dropped, as in `overlap.cleaned`. Pieces go to the side of the
     held-out split that their document was for.
     """
     hit = np.isin(block["grams"], grams.hashes)
@@ -224,10 +193,7 @@ def _cleaned(block: Unit, grams: TestGrams, overlap: OverlapReport, tokenizer: T
         made.append(block.taken(np.arange(begin, row)))
         begin = row + 1
         pieces = [] if block["talks"][row] else pieces_without(texts[row], grams)
-        overlap.documents += 1
-        overlap.dropped += not pieces
-        overlap.pieces += len(pieces)
-        overlap.characters_removed += len(texts[row]) - sum(map(len, pieces))
+        overlap.count(texts[row], pieces)
         if pieces:
             source = block.taken(np.array([row])).sources[0]
             made.append(_unit_of(pieces, source, float(block["fractions"][row]), tokenizer))

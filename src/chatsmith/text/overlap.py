@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy as np
 from chatsmith.errors import RequestError
 from chatsmith.text.documents import Document, ReadReport, every_string
 from chatsmith.text.hashtable import ABSENT, HashTable
+from chatsmith.text.report import OverlapReport
 
 NGRAM = 13
 """Words that stand in a row in a test and in training text."""
@@ -31,6 +32,7 @@ MOST_PIECES = 10
 MOST_DOCUMENTS = 10
 """An n-gram that is in more documents is ignored."""
 
+_COUNTED_AT_ONCE = 2**20
 _SEGMENT = 4 << 20  # bytes that are hashed at once
 _SPACES = bytes(0 if chr(byte).isspace() else byte for byte in range(128)) + bytes(range(128, 256))
 _ASCII_PUNCTUATION = bytes(byte for byte in range(128) if not chr(byte).isalnum() and not chr(byte).isspace())
@@ -140,6 +142,59 @@ class TestGrams:
             "text_lengths": np.array([len(kept.get(row, b"")) for row in range(len(texts))], np.int64),
             "text": np.frombuffer(b"".join(kept.values()), np.uint8),
         }
+
+
+class GramCounts:
+    """In how many documents each n-gram of tests was found."""
+
+    def __init__(self) -> None:
+        self._found = [np.zeros((2, 0), np.uint64)]
+        self._new = 0
+
+    def add(self, hashes: np.ndarray) -> None:
+        """Take note of the n-grams of documents, each once a document."""
+        if len(hashes):
+            self._found.append(np.stack([hashes, np.ones_like(hashes)]))
+            self._new += len(hashes)
+        if self._new > self._found[0].shape[1] + _COUNTED_AT_ONCE:
+            self._found, self._new = [self._counts()], 0
+
+    def _counts(self) -> np.ndarray:
+        """uint64 [2, N]: every n-gram that was found, and in how many documents."""
+        hashes, counts = np.concatenate(self._found, axis=1)
+        different, place = np.unique(hashes, return_inverse=True)
+        return np.stack([different, np.bincount(place, counts, len(different)).astype(np.uint64)])
+
+    def uncommon(self, tests: TestGrams) -> tuple[TestGrams, OverlapReport]:
+        """The n-grams that were found and are not in too many documents, and the beginning of a report."""
+        hashes, counts = self._counts()
+        common = counts > MOST_DOCUMENTS
+        sizes = (len(tests.hashes), tests.texts, tests.too_short, len(hashes), int(common.sum()))
+        report = OverlapReport(tests.n, MOST_DOCUMENTS, *sizes)
+        return TestGrams(hashes[~common], tests.n, tests.texts, tests.too_short), report
+
+
+def cleaned(
+    read: Callable[[ReadReport], Iterator[Document]], tests: TestGrams, report: ReadReport
+) -> Iterator[Document]:
+    """The documents that `read` gives, without the text of tests. They are read twice: first, n-grams are counted.
+
+    A conversation with any of it is dropped: half of one teaches nothing good.
+    """
+    counts = GramCounts()
+    for document in read(ReadReport()):
+        counts.add(tests.columns([document])["grams"])
+    grams, overlap = counts.uncommon(tests)
+    for document in read(report):
+        text = searched(document)
+        pieces = pieces_without(text, grams)
+        if pieces == [text]:
+            yield document
+            continue
+        left = [] if document.messages else pieces
+        overlap.count(text, left)
+        yield from (Document(piece, document.source) for piece in left)
+    report.overlap = overlap
 
 
 def searched(document: Document) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,13 @@ class OverlapReport:
     dropped: int = 0
     pieces: int = 0
     characters_removed: int = 0
+
+    def count(self, text: str, pieces: Sequence[str]) -> None:
+        """Take note of what was left of a text."""
+        self.documents += 1
+        self.dropped += not pieces
+        self.pieces += len(pieces)
+        self.characters_removed += len(text) - sum(map(len, pieces))
 
     def to_json(self) -> dict[str, int]:
         """The counts by name."""
