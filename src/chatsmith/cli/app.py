@@ -37,6 +37,7 @@ COMMANDS = (
     Command("train", "chatsmith.cli.train:train", "Train from a TOML recipe, or resume a run", MAKE),
     Command("read", "chatsmith.cli.read:read", "Read documents and list what is in them and what was skipped", MAKE),
     Command("data vocabulary", "chatsmith.cli.data:vocabulary", "Learn a vocabulary from documents", MAKE),
+    Command("data quality", "chatsmith.cli.data:quality", "Learn to tell good documents from raw ones", MAKE),
     Command("data shard", "chatsmith.cli.data:shard", "Read and encode one part of a corpus", MAKE),
     Command("data merge", "chatsmith.cli.data:merge", "Make one folder of tokens of all parts", MAKE),
     Command("data mixture", "chatsmith.cli.data:mixture", "Show how often a training goes through each source", MAKE),

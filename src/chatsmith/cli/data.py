@@ -42,6 +42,37 @@ def vocabulary(
         stdout().print(f"chatsmith data shard … --tokenizer {out}")
 
 
+def quality(
+    *,
+    good: Annotated[tuple[Path, ...], Parameter(help="Files and folders of good text; may be given several times.")],
+    raw: Annotated[tuple[Path, ...], Parameter(help="Files and folders of raw text, unfiltered.")],
+    out: Annotated[Path, Parameter(help="The file to write the filter to.")],
+    seed: Annotated[int, Parameter(help="Another seed measures it on other documents.")] = 0,
+    json: Json = False,
+) -> None:
+    """Learn to tell good documents from raw ones, and measure it on a tenth of them.
+
+    `chatsmith data shard --quality FILE` then keeps a document with the chance (2 - score)^-9, as GPT-3's Common Crawl
+    was filtered: nearly all that score like the good ones, and a few of all others.
+    """
+    from chatsmith.cli.console import out as stdout
+    from chatsmith.cli.console import print_json
+    from chatsmith.text.documents import ReadReport, read_documents
+    from chatsmith.text.quality import learn
+
+    texts = [
+        (text for document in read_documents(paths, report=ReadReport()) for text in document.texts)
+        for paths in (good, raw)
+    ]
+    learned, report = learn(texts[0], texts[1], seed)
+    learned.save(out)
+    if json:
+        print_json(report)
+    else:
+        stdout().print(report, soft_wrap=True)
+        stdout().print(f"chatsmith data shard … --quality {out}")
+
+
 def shard(
     path: Annotated[Path, Parameter(help="A file or a folder.")],
     /,
@@ -57,6 +88,7 @@ def shard(
     ] = "near",
     hidden: Annotated[bool, Parameter(help="Also read hidden files and folders.")] = False,
     clean_of: Tests = (),
+    quality: Annotated[Path | None, Parameter(help="A filter that chatsmith data quality learned.")] = None,
     seed: Annotated[int, Parameter(help="Another seed holds other documents out of training.")] = 0,
     processes: Annotated[int | None, Parameter(help="Processes that read; by default one for each core.")] = None,
     overwrite: Annotated[bool, Parameter(help="Make the part again, though it is there.")] = False,
@@ -79,6 +111,7 @@ def shard(
         out,
         part,
         clean_of=clean_of,
+        quality=quality,
         overwrite=overwrite,
         processes=processes,
         field=field,

@@ -20,6 +20,7 @@ from chatsmith.errors import RequestError
 from chatsmith.text.documents import Document, ReadReport, every_string
 from chatsmith.text.hashtable import ABSENT, HashTable
 from chatsmith.text.report import OverlapReport
+from chatsmith.text.words import ODD, hashed_words, text_batches
 
 NGRAM = 13
 """Words that stand in a row in a test and in training text."""
@@ -33,16 +34,11 @@ MOST_DOCUMENTS = 10
 """An n-gram that is in more documents is ignored."""
 
 _COUNTED_AT_ONCE = 2**20
-_SEGMENT = 4 << 20  # bytes that are hashed at once
 _SPACES = bytes(0 if chr(byte).isspace() else byte for byte in range(128)) + bytes(range(128, 256))
 _ASCII_PUNCTUATION = bytes(byte for byte in range(128) if not chr(byte).isalnum() and not chr(byte).isspace())
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
 _FOREIGN = re.compile(rb"[\x80-\xff]+")
 _WORD = re.compile(r"\S+")
-_FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
-
-_random = np.random.Generator(np.random.PCG64(0x0D0C5))
-_ODD = _random.integers(0, 1 << 63, 5, np.uint64) << np.uint64(1) | np.uint64(1)
 
 
 def folded(text: str) -> bytes:
@@ -81,7 +77,7 @@ class TestGrams:
         """The n-grams of texts; `RequestError` where no text has n words."""
         found: list[np.ndarray] = []
         count = short = 0
-        for batch in _batches(texts):
+        for batch in text_batches(texts):
             rows, _, hashes = _grams(batch, n)
             found.append(np.unique(hashes))
             longer = len(np.unique(rows))
@@ -117,7 +113,7 @@ class TestGrams:
         """Where the tests' n-grams are: of each, the number of the text, that of its first word, and its hash."""
         parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         first = 0
-        for batch in _batches(texts):
+        for batch in text_batches(texts):
             rows, words, hashes = _grams(batch, self.n)
             hit = self._table.find(hashes) != ABSENT
             parts.append((rows[hit] + first, words[hit], hashes[hit]))
@@ -219,55 +215,17 @@ def pieces_without(text: str, grams: TestGrams) -> list[str]:
     return [piece for piece in pieces if len(piece) >= SHORTEST_PIECE] if len(pieces) <= MOST_PIECES else []
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Texts in batches that are hashed at once."""
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text) + 1
-        if size > _SEGMENT:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
 def _grams(texts: Sequence[str], n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The n-grams of texts: of each the number of its text, that of its first word within it, and its hash."""
-    parts = [folded(text) for text in texts]
-    data = b"\0".join([b"", *parts, bytes(8)])
-    letters = np.frombuffer(data, np.uint8)
-    inside = letters != 0
-    edges = np.flatnonzero(inside[1:] != inside[:-1]) + 1
-    starts, ends = edges[0::2], edges[1::2]
-    bounds = np.cumsum([len(part) + 1 for part in parts])
-    words = np.searchsorted(starts, bounds)  # how many words there are up to the end of each text
-    counts = np.diff(words, prepend=0)
-    row = np.repeat(np.arange(len(texts)), counts)
-    count = len(starts) - n + 1
+    words, counts = hashed_words([folded(text) for text in texts])
+    count = len(words) - n + 1
     if count < 1:
         return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint64)
-    hashes = _rolling(_hash_words(data, starts, ends), n)
+    row = np.repeat(np.arange(len(texts)), counts)
+    hashes = _rolling(words, n)
     whole = row[:count] == row[n - 1 :]
-    place = np.arange(count) - np.repeat(words - counts, counts)[:count]
+    place = np.arange(count) - np.repeat(np.cumsum(counts) - counts, counts)[:count]
     return row[:count][whole], place[whole], np.maximum(hashes[whole], np.uint64(1))
-
-
-def _hash_words(data: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """A 64-bit hash of every word, from its first sixteen bytes, its last eight, and its length."""
-    eights = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))
-    lengths = ends - starts
-    words = (eights[starts] & _FIRST_BYTES[np.minimum(lengths, 8)]) * _ODD[0]
-    longer = np.flatnonzero(lengths > 8)
-    rest = np.minimum(lengths[longer] - 8, 8)
-    words[longer] += (eights[starts[longer] + 8] & _FIRST_BYTES[rest]) * _ODD[1]
-    words[longer] ^= eights[ends[longer] - 8] * _ODD[2]
-    words += lengths.astype(np.uint64) * _ODD[3]
-    words ^= words >> np.uint64(29)
-    words *= _ODD[2]
-    words ^= words >> np.uint64(32)
-    return words
 
 
 def _rolling(words: np.ndarray, n: int) -> np.ndarray:
@@ -275,9 +233,9 @@ def _rolling(words: np.ndarray, n: int) -> np.ndarray:
     count = len(words) - n + 1
     total = words[:count].copy()
     for place in range(1, n):
-        total *= _ODD[4]
+        total *= ODD[4]
         total += words[place : place + count]
     total ^= total >> np.uint64(32)
-    total *= _ODD[0]
+    total *= ODD[0]
     total ^= total >> np.uint64(29)
     return total

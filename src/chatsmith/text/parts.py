@@ -27,12 +27,13 @@ from chatsmith.settings import from_mapping, to_mapping
 from chatsmith.text.clean import Deduplicator
 from chatsmith.text.new_folder import write_folder
 from chatsmith.text.overlap import TestGrams
+from chatsmith.text.quality import QualityFilter
 from chatsmith.text.read_pool import read_units, weight
 from chatsmith.text.report import ReadReport
 from chatsmith.text.shard_manifest import FileRecord
 from chatsmith.text.shard_writer import telling_of_the_disk
 from chatsmith.text.tokenizer import Tokenizer
-from chatsmith.text.unit_reader import GRAMS, Reading, ReadSettings
+from chatsmith.text.unit_reader import GRAMS, QUALITY, Reading, ReadSettings
 from chatsmith.text.units import COLUMNS, Unit
 from chatsmith.text.walk import existing, walk
 
@@ -62,6 +63,7 @@ class PartRecord:
     settings: ReadSettings
     tokenizer: str
     grams: str
+    quality: str
     inputs: str
     first: str
     last: str
@@ -73,7 +75,7 @@ class PartRecord:
     @property
     def of(self) -> tuple[Any, ...]:
         """What must be equal in all parts of a corpus."""
-        return self.parts, self.settings, self.tokenizer, self.grams, self.inputs
+        return self.parts, self.settings, self.tokenizer, self.grams, self.quality, self.inputs
 
 
 def part_name(number: int, parts: int) -> str:
@@ -119,17 +121,20 @@ def shard(
     part: str = "1/1",
     *,
     clean_of: Sequence[str | os.PathLike[str]] = (),
+    quality: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     processes: int | None = None,
     **settings: Any,
 ) -> tuple[PartRecord, bool]:
     """`write_part` by names alone, so that any scheduler can call it anywhere: what `chatsmith data shard` does.
 
-    `tokenizer` is a folder with a vocabulary, `clean_of` files of tests, `settings` those of `ReadSettings`.
+    `tokenizer` is a folder with a vocabulary, `clean_of` files of tests, `quality` a file
+    with a filter, `settings` those of `ReadSettings`.
     """
     number, parts = parse_part(part)
     grams = TestGrams.read(clean_of) if clean_of else None
-    reading = Reading(Tokenizer.load(Path(tokenizer)), from_mapping(ReadSettings, settings), grams)
+    good = None if quality is None else QualityFilter.read(Path(quality))
+    reading = Reading(Tokenizer.load(Path(tokenizer)), from_mapping(ReadSettings, settings), grams, good)
     return write_part(paths, reading, Path(out), number, parts, overwrite=overwrite, threads=processes)
 
 
@@ -165,6 +170,7 @@ def write_part(
         settings=reading.settings,
         tokenizer=reading.tokenizer.fingerprint,
         grams="" if reading.grams is None else reading.grams.fingerprint,
+        quality="" if reading.quality is None else reading.quality.fingerprint,
         inputs=inputs,
         first=str(files[0][0]) if files else "",
         last=str(files[-1][0]) if files else "",
@@ -255,7 +261,7 @@ class Part:
             record = from_mapping(PartRecord, raw, str(path))
         except (ValueError, RecursionError, AttributeError) as error:
             raise self.damaged(f"{RECORD} is not what was written ({error})") from None
-        known = {*COLUMNS, *_VOCABULARY, GRAMS}
+        known = {*COLUMNS, *_VOCABULARY, GRAMS, QUALITY}
         if not set(COLUMNS) <= set(record.files) <= known or not 1 <= record.number <= record.parts <= MOST_PARTS:
             raise self.damaged(f"{RECORD} contradicts itself")
         return record

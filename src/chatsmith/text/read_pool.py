@@ -17,7 +17,6 @@ from typing import Any
 from chatsmith.errors import WorkError
 from chatsmith.machine import usable_cores
 from chatsmith.settings import to_mapping
-from chatsmith.text.documents import documents_of
 from chatsmith.text.encode_pool import pipelined
 from chatsmith.text.formats import format_of
 from chatsmith.text.report import ReadReport
@@ -71,11 +70,9 @@ def read_units(
 
 
 def _read_here(reading: Reading, files: Sequence[Path], report: ReadReport, threads: int | None) -> Iterator[Unit]:
-    settings = reading.settings
-    documents = documents_of(files, report, settings.field, settings.hidden, settings.document_bytes)
     # No unit knows another while several are made at once, so exact duplicates are left to who takes them.
     make = partial(reading.unit, before=None)
-    yield from pipelined(batches(documents), make, reading.tokenizer, threads)
+    yield from pipelined(batches(reading.documents(files, report)), make, reading.tokenizer, threads)
 
 
 def is_even(files: Sequence[tuple[Path, int]], threads: int | None = None) -> bool:

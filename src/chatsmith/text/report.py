@@ -98,6 +98,7 @@ class ReadReport:
     repaired: int = 0
     exact_duplicates: int = 0
     near_duplicates: int = 0
+    low_quality: int = 0
     forgetful: bool = False
     overlap: OverlapReport | None = None
     skipped: list[Skipped] = field(default_factory=list)
@@ -121,6 +122,7 @@ class ReadReport:
         self.bytes_read += other["bytes_read"]
         self.repaired += other["repaired"]
         self.exact_duplicates += other["exact_duplicates"]
+        self.low_quality += other["low_quality"]
         self.reasons.update(other["skipped_by_reason"])
         for one in other["skipped"][: LISTED - len(self.skipped)]:
             self.skipped.append(Skipped(one["source"], one["reason"], one["detail"]))
@@ -157,6 +159,7 @@ class ReadReport:
             "exact_duplicates": self.exact_duplicates,
             "near_duplicates": self.near_duplicates,
             "near_duplicates_windowed": self.forgetful,
+            "low_quality": self.low_quality,
             "overlap": None if self.overlap is None else self.overlap.to_json(),
             "skipped_by_reason": dict(self.reasons.most_common()),
             "skipped": [{"source": one.source, "reason": one.reason, "detail": one.detail} for one in self.skipped],
@@ -174,6 +177,8 @@ class ReadReport:
         table.add_row("exact duplicates dropped", f"{self.exact_duplicates:,}")
         near = "near duplicates dropped" + (" (among the latest documents)" if self.forgetful else "")
         table.add_row(near, f"{self.near_duplicates:,}")
+        if self.low_quality:
+            table.add_row("documents that the filter of quality dropped", f"{self.low_quality:,}")
         if self.repaired:
             table.add_row("characters that were not UTF-8, now \N{REPLACEMENT CHARACTER}", f"{self.repaired:,}")
         tables: list[RenderableType] = [table] if self.overlap is None else [table, self.overlap]

@@ -20,6 +20,7 @@ from chatsmith.text.documents import DOCUMENT_BYTES, Document, documents_of
 from chatsmith.text.encode_documents import Encode, encode_documents
 from chatsmith.text.held_out import fraction_of, text_bytes
 from chatsmith.text.overlap import TestGrams
+from chatsmith.text.quality import QualityFilter
 from chatsmith.text.report import ReadReport
 from chatsmith.text.tokenizer import Tokenizer
 from chatsmith.text.units import Unit, unit
@@ -28,7 +29,7 @@ from chatsmith.text.workers import receive, send
 if TYPE_CHECKING:
     from typing import IO
 
-GRAMS = "test-grams"
+GRAMS, QUALITY = "test-grams", "quality.json"
 
 _UNIT_CHARACTERS = 2 * 2**20
 _UNIT_DOCUMENTS = 2**13
@@ -47,21 +48,32 @@ class ReadSettings:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All that decides what becomes of a file: settings, vocabulary, and tests to keep out."""
+    """All that decides what becomes of a file: settings, vocabulary, tests to keep out, a filter of quality."""
 
     tokenizer: Tokenizer
     settings: ReadSettings = ReadSettings()
     grams: TestGrams | None = None
+    quality: QualityFilter | None = None
+
+    def documents(self, files: Iterable[Path], report: ReadReport) -> Iterator[Document]:
+        """The documents of files, in order, that are good enough."""
+        settings = self.settings
+        found = documents_of(files, report, settings.field, settings.hidden, settings.document_bytes)
+        if self.quality is None:
+            yield from found
+            return
+        for batch, _ in batches(found):
+            kept = self.quality.keeps(batch, settings.seed)
+            report.low_quality += len(batch) - int(kept.sum())
+            yield from (document for document, keep in zip(batch, kept.tolist(), strict=True) if keep)
 
     def units(self, files: Iterable[Path], report: ReadReport) -> Iterator[Unit]:
         """The documents of files, in order, without those that came exactly alike among them before.
 
         The report counts all but the documents that are kept, since more may be dropped later.
         """
-        settings = self.settings
-        before = None if settings.duplicates == "keep" else Deduplicator(near=False)
-        documents = documents_of(files, report, settings.field, settings.hidden, settings.document_bytes)
-        for batch, _ in batches(documents):
+        before = None if self.settings.duplicates == "keep" else Deduplicator(near=False)
+        for batch, _ in batches(self.documents(files, report)):
             made = self.unit(batch, lambda texts: self.tokenizer.encode_row(texts, 1), before)
             if len(made):
                 yield made
@@ -91,16 +103,20 @@ class Reading:
 
     def files(self) -> dict[str, bytes]:
         """What another process needs beside the settings and the vocabulary, by file name."""
-        return {} if self.grams is None else {GRAMS: self.grams.save()}
+        return {
+            **({} if self.grams is None else {GRAMS: self.grams.save()}),
+            **({} if self.quality is None else {QUALITY: self.quality.dump()}),
+        }
 
     @classmethod
     def from_folder(cls, folder: Path, settings: ReadSettings) -> Reading:
         """What another process was given."""
-        grams = folder / GRAMS
+        grams, quality = folder / GRAMS, folder / QUALITY
         return cls(
             Tokenizer.load(folder),
             settings,
             TestGrams.load(grams.read_bytes()) if grams.exists() else None,
+            QualityFilter.load(quality.read_bytes()) if quality.exists() else None,
         )
 
 
