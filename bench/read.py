@@ -6,9 +6,10 @@
 
 Each figure comes from a process of its own, so that the peaks of memory are theirs alone: `list` reads and cleans the
 files and drops duplicates, and encodes nothing; `encode` encodes the same documents, already in memory, up to 100 MB of
-them; `whole` is what `write_corpus` does, both at once, and `feed` what it does for a few large files: one process
-reads while others encode. Seconds of CPU time say what the work costs whoever else is
-running; `share_of_cpu` is what of the whole goes to reading, to encoding, and to all the rest. The last line is JSON.
+them; `whole` is what `write_corpus` does, both at once in every process; `feed` what it does for a few large files: one
+process reads while others encode. Seconds of CPU time say what the work costs whoever else is running; `share_of_cpu`
+is what of the whole goes to reading, to encoding, and to all the rest, and `cpu_of_first_process` the share of the CPU
+time of the process that all documents go through, which no number of cores makes shorter. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -160,6 +161,7 @@ def stage(name: str, paths: list[str], tokenizer: Tokenizer, out: Path) -> dict[
         "megabytes": report.bytes / 1e6,
         "documents": report.documents,
         "seconds": time.perf_counter() - start,
+        "first_process_seconds": time.process_time() - cpu,
         "cpu_seconds": time.process_time() - cpu + workers.ru_utime + workers.ru_stime,
     }
 
@@ -266,6 +268,9 @@ def summary(rounds: dict[str, list[dict[str, float]]]) -> dict[str, object]:
         "share_of_cpu": {name: round(share, 3) for name, share in shares.items()},
         "feed_mb_per_second": round(median("feed", "megabytes", "seconds"), 1),
         "seconds_of_feed_over_whole": round(statistics.median(feed_over_whole), 2),
+        "cpu_of_first_process": {
+            name: round(median(name, "first_process_seconds", "cpu_seconds"), 3) for name in ("feed", "whole")
+        },
         "cores_busy": round(median("whole", "cpu_seconds", "seconds"), 2),
         "peak_mb": {name: round(max(one["peak_mb"] for one in results)) for name, results in rounds.items()},
         "rounds": rounds,

@@ -95,3 +95,21 @@ def test_the_mixture_of_the_paper(run: Callable[..., Any]) -> None:
     assert "common_crawl" in ran.out
     assert "3.4" in ran.out
     assert json.loads(run("data", "mixture", "gpt3", "--tokens", "3T", "--json").out)["total"] == 3 * 10**12
+
+
+def test_a_filter_of_quality(run: Callable[..., Any], tmp_path: Path) -> None:
+    for kind in ("good", "raw"):
+        (tmp_path / kind).mkdir()
+        for number in range(30):
+            words = random.Random(f"{kind}{number}").choices([f"{kind}{word}" for word in range(60)], k=80)
+            (tmp_path / kind / f"{number:02d}.txt").write_text(" ".join(words))
+    files = ("--good", tmp_path / "good", "--raw", tmp_path / "raw", "--out", tmp_path / "quality.json")
+    ran = run("data", "quality", *files)
+    assert ran.code == 0, ran.err
+    assert "learned from 27 good and 27 raw documents" in ran.out
+    assert json.loads(run("data", "quality", *files, "--json").out)["auc"] == 1
+    run("data", "vocabulary", tmp_path / "raw", "--size", 300, "--out", tmp_path / "words")
+    shard = ("data", "shard", tmp_path / "raw", "--tokenizer", tmp_path / "words", "--out", tmp_path / "parts")
+    found = json.loads(run(*shard, "--quality", tmp_path / "quality.json", "--json").out)
+    assert found["documents"] + found["read"]["low_quality"] == 30
+    assert found["documents"] < 15

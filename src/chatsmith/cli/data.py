@@ -38,8 +38,8 @@ def vocabulary(
     if json:
         print_json({"vocab_size": tokenizer.vocab_size, "fingerprint": tokenizer.fingerprint, "out": out})
     else:
-        stdout().print(f"{tokenizer.vocab_size:,} tokens, learned from {report.summary()}")
-        stdout().print(f"chatsmith data shard … --tokenizer {out}")
+        stdout().print(f"{tokenizer.vocab_size:,} tokens, learned from {report.summary()}", soft_wrap=True)
+        stdout().print(f"chatsmith data shard … --tokenizer {out}", soft_wrap=True)
 
 
 def quality(
@@ -69,8 +69,8 @@ def quality(
     if json:
         print_json(report)
     else:
-        stdout().print(report, soft_wrap=True)
-        stdout().print(f"chatsmith data shard … --quality {out}")
+        stdout().print(str(report), soft_wrap=True)
+        stdout().print(f"chatsmith data shard … --quality {out}", soft_wrap=True)
 
 
 def shard(
