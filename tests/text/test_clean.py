@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import unicodedata
 from itertools import chain
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatsmith.text.chat import Message
-from chatsmith.text.clean import Deduplicator, Verdict, normalise
+from chatsmith.text.clean import Deduplicator, Verdict, normalise, sign
 from chatsmith.text.documents import Document
 from chatsmith.text.hashtable import ABSENT, HashTable
 from chatsmith.text.minhash import sketch
@@ -149,17 +150,37 @@ def test_a_copy_of_a_dropped_text_does_not_drift() -> None:
         assert verdict == "NEW" or max(jaccard(text, other) for other in kept) > 0.65
 
 
-@settings(deadline=None, max_examples=25)
-@given(st.lists(st.integers(0, 30), max_size=60), st.integers(1, 60))
-def test_batches_do_not_change_verdicts(choices: list[int], size: int) -> None:
-    texts = [" ".join([*words(80, choice // 2), "end"] if choice % 2 else words(80, choice // 2)) for choice in choices]
-    together, parted = Deduplicator(), Deduplicator()
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 60), max_size=60), st.integers(1, 60), st.sampled_from([1, 3, 1 << 19]))
+def test_batches_do_not_change_verdicts(choices: list[int], size: int, window: int) -> None:
+    """Nor does it matter that documents were signed apart, as long as they are judged in order."""
+    # Some are near duplicates, and some share a band with others that they are not near to.
+    texts = [
+        " ".join(words(80, choice // 4)[: 80 - 15 * (choice % 4)] + words(80, 100 + choice % 7)[: 15 * (choice % 4)])
+        for choice in choices
+    ]
+    together, parted, signed = (Deduplicator(window=window) for _ in range(3))
     expected = judge(*texts, deduplicator=together)
     got: list[str] = []
+    new: list[bool] = []
     for start in range(0, len(texts), size):
-        got += judge(*texts[start : start + size], deduplicator=parted)
+        part = texts[start : start + size]
+        got += judge(*part, deduplicator=parted)
+        own, signatures = sign([Document(text) for text in part], True, None)
+        assert own.all()
+        new += signed.judge_signed(signatures).tolist()
     assert got == expected
-    assert (parted.exact_duplicates, parted.near_duplicates) == (expected.count("EXACT"), expected.count("NEAR"))
+    assert new == [verdict == "NEW" for verdict in expected]
+    for one in (parted, signed):
+        assert (one.exact_duplicates, one.near_duplicates) == (expected.count("EXACT"), expected.count("NEAR"))
+
+
+def test_signatures_are_the_same_everywhere() -> None:
+    """Parts may be made on any machine, with any version of numpy."""
+    text = "A document of some words, and then of some more. " * 3 + " ".join(words(90, 1))
+    signatures = sign([Document(text)], True, None)[1]
+    arrays = (signatures.keys, signatures.rest, signatures.tops, signatures.bands)
+    assert hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16] == "2cc04eed59d02b4b"
 
 
 def test_the_window_bounds_what_is_remembered() -> None:

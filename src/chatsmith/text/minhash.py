@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from chatsmith.text.order import keys
+
 SHINGLE = 5  # words
 BINS = 128
 BANDS, ROWS = 8, 5
@@ -27,9 +29,10 @@ _FOLD = bytes(
 )
 _FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)  # masks for 0..8 bytes
 
-_random = np.random.Generator(np.random.PCG64(0x5EED))
-_ODD = _random.integers(0, 1 << 63, 3 + SHINGLE, np.uint64) << np.uint64(1) | np.uint64(1)
-_PROBES = _random.integers(0, BINS, (64, BINS))  # where an empty bin looks for a value, one row per attempt
+# Computed, not drawn: signatures must be the same whichever version of a random number library is there.
+_ODD = keys(0x5EED, 0, np.arange(3 + SHINGLE)) | np.uint64(1)
+_PROBES = (keys(0x5EED, 1, np.arange(64 * BINS)) % np.uint64(BINS)).astype(np.int64).reshape(64, BINS)
+"""Where an empty bin looks for a value, one row per attempt."""
 
 
 def sketch(texts: Sequence[bytes], shortest: int = 1) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
@@ -145,11 +148,11 @@ def _densify(grid: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 def band_keys(sketches: NDArray[np.uint32]) -> NDArray[np.uint64]:
     """Keys [N, 8] of sketches [N, 128]: in each of 8 bands, two texts share a key when five bins agree (J**5)."""
-    keys = np.zeros((len(sketches), BANDS), np.uint64)
+    bands = np.zeros((len(sketches), BANDS), np.uint64)
     for row in range(ROWS):
-        keys *= _ODD[3]
-        keys += sketches[:, row : BANDS * ROWS : ROWS]
-        _mix(keys)
-    keys += np.arange(BANDS, dtype=np.uint64) * _ODD[4]
-    _mix(keys)
-    return keys
+        bands *= _ODD[3]
+        bands += sketches[:, row : BANDS * ROWS : ROWS]
+        _mix(bands)
+    bands += np.arange(BANDS, dtype=np.uint64) * _ODD[4]
+    _mix(bands)
+    return bands

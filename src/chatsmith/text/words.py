@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from chatsmith.text.order import keys
+
 _SEGMENT = 4 << 20  # bytes that are hashed at once
 _FIRST_BYTES = np.array([(1 << 8 * count) - 1 for count in range(9)], np.uint64)
 
-_random = np.random.Generator(np.random.PCG64(0x0D0C5))
-ODD = _random.integers(0, 1 << 63, 5, np.uint64) << np.uint64(1) | np.uint64(1)
-"""Multipliers for hashes."""
+ODD = keys(0x0D0C5, np.arange(5)) | np.uint64(1)
+"""Multipliers for hashes: computed, not drawn, so that no version of a random number library changes them."""
 
 
 def text_batches(texts: Iterable[str]) -> Iterator[list[str]]:
