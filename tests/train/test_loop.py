@@ -186,7 +186,7 @@ def test_hooks_are_called_in_order(tiny: TinyRecipe, tmp_path: Path) -> None:
     train(recipe, tmp_path / "silent")
     assert largest_difference(tmp_path / "out", tmp_path / "silent") == 0.0
     published = json.loads((tmp_path / "out" / "generation_config.json").read_text())
-    assert published["do_sample"] is True and published["temperature"] == 0.3
+    assert (published["do_sample"], published["temperature"]) == (True, 0.3)
 
 
 def test_tokens_measure_a_run_with_a_ramp(tiny: TinyRecipe, tmp_path: Path) -> None:
