@@ -184,9 +184,7 @@ class CorpusWriter:
             splits=splits,
             files=dict(sorted(self.files.records.items())),
         )
-        file = self.files.create(MANIFEST)
-        file.write(manifest.dump().encode())
-        self.files.close(file)
+        self.files.write(MANIFEST, manifest.dump().encode())
         return manifest
 
 

@@ -67,6 +67,12 @@ class NewFolder:
         self.records[file.name] = file.close()
         self._open.discard(file)
 
+    def write(self, name: str, data: bytes) -> None:
+        """A whole file."""
+        file = self.create(name)
+        file.write(data)
+        self.close(file)
+
     def abandon(self) -> None:
         """Close what is open."""
         for file in self._open:

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ import numpy as np
 from chatsmith.errors import RequestError, WorkError
 from chatsmith.settings import from_mapping, to_mapping
 from chatsmith.text.clean import Deduplicator
-from chatsmith.text.new_folder import write_folder
+from chatsmith.text.new_folder import NewFolder, write_folder
 from chatsmith.text.overlap import TestGrams
 from chatsmith.text.quality import QualityFilter
 from chatsmith.text.read_pool import read_units, weight
@@ -89,9 +89,8 @@ def parse_part(text: str) -> tuple[int, int]:
     if not (slash and number.isdigit() and parts.isdigit() and len(parts) < 7):
         raise RequestError(f"{text!r} is no part", "write for example --part 3/64, and --part 1/1 for the whole")
     if not 1 <= int(number) <= int(parts) <= MOST_PARTS:
-        raise RequestError(
-            f"there is no part {text}", f"parts count from 1/{int(parts) or 1} to {int(parts) or 1}/{int(parts) or 1}"
-        )
+        most = min(max(int(parts), 1), MOST_PARTS)
+        raise RequestError(f"there is no part {text}", f"parts count from 1/{most} to {most}/{most}")
     return int(number), int(parts)
 
 
@@ -128,8 +127,8 @@ def shard(
 ) -> tuple[PartRecord, bool]:
     """`write_part` by names alone, so that any scheduler can call it anywhere: what `chatsmith data shard` does.
 
-    `tokenizer` is a folder with a vocabulary, `clean_of` files of tests, `quality` a file
-    with a filter, `settings` those of `ReadSettings`.
+    `tokenizer` is a folder with a vocabulary, `clean_of` files of tests, `quality` a file with a filter, and `settings`
+    those of `ReadSettings`.
     """
     number, parts = parse_part(part)
     grams = TestGrams.read(clean_of) if clean_of else None
@@ -160,9 +159,28 @@ def write_part(
     if number > 1:  # what the walk passed over is told once
         report = ReadReport()
     files = files_of_part(everything, number, parts)
+    wanted = _wanted(everything, files, reading, number, parts)
+    folder = Path(out) / part_name(number, parts)
+    if not overwrite and (folder / RECORD).is_file():
+        return _already(folder, wanted, files), False
+    with telling_of_the_disk(folder), write_folder(folder, overwrite, RECORD) as new:
+        documents, tokens = _write_columns(new, reading, files, report, threads)
+        reading.tokenizer.save(new.path)
+        for name in _VOCABULARY:
+            if (new.path / name).exists():
+                new.records[name] = _record(new.path / name)
+        for name, data in reading.files().items():
+            new.write(name, data)
+        records = dict(sorted(new.records.items()))
+        record = replace(wanted, documents=documents, tokens=tokens, report=report.to_json(), files=records)
+        new.write(RECORD, (json.dumps(to_mapping(record), indent=1) + "\n").encode())
+    return record, True
+
+
+def _wanted(everything: Files, files: Files, reading: Reading, number: int, parts: int) -> PartRecord:
+    """The record of a part before anything is read."""
     names = [f"{len(os.fsencode(file))} {os.fsdecode(file)} {size}" for file, size in everything]
-    inputs = hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
-    record = PartRecord(
+    return PartRecord(
         format=FORMAT,
         version=VERSION,
         number=number,
@@ -171,7 +189,7 @@ def write_part(
         tokenizer=reading.tokenizer.fingerprint,
         grams="" if reading.grams is None else reading.grams.fingerprint,
         quality="" if reading.quality is None else reading.quality.fingerprint,
-        inputs=inputs,
+        inputs=hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest(),
         first=str(files[0][0]) if files else "",
         last=str(files[-1][0]) if files else "",
         documents=0,
@@ -179,37 +197,25 @@ def write_part(
         report={},
         files={},
     )
-    folder = Path(out) / part_name(number, parts)
-    if not overwrite and (folder / RECORD).is_file():
-        return _already(folder, record, files), False
-    with telling_of_the_disk(folder), write_folder(folder, overwrite, RECORD) as new:
-        columns = {name: new.create(name) for name in COLUMNS}
-        documents = tokens = 0
-        before = None if reading.settings.duplicates == "keep" else Deduplicator(near=False)
-        for unit in read_units(reading, files, report, threads):
-            kept = unit if before is None else unit.chosen(before.judge_signed(unit.signatures))
-            documents += len(kept)
-            tokens += len(kept["ids"])
-            for name, file in columns.items():
-                file.write(kept[name].astype(COLUMNS[name].dtype, copy=False))
-        report.exact_duplicates += 0 if before is None else before.exact_duplicates
-        for file in columns.values():
-            new.close(file)
-        reading.tokenizer.save(new.path)
-        for name in _VOCABULARY:
-            if (new.path / name).exists():
-                new.records[name] = _record(new.path / name)
-        for name, data in reading.files().items():
-            file = new.create(name)
-            file.write(data)
-            new.close(file)
-        said = {"documents": documents, "tokens": tokens, "report": report.to_json(), "files": {}}
-        whole = from_mapping(PartRecord, to_mapping(record) | said)
-        whole.files.update(sorted(new.records.items()))
-        file = new.create(RECORD)
-        file.write((json.dumps(to_mapping(whole), indent=1) + "\n").encode())
+
+
+def _write_columns(
+    new: NewFolder, reading: Reading, files: Files, report: ReadReport, threads: int | None
+) -> tuple[int, int]:
+    """Write the documents of files, without exact duplicates among them; how many there are, and their tokens."""
+    columns = {name: new.create(name) for name in COLUMNS}
+    documents = tokens = 0
+    before = None if reading.settings.duplicates == "keep" else Deduplicator(near=False)
+    for unit in read_units(reading, files, report, threads):
+        kept = unit if before is None else unit.chosen(before.judge_signed(unit.signatures))
+        documents += len(kept)
+        tokens += len(kept["ids"])
+        for name, file in columns.items():
+            file.write(kept[name].astype(COLUMNS[name].dtype, copy=False))
+    for file in columns.values():
         new.close(file)
-    return whole, True
+    report.exact_duplicates += 0 if before is None else before.exact_duplicates
+    return documents, tokens
 
 
 def _record(path: Path) -> FileRecord:
@@ -302,6 +308,8 @@ class Part:
                 if len(block[name]) != count:
                     raise self.damaged(f"{name} ends too early")
                 at[name] += count
+            if "ids" in block and len(block["ids"]) and int(block["ids"].max()) >= self.tokenizer.vocab_size:
+                raise self.damaged("some ids are outside its vocabulary")
             yield Unit(block)
             first = last
 

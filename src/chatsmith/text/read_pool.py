@@ -135,7 +135,7 @@ class _ReadPool:
                 if self._failed:
                     raise WorkError(
                         "a process that read documents ended before its work was done",
-                        "it may have run out of memory; try again, or with fewer processes",
+                        "it may have run out of memory; try again, or with fewer processes at a time",
                     )
                 self._changed.wait()
             if not job.units:
