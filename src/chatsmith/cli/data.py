@@ -159,6 +159,7 @@ def merge(
         print_json(report.to_json())
     else:
         stdout().print(report)
+        stdout().print(f'train on it: sources = [{{path = "{out}"}}] under [data] in a recipe', soft_wrap=True)
 
 
 def mixture(

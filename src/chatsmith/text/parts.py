@@ -30,7 +30,7 @@ from chatsmith.text.overlap import TestGrams
 from chatsmith.text.quality import QualityFilter
 from chatsmith.text.read_pool import read_units, weight
 from chatsmith.text.report import ReadReport
-from chatsmith.text.shard_manifest import FileRecord
+from chatsmith.text.shard_manifest import FileRecord, token_dtype
 from chatsmith.text.shard_writer import telling_of_the_disk
 from chatsmith.text.tokenizer import Tokenizer
 from chatsmith.text.unit_reader import GRAMS, QUALITY, Reading, ReadSettings
@@ -62,6 +62,7 @@ class PartRecord:
     parts: int
     settings: ReadSettings
     tokenizer: str
+    vocab_size: int
     grams: str
     quality: str
     inputs: str
@@ -187,6 +188,7 @@ def _wanted(everything: Files, files: Files, reading: Reading, number: int, part
         parts=parts,
         settings=reading.settings,
         tokenizer=reading.tokenizer.fingerprint,
+        vocab_size=reading.tokenizer.vocab_size,
         grams="" if reading.grams is None else reading.grams.fingerprint,
         quality="" if reading.quality is None else reading.quality.fingerprint,
         inputs=hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest(),
@@ -211,11 +213,16 @@ def _write_columns(
         documents += len(kept)
         tokens += len(kept["ids"])
         for name, file in columns.items():
-            file.write(kept[name].astype(COLUMNS[name].dtype, copy=False))
+            file.write(kept[name].astype(_dtype(name, reading.tokenizer.vocab_size), copy=False))
     for file in columns.values():
         new.close(file)
     report.exact_duplicates += 0 if before is None else before.exact_duplicates
     return documents, tokens
+
+
+def _dtype(name: str, vocab_size: int) -> np.dtype:
+    """How a column lies on disk: ids as narrow as the vocabulary allows."""
+    return np.dtype(token_dtype(vocab_size) if name == "ids" else COLUMNS[name].dtype).newbyteorder("<")
 
 
 def _record(path: Path) -> FileRecord:
@@ -268,7 +275,11 @@ class Part:
         except (ValueError, RecursionError, AttributeError) as error:
             raise self.damaged(f"{RECORD} is not what was written ({error})") from None
         known = {*COLUMNS, *_VOCABULARY, GRAMS, QUALITY}
-        if not set(COLUMNS) <= set(record.files) <= known or not 1 <= record.number <= record.parts <= MOST_PARTS:
+        if (
+            not set(COLUMNS) <= set(record.files) <= known
+            or not 1 <= record.number <= record.parts <= MOST_PARTS
+            or record.vocab_size < 1
+        ):
             raise self.damaged(f"{RECORD} contradicts itself")
         return record
 
@@ -308,19 +319,21 @@ class Part:
                 if len(block[name]) != count:
                     raise self.damaged(f"{name} ends too early")
                 at[name] += count
-            if "ids" in block and len(block["ids"]) and int(block["ids"].max()) >= self.tokenizer.vocab_size:
-                raise self.damaged("some ids are outside its vocabulary")
+            if "ids" in block:
+                block["ids"] = block["ids"].astype(np.uint32)
+                if int(block["ids"].max(initial=0)) >= self.record.vocab_size:
+                    raise self.damaged("some ids are outside its vocabulary")
             yield Unit(block)
             first = last
 
     def _map(self, name: str) -> np.ndarray:
         column = COLUMNS[name]
-        size = self.record.files[name].size
+        size, dtype = self.record.files[name].size, _dtype(name, self.record.vocab_size)
         if not size:
-            rows = np.zeros(0, column.dtype)
+            rows = np.zeros(0, dtype)
         else:
             rows = np.memmap(self.folder / name, np.dtype("u1"), "r").view(np.ndarray)
-            rows = rows[: size - size % np.dtype(column.dtype).itemsize].view(column.dtype)
+            rows = rows[: size - size % dtype.itemsize].view(dtype)
         if len(rows) % column.width:
             raise self.damaged(f"{name} ends within a row")
         if not column.counts and len(rows) != self.record.documents:
