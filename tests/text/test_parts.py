@@ -158,6 +158,16 @@ def test_neighbouring_files_make_parts_of_like_size() -> None:
         assert max(totals) <= sum(sizes) / count + 2 * max(sizes)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "processes", "even"),
+    [([50] * 40, 2, True), ([50] * 8, 8, True), ([400, 50, 50], 8, False), ([500], 8, False), ([50] * 40, 1, False)],
+)
+def test_files_are_read_side_by_side_where_that_is_sooner(sizes: list[int], processes: int, even: bool) -> None:
+    files = [(Path(f"{number}.txt"), size << 20) for number, size in enumerate(sizes)]
+    assert read_pool.is_even(files, processes) == even
+    assert not read_pool.is_even([(file, size >> 20) for file, size in files], processes)
+
+
 def test_a_part_that_is_there_is_left_alone_unless_its_files_changed(
     files: Path, tmp_path: Path, byte_tokenizer: Tokenizer
 ) -> None:
@@ -282,3 +292,19 @@ def test_units_go_over_a_pipe_and_are_joined(files: Path, byte_tokenizer: Tokeni
     back = units.joined([whole.taken(units.np.arange(0, 30)), whole.taken(units.np.arange(30, len(whole)))])
     assert all((back[name] == whole[name]).all() for name in units.COLUMNS)
     assert back.sources == whole.sources
+
+
+def test_wide_vocabularies_and_conversations_go_through_parts(
+    files: Path, tmp_path: Path, byte_tokenizer: Tokenizer, wide_tokenizer: Tokenizer
+) -> None:
+    for name, tokenizer in (("narrow", byte_tokenizer), ("wide", wide_tokenizer)):
+        make(files, tmp_path / name, tokenizer, 2)
+        merge([tmp_path / name], tmp_path / f"{name}-tokens", shard_tokens=5000)
+    sizes = [(tmp_path / name / part_name(1, 2) / "ids").stat().st_size for name in ("narrow", "wide")]
+    assert sizes[1] == 2 * sizes[0]
+    splits = [TokenFolder.open(tmp_path / f"{name}-tokens").split("train") for name in ("narrow", "wide")]
+    assert splits[0].has_loss
+    texts = [list(splits[0].iter_text(byte_tokenizer)), list(splits[1].iter_text(wide_tokenizer))]
+    assert texts[0] == texts[1]
+    places = units.np.arange(len(splits[0]))
+    assert (splits[0].gather_loss(places) == splits[1].gather_loss(places)).all()

@@ -31,6 +31,7 @@ _JOB_BYTES = 8 << 20
 _JOB_FILES = 256
 _AHEAD_BYTES = 128 << 20  # of units that wait for those of earlier files
 _ALONE_BYTES = 16 << 20  # read here in about the time that processes take to start
+_FEEDING = 0.6  # the share of all CPU time that one process has when it reads and others encode (bench/read.py)
 _PACKED = 4  # how much more text a compressed file holds than its size says
 
 
@@ -76,10 +77,14 @@ def _read_here(reading: Reading, files: Sequence[Path], report: ReadReport, thre
 
 
 def is_even(files: Sequence[tuple[Path, int]], threads: int | None = None) -> bool:
-    """Whether the files keep all processes busy: none holds so much that the others would wait for it."""
+    """Whether files are read sooner side by side than by one process that feeds others.
+
+    Side by side they take at most the work divided by the processes, and all but that share of the largest file once
+    more (Graham 1969, "Bounds on multiprocessing timing anomalies").
+    """
     weights = [weight(*file) for file in files] or [0]
-    workers = min(threads or usable_cores(), MOST_READERS)
-    return workers > 1 and sum(weights) >= _ALONE_BYTES and max(weights) * 2 * workers <= sum(weights)
+    total, workers = sum(weights), min(threads or usable_cores(), MOST_READERS, len(weights))
+    return total >= _ALONE_BYTES and total / workers + (1 - 1 / workers) * max(weights) <= _FEEDING * total
 
 
 def _jobs(files: Sequence[tuple[Path, int]]) -> Iterator[_Job]:
