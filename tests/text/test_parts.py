@@ -231,7 +231,8 @@ def test_what_is_wrong_with_parts_is_said_of_which(files: Path, tmp_path: Path, 
     other = make(files, tmp_path / "other", byte_tokenizer, 3, seed=9)
     with pytest.raises(RequestError, match="different corpora"):
         merge([place / part_name(1, 3), other / part_name(2, 3), place / part_name(3, 3)], tmp_path / "t")
-    data = bytearray((second / "ids").read_bytes())
+    ids = (second / "ids").read_bytes()
+    data = bytearray(ids)
     data[len(data) // 2] ^= 1
     (second / "ids").write_bytes(data)
     with pytest.raises(WorkError, match=r"part-00002-of-00003 is damaged: the contents of ids"):
@@ -239,10 +240,18 @@ def test_what_is_wrong_with_parts_is_said_of_which(files: Path, tmp_path: Path, 
     (second / "ids").write_bytes(data[:-4])
     with pytest.raises(WorkError, match=r"part-00002-of-00003 is damaged"):
         merge([place], tmp_path / "t")
+    (second / "ids").write_bytes(ids)
+    record = json.loads((second / "part.json").read_text())
+    for change in ({"report": {}}, {"report": {"files": "x"}}, {"documents": 1}, {"vocab_size": 200}, {"files": {}}):
+        (second / "part.json").write_text(json.dumps(record | change))
+        with pytest.raises(WorkError, match=r"part-00002-of-00003 is damaged"):
+            merge([place], tmp_path / "t")
     (second / "part.json").write_text("{")
     with pytest.raises(WorkError, match=r"part-00002-of-00003 is damaged"):
         merge([place], tmp_path / "t")
-    assert not (tmp_path / "t").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["files", "other", "parts"]
+    with pytest.raises(RequestError, match="a window of 0"):
+        merge([place], tmp_path / "t", window=0)
 
 
 @pytest.mark.parametrize("text", ["", "3", "0/3", "4/3", "a/b", "-1/3", "1/0", "1/9999999", "1/1000000"])

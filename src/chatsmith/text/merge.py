@@ -111,16 +111,16 @@ def merge(
     report `onto`, if there is one.
     Raises `RequestError` and `WorkError` as `find_parts` and `write_shards` do.
     """
+    if window < 1:
+        raise RequestError(f"a window of {window} documents has none to compare with", "for example --window 1000000")
     parts = find_parts(folders)
-    for part in parts:
-        part.verify()
-    tokenizer, settings = parts[0].tokenizer, parts[0].record.settings
-    report = ReadReport() if onto is None else onto
-    for part in parts:
-        report.add(part.record.report)
-    kept, grams = _judge(parts, window, report)
-    split: HeldOutSplit[tuple[Unit, int]] = HeldOutSplit(held_out, settings.seed)
+    tokenizer, report = parts[0].tokenizer, ReadReport() if onto is None else onto
+    split: HeldOutSplit[tuple[Unit, int]] = HeldOutSplit(held_out, parts[0].record.settings.seed)
     with new_corpus(Path(out), tokenizer, split, overwrite=overwrite, shard_tokens=shard_tokens) as corpus:
+        for part in parts:
+            part.verify()
+            part.tell(report)
+        kept, grams = _judge(parts, window, report)
         units = _kept_units(parts, kept, grams, tokenizer, report)
         for documents, sources, held in sided(units, split, tokenizer):
             corpus.append(documents, sources, held)

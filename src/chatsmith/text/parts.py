@@ -289,6 +289,13 @@ class Part:
             if _record(self.folder / name) != record:
                 raise self.damaged(f"the contents of {name} are not those that were written")
 
+    def tell(self, report: ReadReport) -> None:
+        """Add what was read for this part."""
+        try:
+            report.add(self.record.report)
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise self.damaged(f"the report in {RECORD} is not what was written") from None
+
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The vocabulary."""
