@@ -317,3 +317,13 @@ def test_wide_vocabularies_and_conversations_go_through_parts(
     assert texts[0] == texts[1]
     places = units.np.arange(len(splits[0]))
     assert (splits[0].gather_loss(places) == splits[1].gather_loss(places)).all()
+
+
+def test_what_is_written_among_the_files_is_not_read(files: Path, tmp_path: Path, byte_tokenizer: Tokenizer) -> None:
+    outside = make(files, tmp_path / "parts", byte_tokenizer, 3)
+    inside = make(files, files / "parts", byte_tokenizer, 3)
+    merged = [merge([place], tmp_path / name).manifest for place, name in ((outside, "a"), (inside, "b"))]
+    assert merged[0] == merged[1]
+    report = ReadReport()
+    list(read_documents([files], report=report, leave_out=files / "parts"))
+    assert report.reasons["where this command writes"] == 1

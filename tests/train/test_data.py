@@ -133,3 +133,11 @@ def test_a_resumed_run_keeps_its_tokens(tiny: TinyRecipe, tmp_path: Path, letter
     (letters / "3.txt").write_text("something else", encoding="utf-8")
     longer = replace(recipe, schedule=replace(recipe.schedule, steps=30))
     assert train(longer, tmp_path / "out", resume=True).steps == 30
+
+
+def test_a_run_inside_the_folder_it_reads_does_not_read_itself(tiny: TinyRecipe, letters: Path, tmp_path: Path) -> None:
+    recipe = over(tiny, kept(letters), vocab_size=300, held_out=0.1)
+    outside = prepare(recipe, tmp_path / "out")
+    inside = prepare(recipe, letters / "out")
+    assert inside.fingerprints == outside.fingerprints
+    assert inside.tokenizer.fingerprint == outside.tokenizer.fingerprint

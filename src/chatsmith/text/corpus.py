@@ -38,6 +38,7 @@ def write_corpus(
     overwrite: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
+    leave_out: Path | None = None,
 ) -> Manifest:
     """Read documents as `read_documents` does and write their tokens as `write_shards` does, on all cores.
 
@@ -51,15 +52,15 @@ def write_corpus(
         reading = Reading(tokenizer, settings, TestGrams.read(clean_of))
         place = folder.parent / f".{folder.name}.parts"
         try:
-            write_part(found, reading, place, overwrite=True, threads=threads)
+            write_part(found, reading, place, overwrite=True, threads=threads, leave_out=leave_out)
             merged = merge([place], folder, held_out=held_out, overwrite=overwrite, progress=progress, onto=report)
         finally:
             shutil.rmtree(place, ignore_errors=True)
         return merged.manifest
     walked = ReadReport()
-    files = files_of(found, walked)
+    files = files_of(found, walked, leave_out=leave_out)
     if not is_even(files, threads):
-        documents = read_documents(found, report=report, field=field, duplicates=duplicates)
+        documents = read_documents(found, report=report, field=field, duplicates=duplicates, leave_out=leave_out)
         return write_shards(
             documents,
             tokenizer,

@@ -74,6 +74,7 @@ def read_documents(
     hidden: bool = False,
     document_bytes: int = DOCUMENT_BYTES,
     max_file_bytes: int = FILE_BYTES,
+    leave_out: Path | None = None,
 ) -> Iterator[Document]:
     """Every document in the files and folders, in one order on every machine; the report runs along.
 
@@ -83,6 +84,7 @@ def read_documents(
     - `hidden`: also read hidden files and folders, and those that programs fill.
     - `document_bytes`: a longer text is cut into several, after a paragraph, a line or a word.
     - `max_file_bytes`: a file that has, or decompresses to, more is read to there at most.
+    - `leave_out`: a folder that is passed over where it lies in another: what is read will be written to it.
 
     Texts are normalised (`clean.normalise`). Raises `RequestError` at once for a path that is not there, and in the
     end if no document was found.
@@ -92,7 +94,7 @@ def read_documents(
     reading = _Reading(report, field, document_bytes, max_file_bytes, hidden)
     found = existing(paths)
     deduplicator = None if duplicates == "keep" else Deduplicator(near=duplicates == "near")
-    return _counted(reading, found, hidden, deduplicator)
+    return _counted(reading, found, walk(found, report, hidden, leave_out), deduplicator)
 
 
 def every_string(paths: Iterable[str | os.PathLike[str]], report: ReadReport) -> Iterator[Document]:
@@ -116,11 +118,11 @@ def documents_of(
 
 
 def _counted(
-    reading: _Reading, paths: list[Path], hidden: bool, deduplicator: Deduplicator | None
+    reading: _Reading, paths: list[Path], files: Iterator[Path], deduplicator: Deduplicator | None
 ) -> Iterator[Document]:
     report = reading.report
     before = report.documents
-    documents = chain.from_iterable(map(reading.file, walk(paths, report, hidden)))
+    documents = chain.from_iterable(map(reading.file, files))
     batches = ([document] for document in documents) if deduplicator is None else deduplicator.unique(documents)
     for batch in batches:
         if deduplicator is not None:

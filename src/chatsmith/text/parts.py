@@ -98,9 +98,11 @@ def parse_part(text: str) -> tuple[int, int]:
 Files = Sequence[tuple[Path, int]]
 
 
-def files_of(paths: Iterable[str | os.PathLike[str]], report: ReadReport, hidden: bool = False) -> Files:
-    """All files to read, in their one order, with their sizes in bytes."""
-    return [(file, file.stat().st_size) for file in walk(existing(paths), report, hidden)]
+def files_of(
+    paths: Iterable[str | os.PathLike[str]], report: ReadReport, hidden: bool = False, leave_out: Path | None = None
+) -> Files:
+    """All files to read, in their one order, with their sizes in bytes; see `walk`."""
+    return [(file, file.stat().st_size) for file in walk(existing(paths), report, hidden, leave_out)]
 
 
 def files_of_part(files: Files, number: int, parts: int) -> Files:
@@ -147,16 +149,17 @@ def write_part(
     *,
     overwrite: bool = False,
     threads: int | None = None,
+    leave_out: Path | None = None,
 ) -> tuple[PartRecord, bool]:
     """Read part `number` of `parts` of the files and folders into a folder below `out`; its record, and if it is new.
 
     A pure function: the bytes written follow from the files' names and contents and from `reading` alone. The folder
     appears under its name only when it is whole. A part that is there already, made of the same files with the same
-    settings, and newer than they are, is left as it is.
+    settings, and newer than they are, is left as it is. `out`, or `leave_out`, is passed over where it lies among them.
     Raises `RequestError` where something else is in its place.
     """
     report = ReadReport()
-    everything = files_of(paths, report, reading.settings.hidden)
+    everything = files_of(paths, report, reading.settings.hidden, leave_out or Path(out))
     if number > 1:  # what the walk passed over is told once
         report = ReadReport()
     files = files_of_part(everything, number, parts)

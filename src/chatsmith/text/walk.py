@@ -16,6 +16,7 @@ LINKED_FOLDER = "a link to a folder"
 BROKEN_LINK = "a link to nothing"
 NOT_FILE = "no regular file"
 MODEL = "a model made by chatsmith"
+OWN = "where this command writes"
 _MACHINE_MADE = frozenset(("node_modules", "__pycache__", "site-packages"))
 _MODEL_MARK = "chatsmith.toml"
 
@@ -48,22 +49,32 @@ def _hint(path: Path) -> str:
     return f"{folder} holds nothing named like {path.name!r}; check with: ls {folder}"
 
 
-def walk(paths: Sequence[Path], report: ReadReport, hidden: bool) -> Iterator[Path]:
+def walk(paths: Sequence[Path], report: ReadReport, hidden: bool, leave_out: Path | None = None) -> Iterator[Path]:
     """Regular files under the paths, by name within each folder; what is passed over is told to the report.
 
     Links to files are followed, links to folders inside a given folder are not: a walk neither leaves the given
     folders through them nor goes round in a circle. Names that begin with a dot and folders that programs fill
     (node_modules, __pycache__, site-packages) are hidden; so are virtual environments. Folders with a model that
-    chatsmith wrote are passed over.
+    chatsmith wrote are passed over, and so is `leave_out`: the folder that what is read will be written to.
     """
+    own = None if leave_out is None else _identity(leave_out)
     for path in paths:
         if path.is_dir():
-            yield from _walk_folder(path, report, hidden)
+            yield from _walk_folder(path, report, hidden, own)
         else:
             yield from _regular(path, report)
 
 
-def _walk_folder(top: Path, report: ReadReport, hidden: bool) -> Iterator[Path]:
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What stays the same of a folder under all its names; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _walk_folder(top: Path, report: ReadReport, hidden: bool, own: tuple[int, int] | None) -> Iterator[Path]:
     pending = [top]  # a stack, so that depth is bounded by memory and not by recursion
     while pending:
         path = pending.pop()
@@ -78,6 +89,9 @@ def _walk_folder(top: Path, report: ReadReport, hidden: bool) -> Iterator[Path]:
             continue
         except OSError as error:
             report.skip(str(path), "cannot be read", error.strerror or str(error))
+            continue
+        if own is not None and path != top and _identity(path) == own:
+            report.skip(str(path), OWN)
             continue
         if _MODEL_MARK in names and path != top:
             report.skip(str(path), MODEL)

@@ -73,7 +73,7 @@ def prepare(recipe: Recipe, out: Path, *, reuse: bool = False, note: Note = lamb
         shutil.rmtree(place)
     place.mkdir(parents=True)
     try:
-        tokenizer = _tokenizer(recipe, note)
+        tokenizer = _tokenizer(recipe, place.parent, note)
         tokenizer.save(place)
         reports: list[ReadReport] = []
         indices = range(len(recipe.data.sources))
@@ -90,7 +90,7 @@ def prepare(recipe: Recipe, out: Path, *, reuse: bool = False, note: Note = lamb
     return corpus
 
 
-def _tokenizer(recipe: Recipe, note: Note) -> Tokenizer:
+def _tokenizer(recipe: Recipe, out: Path, note: Note) -> Tokenizer:
     """The vocabulary of the run: the model's, the one named, that of the tokens, or a new one."""
     data = recipe.data
     chosen = recipe.starts_from or data.tokenizer
@@ -100,7 +100,7 @@ def _tokenizer(recipe: Recipe, note: Note) -> Tokenizer:
         from chatsmith.text.bpe import train_tokenizer
 
         note(f"learning a vocabulary of {data.vocab_size:,}")
-        texts = chain.from_iterable(_texts(recipe, index) for index in range(len(data.sources)))
+        texts = chain.from_iterable(_texts(recipe, index, out) for index in range(len(data.sources)))
         return train_tokenizer(texts, data.vocab_size, threads=recipe.threads or None)
     for source in data.sources:
         for place in (Path(source.path), Path(source.path).parent):
@@ -111,27 +111,31 @@ def _tokenizer(recipe: Recipe, note: Note) -> Tokenizer:
     )
 
 
-def _texts(recipe: Recipe, index: int) -> Iterator[str]:
+def _texts(recipe: Recipe, index: int, out: Path) -> Iterator[str]:
     source = recipe.data.sources[index]
     if _is_tokens(source):
         raise RequestError(
             f"{source.path} is a folder of tokens, whose vocabulary exists already",
             "leave out data.vocab_size, and name its tokenizer in data.tokenizer",
         )
-    documents = _documents(recipe, index, ReadReport())
+    documents = _documents(recipe, index, ReadReport(), out)
     if source.is_world:
         documents = islice(documents, _WORLD_SAMPLE // sum(part.is_world for part in recipe.data.sources))
     for document in documents:
         yield from document.texts
 
 
-def _documents(recipe: Recipe, index: int, report: ReadReport) -> Iterator[Document]:
+def _documents(recipe: Recipe, index: int, report: ReadReport, out: Path) -> Iterator[Document]:
     source = recipe.data.sources[index]
     if source.is_world:
         # Another seed for each source, so that no two of them tell the same stories.
         return world.documents(recipe.seed + 1_000_003 * index, mixture=source.mixture or None, stage=source.part)
     return read_documents(
-        [source.path, *source.also], report=report, field=source.field or None, duplicates=source.duplicates
+        [source.path, *source.also],
+        report=report,
+        field=source.field or None,
+        duplicates=source.duplicates,
+        leave_out=out,
     )
 
 
@@ -161,7 +165,7 @@ def _write(
     written = place / str(index)
     held_out, seed = recipe.data.held_out, recipe.seed
     if source.is_world:
-        documents = _enough(_documents(recipe, index, report), tokenizer, world_tokens(recipe, index))
+        documents = _enough(_documents(recipe, index, report, place.parent), tokenizer, world_tokens(recipe, index))
         write_shards(documents, tokenizer, written, held_out=held_out, seed=seed)
     else:
         reports.append(report)
@@ -175,6 +179,7 @@ def _write(
             clean_of=recipe.data.clean_of,
             held_out=held_out,
             seed=seed,
+            leave_out=place.parent,
         )
     return TokenFolder.open(written)
 
