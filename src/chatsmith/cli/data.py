@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from chatsmith.cli.options import Json, Tests
+from chatsmith.cli.options import Duplicates, Field, Hidden, Json, Tests
 
 
 def vocabulary(
@@ -16,9 +16,7 @@ def vocabulary(
     *paths: Annotated[Path, Parameter(help="More of them.")],
     size: Annotated[int, Parameter(help="Tokens in the vocabulary, special ones counted.")],
     out: Annotated[Path, Parameter(help="The folder to write it to.")],
-    field: Annotated[
-        str | None, Parameter(help="The field of JSON, CSV or Parquet records that holds the text.")
-    ] = None,
+    field: Field = None,
     json: Json = False,
 ) -> None:
     """Learn a vocabulary from documents.
@@ -80,13 +78,9 @@ def shard(
     tokenizer: Annotated[Path, Parameter(help="The folder of a vocabulary, or of a model.")],
     out: Annotated[Path, Parameter(help="The folder of all parts; each makes its own in it.")],
     part: Annotated[str, Parameter(help="Which part to make, and of how many: 3/64.")] = "1/1",
-    field: Annotated[
-        str | None, Parameter(help="The field of JSON, CSV or Parquet records that holds the text.")
-    ] = None,
-    duplicates: Annotated[
-        Literal["keep", "exact", "near"], Parameter(help="Which documents that came before are dropped.")
-    ] = "near",
-    hidden: Annotated[bool, Parameter(help="Also read hidden files and folders.")] = False,
+    field: Field = None,
+    duplicates: Duplicates = "near",
+    hidden: Hidden = False,
     clean_of: Tests = (),
     quality: Annotated[Path | None, Parameter(help="A filter that chatsmith data quality learned.")] = None,
     seed: Annotated[int, Parameter(help="Another seed holds other documents out of training.")] = 0,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from chatsmith.cli.options import Json, Tests
+from chatsmith.cli.options import Field, Json, Tests
 
 if TYPE_CHECKING:
     from chatsmith.create import NewReport
@@ -18,9 +18,7 @@ def new(
     *paths: Annotated[Path, Parameter(help="Files and folders; without any, the built-in corpus.")],
     minutes: Annotated[float, Parameter(help="How long it may take, reading included.")] = 5.0,
     out: Annotated[Path, Parameter(help="The model folder to make.")] = Path("my-model"),
-    field: Annotated[
-        str | None, Parameter(help="The field of JSON, CSV or Parquet records that holds the text.")
-    ] = None,
+    field: Field = None,
     vocab_size: Annotated[int | None, Parameter(help="Size of the vocabulary; by default it follows the text.")] = None,
     clean_of: Tests = (),
     seed: Annotated[int, Parameter(help="Another seed gives another model.")] = 1337,

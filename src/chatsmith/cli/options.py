@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
@@ -17,6 +17,11 @@ _SAMPLING = Group("Sampling", sort_key=9)
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
 
+Field = Annotated[str | None, Parameter(help="The field of JSON, CSV or Parquet records that holds the text.")]
+Duplicates = Annotated[
+    Literal["keep", "exact", "near"], Parameter(help="Which documents that came before are dropped.")
+]
+Hidden = Annotated[bool, Parameter(help="Also read hidden files and folders.")]
 Tests = Annotated[
     tuple[Path, ...],
     Parameter(name="--clean-of", help="Files of tests whose text is to be cut out; may be given several times."),

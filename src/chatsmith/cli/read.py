@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from chatsmith.cli.options import Json, Tests
+from chatsmith.cli.options import Duplicates, Field, Hidden, Json, Tests
 
 
 def read(
     path: Annotated[Path, Parameter(help="A file or a folder.")],
     /,
     *paths: Annotated[Path, Parameter(help="More of them.")],
-    field: Annotated[
-        str | None, Parameter(help="The field of JSON, CSV or Parquet records that holds the text.")
-    ] = None,
-    duplicates: Annotated[
-        Literal["keep", "exact", "near"], Parameter(help="Which documents that came before are dropped.")
-    ] = "near",
-    hidden: Annotated[bool, Parameter(help="Also read hidden files and folders.")] = False,
+    field: Field = None,
+    duplicates: Duplicates = "near",
+    hidden: Hidden = False,
     clean_of: Tests = (),
     show: Annotated[int, Parameter(help="Print the beginnings of so many documents.")] = 0,
     json: Json = False,
