@@ -41,6 +41,8 @@ COMMANDS = (
     Command("write", "chatsmith.cli.write:write", "Continue a text, once or in several samples side by side", TALK),
     Command("next", "chatsmith.cli.next:next_", "Show the ranked next tokens with probability and bits", TALK),
     Command("serve", "chatsmith.cli.serve:serve", "Open a page to talk on, and an API like OpenAI's", TALK),
+    Command("keys", "chatsmith.cli.keys:keys", "Make, list and remove the keys that open a server to others", TALK),
+    Command("replay", "chatsmith.cli.replay:replay", "Make a served answer again, token for token", TALK),
     Command("skills", "chatsmith.cli.skills:skills", "Measure what a model of the built-in corpus has learned", TALK),
     Command("convert", "chatsmith.cli.convert:convert", "Write a model in fewer bits, and report what it cost", TALK),
     Command("plot", "chatsmith.cli.plot:plot", "Draw a run's training curve in the terminal, or as SVG or PNG", HOUSE),

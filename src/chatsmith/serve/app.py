@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from chatsmith.serve.guard import Guard
 from chatsmith.serve.keys import Keys
 from chatsmith.serve.limits import Limits
 from chatsmith.serve.openapi import openapi
+from chatsmith.serve.replay import remember
 from chatsmith.serve.room import Room, json_response
 from chatsmith.serve.served import Served
 from chatsmith.serve.tell import dumps
@@ -65,9 +67,11 @@ def create_app(
                 guesser=engine.batch.guesser,
             )
         )
+        told = asyncio.ensure_future(_tell_where(room.served, folder))
         try:
             yield
         finally:
+            told.cancel()
             await room.desk.close()
 
     async def described(request: Request) -> Response:
@@ -98,6 +102,13 @@ def create_app(
     app.router.redirect_slashes = False
     app.state.room = room
     return app
+
+
+async def _tell_where(served: Served, folder: Path | None) -> None:
+    """Compute the fingerprint before anybody waits for it, and write down where that model lies."""
+    fingerprint = await served.fingerprint()
+    if folder is not None:
+        await asyncio.to_thread(remember, fingerprint, folder)
 
 
 async def _http(request: Request, error: Exception) -> Response:
