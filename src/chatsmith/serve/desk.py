@@ -6,6 +6,7 @@ However many answers a step moves on, it wakes the event loop once.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
@@ -59,10 +60,14 @@ class Desk:
 
 
 class Answers:
-    """What comes of some requests, read by one task of the event loop."""
+    """What comes of some requests, read by one task of the event loop.
+
+    `first` and `last` are when events came (`perf_counter`), and `alone` says whether nobody else was answered then.
+    """
 
     def __init__(self, desk: Desk, asked: Sequence[Asked]) -> None:
         self.inbox: list[tuple[int, Delivery]] = []
+        self.alone, self.first, self.last = True, 0.0, 0.0
         self._desk = desk
         self._waiter: asyncio.Future[bool] | None = None
         self._open = sum(request.samples for request, _ in asked)
@@ -111,6 +116,9 @@ class Answers:
             self._open -= what.finish is not None
             found.append((place, what))
         self.inbox.clear()
+        self.last = time.perf_counter()
+        self.first = self.first or self.last
+        self.alone = self.alone and len(self._desk.open) == 1
         return found
 
     def _failed(self, what: Delivery) -> None:

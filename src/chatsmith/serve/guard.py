@@ -80,6 +80,8 @@ class Guard:
 
     def _admit(self, scope: Scope) -> None:
         """Raises `ApiError` for a request that may not come in; sets the owner of one that may."""
+        if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > self._room.limits.header_bytes:
+            raise ApiError(431, f"the headers may have {self._room.limits.header_bytes:,} bytes")
         headers = dict(scope["headers"])
         self._check_host(headers)
         state = scope.setdefault("state", {})

@@ -49,13 +49,15 @@ async def _answer(request: Request, path: str, prepare: Callable[..., Prepared])
     finally:
         answers.close()
     told = await asyncio.to_thread(lambda: dumps(teller.whole(found)))
-    _count(request, teller)
+    _count(request, answers, teller)
     return json_response(told)
 
 
-def _count(request: Request, teller: Teller) -> None:
-    """Book the tokens that an answer took in place of those it might have taken."""
+def _count(request: Request, answers: Answers, teller: Teller) -> None:
+    """Book the tokens that an answer took in place of those it might have taken, and its speed if it ran alone."""
     room, usage = Room.of(request), teller.usage()
+    if answers.alone and teller.count == 1 and usage["completion_tokens"] > 8:
+        room.served.speed.note(usage["completion_tokens"] - 1, answers.last - answers.first)
     room.metrics.told(usage)
     room.give_back(request, teller.prepared.planned_tokens - usage["total_tokens"])
 
@@ -106,7 +108,7 @@ class _Stream(Response):
             if not telling.done():
                 telling.cancel()
             await asyncio.gather(telling, leaving, return_exceptions=True)
-            _count(self._request, self._teller)
+            _count(self._request, self._answers, self._teller)
 
     async def _tell(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
