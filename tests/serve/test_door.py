@@ -123,7 +123,8 @@ def test_only_json_is_taken(client: TestClient) -> None:
 def test_only_its_own_names_and_pages(application: Callable[..., Any]) -> None:
     with application(hosts=["models.example"]) as client:
         for host, status in (
-            ("localhost:8000", 200), ("127.0.0.1", 200), ("[::1]:1", 200), ("models.example", 200), ("MODELS.example.", 200),
+            ("localhost:8000", 200), ("127.0.0.1", 200), ("[::1]:1", 200), ("models.example", 200),
+            ("MODELS.example.", 200),
             ("evil.example", 403), ("localhost.evil.example", 403), ("", 403), ("127.0.0.1@evil.example", 403),
         ):  # fmt: skip
             assert client.get("/health", headers={"host": host}).status_code == status, host
