@@ -237,7 +237,15 @@ def peer_command(given: argparse.Namespace, port: int) -> tuple[list[str], str] 
         return [*command, "-np", str(slots), "-c", str(slots * given.context), "--no-webui"], "/health"
     if given.peers is not None:
         command = [given.peers, "-m", "llama_cpp.server", "--model", str(given.gguf), "--port", str(port)]
-        return [*command, "--n_threads", threads, "--n_ctx", str(given.context)], "/v1/models"
+        return [
+            *command,
+            "--n_threads",
+            threads,
+            "--n_ctx",
+            str(given.context),
+            "--interrupt_requests",
+            "false",
+        ], "/v1/models"
     return None
 
 
