@@ -251,3 +251,10 @@ def test_null_means_not_given() -> None:
     fields = read(NEXT, {"text": "a", "temperature": None, "count": None}, bounds)
     assert fields["temperature"] is None
     assert fields["count"] == 20
+
+
+def test_a_request_has_only_so_long(application: Callable[..., Any]) -> None:
+    body = {"prompt": "a", "max_tokens": 400, "logit_bias": {str(token): -100 for token in range(5)}}
+    with application(limits=Limits(request_seconds=0.001)) as client:
+        assert refused(client, 503, body, "/v1/completions")["code"] == "timeout"
+        assert client.get("/health").status_code == 200

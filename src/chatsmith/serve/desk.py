@@ -16,6 +16,7 @@ from chatsmith.generate.batch import Batch
 from chatsmith.generate.constraints import Matcher
 from chatsmith.generate.requests import Event, Request
 from chatsmith.generate.service import Delivery, Order, Service
+from chatsmith.serve.errors import closing
 
 Asked = tuple[Request, Matcher | None]
 
@@ -76,8 +77,12 @@ class Answers:
             for place, (request, matcher) in enumerate(asked)
         ]
         desk.open.add(self)
-        for order in self._orders:
-            desk.service.place(order)
+        try:
+            for order in self._orders:
+                desk.service.place(order)
+        except WorkError:
+            self.close()
+            raise closing() from None
 
     async def taken(self) -> None:
         """Wait until all requests stand in the line. Raises what speaks against one of them."""
@@ -122,7 +127,7 @@ class Answers:
         return found
 
     def _failed(self, what: Delivery) -> None:
-        raise what if isinstance(what, ChatsmithError) else WorkError("the request was taken back")
+        raise what if isinstance(what, ChatsmithError) else closing()
 
     async def _ring(self, patience: float | None = None) -> bool:
         """Wait until something comes; False where nothing did in time."""

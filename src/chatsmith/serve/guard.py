@@ -62,6 +62,7 @@ class Guard:
                 message["headers"] = [*message["headers"], *more]
             await send(message)
 
+        scope.setdefault("state", {})["began"] = began
         try:
             self._admit(scope)
             await self._app(scope, receive, told)
@@ -84,7 +85,7 @@ class Guard:
             raise ApiError(431, f"the headers may have {self._room.limits.header_bytes:,} bytes")
         headers = dict(scope["headers"])
         self._check_host(headers)
-        state = scope.setdefault("state", {})
+        state = scope["state"]
         state["owner"] = state["payer"] = ""
         method, path = scope["method"], scope["path"]
         open_ = path in ("/", "/health") or path.startswith("/page/")

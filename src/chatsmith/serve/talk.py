@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from chatsmith.generate.requests import Event
 from chatsmith.generate.stopping import StopText
 from chatsmith.serve.desk import Answers
-from chatsmith.serve.errors import ApiError
+from chatsmith.serve.errors import ApiError, too_slow
 from chatsmith.serve.fields import CHAT, WRITE
 from chatsmith.serve.prepare import Prepared, prepare_chat, prepare_text
 from chatsmith.serve.room import Room, gone, json_response
@@ -118,10 +118,11 @@ class _Stream(Response):
 
         await write(self._teller.opening())
         try:
-            async with asyncio.timeout(self._room.limits.request_seconds):
+            async with asyncio.timeout(self._room.left(self._request)):
                 await self._pieces(write)
         except Exception as error:
-            told = ApiError(503, "the answer took too long") if isinstance(error, TimeoutError) else ApiError.of(error)
+            late = too_slow(self._room.limits.request_seconds)
+            told = late if isinstance(error, TimeoutError) else ApiError.of(error)
             if told.status == 500:
                 self._room.metrics.failed(error)
             await write(f"data: {dumps(told.body())}\n\n", more=False)
