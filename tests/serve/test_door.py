@@ -63,6 +63,7 @@ def refused(client: TestClient, status: int, body: Any = None, path: str = CHAT,
         ("prefix_ids", [10**9]),
         ("prefix_ids", [True]),
         ("no_such_field", 1),
+        ("repetition_penalty", 5e-324),
     ],
 )
 def test_a_wrong_field_is_named(client: TestClient, field: str, value: Any) -> None:
@@ -74,6 +75,7 @@ def test_a_wrong_field_is_named(client: TestClient, field: str, value: Any) -> N
     [
         ({"role": "root", "content": "x"}, "messages[0].role"),
         ({"role": "user"}, "messages[0].content"),
+        ({"role": "tool", "content": "x"}, "messages"),
         ({"role": "user", "content": 5}, "messages[0].content"),
         ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "messages[0].content[0].type"),
         ({"role": "user", "content": "x", "path": "/etc/passwd"}, "messages[0].path"),

@@ -13,7 +13,7 @@ from chatsmith.serve.errors import ApiError, wrong
 from chatsmith.serve.served import Served
 from chatsmith.serve.toolcalls import CallFormat, call_format
 from chatsmith.text.chat import Message
-from chatsmith.text.chat_tools import encode_with_tools
+from chatsmith.text.chat_tools import encode_with_tools, has_tools
 
 Fields = dict[str, Any]
 
@@ -80,6 +80,8 @@ def conversation_ids(served: Served, messages: list[dict[str, Any]], tools: list
         raise ApiError(
             400, f"{served.name} was not taught to talk: use /v1/completions", field="messages", code="no_chat_template"
         )
+    if not plain and not has_tools(served.tokenizer):
+        raise wrong("messages", "have tools in them, and this model's chat template has no place for them")
     if plain:
         return served.model.chat_ids([Message(**message) for message in messages])
     return encode_with_tools(served.tokenizer, messages, tools)
