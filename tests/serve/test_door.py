@@ -260,3 +260,14 @@ def test_a_request_has_only_so_long(application: Callable[..., Any]) -> None:
     with application(limits=Limits(request_seconds=0.001)) as client:
         assert refused(client, 503, body, "/v1/completions")["code"] == "timeout"
         assert client.get("/health").status_code == 200
+
+
+def test_a_text_that_cannot_fit_is_not_even_encoded(client: TestClient) -> None:
+    long = "a" * 500_000
+    for path, body in (
+        ("/v1/completions", {"prompt": long}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": long}]}),
+        ("/v1/next", {"text": long}),
+        ("/v1/embeddings", {"input": long}),
+    ):
+        assert refused(client, 400, body, path)["code"] == "context_length_exceeded"
