@@ -17,6 +17,7 @@ from chatsmith.text.tokenizer import Tokenizer
 PROVENANCE = "chatsmith.toml"
 GENERATION = "generation_config.json"
 CARD = "README.md"
+_MOST_CARD = 2**20
 SAVING, READY = ".saving", ".ready"
 # Loads stay quick: weights above this are hashed only on request; sizes and headers are checked always.
 AUTO_VERIFY_BYTES = 256 * 2**20
@@ -87,6 +88,15 @@ def read_generation(folder: Path) -> dict[str, Any]:
         return load_json(folder / GENERATION)
     config = load_json(folder / CONFIG)
     return {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in config}
+
+
+def read_card(folder: Path) -> str | None:
+    """The model's card; None where there is none that can be read."""
+    try:
+        with open(Path(folder) / CARD, encoding="utf-8") as file:
+            return file.read(_MOST_CARD)
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def check_vocabulary(folder: Path, tokenizer: Tokenizer | None, spec: ModelSpec) -> None:
