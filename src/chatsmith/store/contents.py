@@ -18,6 +18,7 @@ from chatsmith.text.tokenizer import Tokenizer
 PROVENANCE = "chatsmith.toml"
 GENERATION = "generation_config.json"
 CARD = "README.md"
+_MOST_CARD = 2**20
 SAVING, READY = ".saving", ".ready"
 # Loads stay quick: weights above this are hashed only on request; sizes and headers are checked always.
 AUTO_VERIFY_BYTES = 256 * 2**20
@@ -102,6 +103,15 @@ def weight_files(folder: Path) -> list[Path]:
     """The files of a model folder that hold its weights, packed or not."""
     packed = folder / "packed.safetensors"
     return [packed] if packed.exists() else find_weights(folder)
+
+
+def read_card(folder: Path) -> str | None:
+    """The model's card; None where there is none that can be read."""
+    try:
+        with open(Path(folder) / CARD, encoding="utf-8") as file:
+            return file.read(_MOST_CARD)
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def check_vocabulary(folder: Path, tokenizer: Tokenizer | None, spec: ModelSpec) -> None:
