@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +16,18 @@ import torch
 
 from chatsmith.convert import BOUNDS, convert
 from chatsmith.errors import RequestError, WorkError
-from chatsmith.evaluate.faithful import compare
+from chatsmith.evaluate.faithful import compare, own_words
+from chatsmith.evaluate.speeds import decoding_speeds
+from chatsmith.generate.backend import Floats, Step
 from chatsmith.generate.native import NativeBackend
 from chatsmith.kernels.infer import build
+from chatsmith.kernels.infer.matrix import Kind
 from chatsmith.language_model import load
+from chatsmith.store.card import Measured, model_card
 from chatsmith.store.folder import load_decoder, save_model
-from chatsmith.store.parts import load_parts
+from chatsmith.store.gguf_model import as_written, open_model
+from chatsmith.store.packing import parameter_shapes
+from chatsmith.store.parts import load_parts, open_parameters
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny import tiny_model, tiny_tokenizer
@@ -50,6 +60,119 @@ def test_int8_is_reported_and_written(folder: Path, text: Path, tmp_path: Path) 
     provenance = load_parts(tmp_path / "small").provenance
     assert provenance["seed"] == 3
     assert provenance["converted"]["perplexity_after"] == pytest.approx(found.perplexity_after)
+    assert report.bytes_before == (folder / "model.safetensors").stat().st_size
+    assert report.bytes_after == (tmp_path / "small" / "packed.safetensors").stat().st_size
+
+
+def test_the_card_goes_along_and_says_what_was_measured(folder: Path, text: Path, tmp_path: Path) -> None:
+    card = model_card("model", tiny_model().spec, Measured(steps=7))
+    (folder / "README.md").write_text(card)
+    report = convert(folder, tmp_path / "small", to="int8", text=text)
+    found = (tmp_path / "small" / "README.md").read_text()
+    assert "| steps | 7 |" in found
+    assert "## Converted\n\nmodel in int8 in groups of 128" in found
+    assert f"| perplexity after | {report.faithful.perplexity_after:.3f} (" in found
+    assert "AutoModelForCausalLM" in card
+    assert "transformers" not in found.lower()  # it cannot load packed weights
+    convert(tmp_path / "small", tmp_path / "back", to="f16", text=text)
+    assert (tmp_path / "back" / "README.md").read_text().count("## Converted") == 2
+    convert(folder, tmp_path / "half", to="f16", text=text)
+    assert "AutoModelForCausalLM" in (tmp_path / "half" / "README.md").read_text()
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_measured(folder: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def refused(name: str, to: str, message: str, **settings: Any) -> None:
+        with pytest.raises(RequestError, match=message):
+            convert(folder, tmp_path / name, to=to, progress=said.append, **settings)  # type: ignore[arg-type]
+
+    (tmp_path / "file").write_text("")
+    (tmp_path / "m.gguf").write_text("")
+    (tmp_path / "folder.gguf").mkdir()
+    refused("model", "int8", "already holds a model")
+    refused("file", "int8", "is a file, not a folder")
+    refused("file/below/it", "int8", "cannot be made: .*file is a file")
+    refused("file/m.gguf", "int8", "cannot be made: .*file is a file")
+    refused("m.gguf", "int8", "is there already")
+    refused("folder.gguf", "int8", "is a folder, not a file")
+    refused("new.gguf", "int8", "a GGUF file has no choice of group", group=64)
+    refused("new.gguf", "int4", "a GGUF file has no choice of zeros", symmetric=False)
+    refused("new.gguf", "int4", "a GGUF file has no choice of head", head="bf16")
+    refused("new", "f16", "f16 has no choice of head", head="int8")
+    refused("new", "int8", "int8 has no zeros", symmetric=False)
+    refused("new", "int8", r"cannot read .*nowhere\.txt", text=tmp_path / "nowhere.txt")
+    save_model(tmp_path / "banded", tiny_model("banded"), tiny_tokenizer(), provenance={})
+    with pytest.raises(RequestError, match="GGUF has no name for this shape"):
+        convert(tmp_path / "banded", tmp_path / "new.gguf", to="int8", progress=said.append)
+    assert said == []
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("to", ["f16", "int8", "int4"])
+def test_a_gguf_file_is_measured_by_what_it_holds(folder: Path, text: Path, tmp_path: Path, to: Kind) -> None:
+    report = convert(folder, tmp_path / "m.gguf", to=to, text=text, force=True)
+    assert (report.speed_before, report.speed_after) == (None, None)  # llama.cpp's speed is its own
+    assert "tokens per second" not in str(report.table())
+    assert report.bytes_after == (tmp_path / "m.gguf").stat().st_size
+    assert report.format == {"f16": "F16", "int8": "Q8_0", "int4": "Q4_0, embedding and head in Q8_0"}[to]
+    again = convert(tmp_path / "m.gguf", tmp_path / "back", to="f32", text=text)
+    assert again.faithful.perplexity == pytest.approx(report.faithful.perplexity_after, rel=1e-6)
+    spec, read, _ = open_model(tmp_path / "m.gguf")
+    source, _ = open_parameters(folder)
+    kept = as_written(spec, source, to)
+    assert all(np.array_equal(kept(name), read(name)) for name in parameter_shapes(spec))
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "banded"])
+def test_without_native_kernels_torch_measures(tmp_path: Path, text: Path, kind: str) -> None:
+    folder = save_model(tmp_path / "model", tiny_model(kind), tiny_tokenizer(), provenance={})
+    code = (
+        "import json, sys\nfrom pathlib import Path\nfrom chatsmith.convert import convert\n"
+        "text = Path(sys.argv[3]) if sys.argv[3:] else None\n"
+        "print(json.dumps(convert(Path(sys.argv[1]), Path(sys.argv[2]), to='int8', text=text).to_mapping()))"
+    )
+
+    def run(name: str, *more: str) -> dict[str, Any]:
+        command = [sys.executable, "-c", code, str(folder), str(tmp_path / name), *more]
+        environment = os.environ | {"CHATSMITH_KERNELS": "off"}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    off, on = run("off", str(text)), convert(folder, tmp_path / "on", to="int8", text=text)
+    assert off["computed_by"] == "torch on cpu"
+    assert on.computed_by.startswith("native on")
+    assert off["faithful"]["perplexity"] == pytest.approx(on.faithful.perplexity, rel=1e-4)
+    assert off["faithful"]["perplexity_after"] == pytest.approx(on.faithful.perplexity_after, rel=1e-2)
+    first, second = (tmp_path / name / "packed.safetensors" for name in ("off", "on"))
+    assert first.read_bytes() == second.read_bytes()
+    assert run("own words")["text"] == "what the model itself wrote"
+    if kind == "qwen3":
+        assert run("off.gguf")["speed_after"] is None
+
+
+def test_speeds_are_measured_turn_about(folder: Path) -> None:
+    """Each step of one backend lies between steps of the other: a busy moment strikes both."""
+    loaded, order = load_parts(folder), []
+
+    class Told(NativeBackend):
+        def logits(self, step: Step) -> Floats:
+            order.append(self)
+            return super().logits(step)
+
+    one, two = (Told(loaded.spec, loaded.parts, cache_bytes=2**22) for _ in range(2))
+    assert all(speed > 0 for speed in decoding_speeds([one, two]))
+    changes = sum(before is not after for before, after in pairwise(order))
+    assert order.count(one) == order.count(two)
+    assert changes >= 8
+
+
+def test_own_words_fit_a_cache_of_one_context(folder: Path) -> None:
+    loaded = load_parts(folder)
+    small, large = (NativeBackend(loaded.spec, loaded.parts, cache_bytes=size) for size in (1, 2**24))
+    assert own_words(small, loaded.tokenizer, 400) == own_words(large, loaded.tokenizer, 400)
 
 
 def test_the_measure_is_that_of_torch(folder: Path, text: Path, tmp_path: Path) -> None:
@@ -101,8 +224,3 @@ def test_a_model_is_faithful_to_itself(folder: Path) -> None:
     assert (found.change, found.divergence, found.agreement) == (0.0, 0.0, 1.0)
     with pytest.raises(RequestError, match="fewer than two tokens"):
         compare(one, two, [1], 268)
-
-
-def test_a_text_that_is_not_there_is_named(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"cannot read .*nowhere\.txt"):
-        convert(folder, tmp_path / "small", to="int8", text=tmp_path / "nowhere.txt")

@@ -12,8 +12,9 @@ import torch
 from rich.console import Console
 
 import chatsmith
+from chatsmith.dialogue import Dialogue, read_messages
 from chatsmith.errors import RequestError
-from chatsmith.language_model import Dialogue, LanguageModel, document_start, published_sampling, read_messages
+from chatsmith.language_model import LanguageModel, document_start, published_sampling
 from chatsmith.store.folder import save_model
 from chatsmith.text.chat import Message
 from chatsmith.text.tokenizer import Tokenizer

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from chatsmith import machine, machine_rates
+from chatsmith import machine, machine_rates, measure
 from chatsmith.errors import WorkError
+from chatsmith.kernels.infer import build
 from chatsmith.machine_rates import Kept, Rates
+from chatsmith.train.speed import kernel_rate
 
 RATES = Rates({"cpu float32": 1e11, "cpu bfloat16": 2e11}, {"cpu": 1e10})
 
@@ -25,13 +27,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_rates, "measure", lambda found: RATES)
+    monkeypatch.setattr(measure, "measure", lambda found: RATES)
 
 
 @pytest.mark.usefixtures("quick")
 def test_what_was_measured_is_kept_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine_rates.kept() is None
-    found = machine_rates.measure_and_keep(machine.describe())
+    found = measure.measure_and_keep(machine.describe())
     assert machine_rates.kept() == found
     assert found.rates == RATES
     assert machine_rates.rates() == found  # nothing is measured again
@@ -42,7 +44,7 @@ def test_what_was_measured_is_kept_for_this_machine(monkeypatch: pytest.MonkeyPa
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"rates": 1}', "[" * 100_000])
 def test_a_damaged_file_is_as_none(cache: Path, damage: str) -> None:
-    machine_rates.measure_and_keep(machine.describe())
+    measure.measure_and_keep(machine.describe())
     (cache / "machine-rates.json").write_text(damage)
     assert machine_rates.kept() is None
 
@@ -53,6 +55,7 @@ def test_another_process_measures_so_that_this_one_loads_no_torch(cache: Path) -
         "told = []\nfound = machine_rates.rates(told.append)\n"
         "assert found == machine_rates.rates(told.append) and len(told) == 1, told\n"
         "assert found.rates.flops_per_second['cpu float32'] > 1e8\n"
+        "assert found.rates.reading('cpu') == max(found.rates.bytes_per_second.values()) > 1e8\n"
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
@@ -63,8 +66,8 @@ def test_another_process_measures_so_that_this_one_loads_no_torch(cache: Path) -
 def test_a_folder_that_is_closed_only_costs_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("CHATSMITH_CACHE", str(tmp_path / "file" / "below"))
-    monkeypatch.setattr(machine_rates, "measure", lambda found: RATES)
-    assert machine_rates.measure_and_keep(machine.describe()).rates == RATES
+    monkeypatch.setattr(measure, "measure", lambda found: RATES)
+    assert measure.measure_and_keep(machine.describe()).rates == RATES
     assert machine_rates.kept() is None
 
 
@@ -77,6 +80,24 @@ def test_a_process_that_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> No
         machine_rates.rates()
 
 
+def test_the_native_kernels_read_too() -> None:
+    """Their rate is the bound that our own engine is planned with."""
+    found = measure.measure(machine.describe())
+    assert ("cpu, native kernels" in found.bytes_per_second) == (build.library() is not None)
+    assert found.trains_natively("float32") == (kernel_rate("float32", 0.01) is not None)
+
+
+def test_a_bound_is_the_best_of_those_who_compute() -> None:
+    found = Rates(
+        {"cpu float32": 1.0, "cpu float32, native kernels": 3.0, "cpu bfloat16": 2.0, "cuda float32": 9.0},
+        {"cpu": 1.0, "cpu, native kernels": 2.0, "cuda": 9.0},
+    )
+    assert (found.flops("cpu"), found.flops("cpu", "bfloat16"), found.flops("cuda")) == (3.0, 2.0, 9.0)
+    assert (found.reading("cpu"), found.reading("cuda")) == (2.0, 9.0)
+    assert found.trains_natively("float32")
+    assert not found.trains_natively("bfloat16")
+
+
 def test_kept_rates_read_back() -> None:
     found = Kept({"cores": "2"}, RATES, (machine.Gpu("H100", 80 * 2**30, 132, "9.0"),))
-    assert machine_rates._from_text(machine_rates._to_text(found)) == found
+    assert machine_rates._from_text(machine_rates.to_text(found)) == found

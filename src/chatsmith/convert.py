@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,17 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chatsmith.errors import RequestError, WorkError
-from chatsmith.evaluate.faithful import Faithfulness, compare
-from chatsmith.generate.backend import Backend, Step
-from chatsmith.generate.native import NativeBackend
+from chatsmith.evaluate.faithful import Faithfulness, compare, own_words
+from chatsmith.evaluate.speeds import decoding_speeds
+from chatsmith.generate.backends import backend_of
 from chatsmith.kernels.infer.matrix import KINDS, Kind, as_floats
+from chatsmith.kernels.infer.session import Part
 from chatsmith.specs import ModelSpec
-from chatsmith.store.contents import read_generation, read_provenance
-from chatsmith.store.gguf_model import open_model, write_model
+from chatsmith.store.card import converted_card
+from chatsmith.store.contents import read_card, read_generation, read_provenance
+from chatsmith.store.gguf_model import as_written, check_file, model_values, open_model, write_model
 from chatsmith.store.hf import read_config
-from chatsmith.store.packed import save_packed
+from chatsmith.store.packed import PACKED, save_packed
 from chatsmith.store.packing import Format, Read, packed_parts, parameter_shapes
 from chatsmith.store.parts import open_parameters
+from chatsmith.store.saving import check_target
+from chatsmith.store.tensors import find_weights
 from chatsmith.tables import Column, Table
 from chatsmith.text.tokenizer import Tokenizer
 
@@ -31,15 +34,16 @@ if TYPE_CHECKING:
 BOUNDS: dict[str, float] = {"f32": 0.0005, "f16": 0.001, "bf16": 0.005, "int8": 0.005, "int4": 0.03}
 """The most that perplexity may grow, as a part of what it was, before a conversion is refused."""
 _MEASURED_TOKENS = 4096
-_SAMPLES = 8  # texts that the model writes itself where none is given
-_SPEED_TOKENS = 48
+_CACHE_BYTES = 2**30
+_IN_GGUF = {"f32": "F32", "f16": "F16", "bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0, embedding and head in Q8_0"}
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What a conversion cost: bytes of the weights before and after, faithfulness, and tokens per second of one stream.
+    """What a conversion cost: bytes of the files of weights before and after, faithfulness, and tokens per second.
 
-    `text` says what was read to find out: a file, or what the model itself wrote.
+    `text` says what was read to find out: a file, or what the model itself wrote. The speeds are of one stream, by
+    `computed_by` on this machine; for a GGUF file, which other programs compute, they are None.
     """
 
     source: str
@@ -49,8 +53,9 @@ class Conversion:
     bytes_after: int
     text: str
     faithful: Faithfulness
-    speed_before: float
-    speed_after: float
+    computed_by: str
+    speed_before: float | None
+    speed_after: float | None
 
     def to_mapping(self) -> dict[str, Any]:
         """As JSON can say it."""
@@ -59,31 +64,20 @@ class Conversion:
     def table(self) -> Table:
         """Before and after, a row per measure."""
         found, smaller = self.faithful, self.bytes_after / self.bytes_before
-        rows = (
-            (
-                "weights",
-                _size(self.bytes_before),
-                _size(self.bytes_after),
-                f"{smaller:.0%}",
-            ),
-            (
-                "perplexity",
-                f"{found.perplexity:.3f}",
-                f"{found.perplexity_after:.3f}",
-                f"{found.change:+.2%} ± {found.change_error:.2%}",
-            ),
+        perplexity = f"{found.change:+.2%} ± {found.change_error:.2%}"
+        rows = [
+            ("weights on disk", _size(self.bytes_before), _size(self.bytes_after), f"{smaller:.0%}"),
+            ("perplexity", f"{found.perplexity:.3f}", f"{found.perplexity_after:.3f}", perplexity),
             ("divergence (nats)", "", f"{found.divergence:.5f}", ""),
             ("same likeliest token", "", f"{found.agreement:.1%}", ""),
-            (
-                "tokens per second",
-                f"{self.speed_before:.0f}",
-                f"{self.speed_after:.0f}",
-                f"{self.speed_after / self.speed_before:.1f}×",
-            ),
-        )
-        columns = (Column("", "left"), Column("before"), Column("after"), Column("change"))
+        ]
         note = f"{found.tokens:,} tokens of {self.text}"
-        return Table(f"{self.target}: {self.format}", columns, rows, note=note)
+        if self.speed_before is not None and self.speed_after is not None:
+            faster = f"{self.speed_after / self.speed_before:.1f}×"
+            rows.append(("tokens per second", f"{self.speed_before:,.0f}", f"{self.speed_after:,.0f}", faster))
+            note += f"; speed of one stream here, {self.computed_by}"
+        columns = (Column("", "left"), Column("before"), Column("after"), Column("change"))
+        return Table(f"{self.target}: {self.format}", columns, tuple(rows), note=note)
 
     def __rich__(self) -> RenderableType:
         return self.table().rich()
@@ -105,62 +99,88 @@ def convert(
     """Write `source`, a model folder or a GGUF file, as `target` in another format, and report what it cost.
 
     A target that ends in .gguf is one such file for llama.cpp (int8 as Q8_0, int4 as Q4_0 with embedding and head in
-    Q8_0; what is measured is our own form of the same bits), any other a model folder.
+    Q8_0), measured by the weights that it holds; any other is a model folder. `to` int8 and int4 give packed folders
+    for the native backend, the others ordinary ones.
 
-    `to` int8 and int4 give packed folders for the native backend, the others ordinary ones. `group` is the number of
-    weights that share a scale (int8 128, int4 32), `symmetric` False gives int4 a zero per group, `head` is the kind of
-    the embedding and output head (int8 for int4). Perplexity is measured on `text`, else on what the model writes.
+    `group` is the number of weights that share a scale (int8 128, int4 32), `symmetric` False gives int4 a zero per
+    group, `head` is the kind of the embedding and output head (int8 for int4). Perplexity is measured on `text`, else
+    on what the model writes.
 
-    Raises `RequestError` where a size or name is wrong, and `WorkError`, with nothing written, when perplexity grows
-    beyond `BOUNDS` and `force` is not set.
+    Raises `RequestError`, before anything is measured, where a size or name is wrong or the target is taken, and
+    `WorkError`, with nothing written, when perplexity grows beyond `BOUNDS` and `force` is not set.
     """
-    if to not in KINDS:
-        raise RequestError(f"there is no format {to!r}", "choose one of " + ", ".join(KINDS))
     source, target = Path(source), Path(target)
-    form = Format(to, group or (32 if to == "int4" else 128), symmetric, head)
     gguf = target.suffix == ".gguf"
-    if gguf and target.exists() and not overwrite:
-        raise RequestError(f"{target} is there already", "choose another name, or ask to overwrite it")
+    form = _format(to, group, symmetric, head, gguf)
+    (check_file if gguf else check_target)(target, overwrite)
     spec, tokenizer, read, stored = _open(source)
+    if gguf:
+        model_values(spec, tokenizer, source.stem)
+    ids = None if text is None else _read_text(text, tokenizer)
+    size, described = _file_bytes(source), _IN_GGUF[to] if gguf else _describe(form)
+
     progress("reading and rounding the weights")
-    full, parts = dict(packed_parts(spec, read, Format(stored))), dict(packed_parts(spec, read, form))
-    before, after = (NativeBackend(spec, part, cache_bytes=2**30) for part in (full, parts))
-    if text is None:
+    before = backend_of(spec, dict(packed_parts(spec, read, Format(stored))), cache_bytes=_CACHE_BYTES)
+    parts = dict(
+        packed_parts(spec, as_written(spec, read, to), Format("f32")) if gguf else packed_parts(spec, read, form)
+    )
+    after = backend_of(spec, parts, cache_bytes=_CACHE_BYTES)
+    if ids is None:
         progress("the model writes a text of its own to be measured on")
-        ids, words = _own_words(before, tokenizer), "what the model itself wrote"
-    else:
-        ids, words = _read_text(text, tokenizer), text.name
+        ids = own_words(before, tokenizer, _MEASURED_TOKENS)
+    words = "what the model itself wrote" if text is None else text.name
     progress(f"measuring on {len(ids):,} tokens")
     found = compare(before, after, ids, tokenizer.vocab_size)
-    report = Conversion(
-        source=str(source),
-        target=str(target),
-        format=_describe(form),
-        bytes_before=_weight_bytes(full),
-        bytes_after=_weight_bytes(parts),
-        text=words,
-        faithful=found,
-        speed_before=_speed(before),
-        speed_after=_speed(after),
-    )
     if found.change > BOUNDS[to] and not force:
         raise WorkError(
             f"nothing was written: {to} changes perplexity by {found.change:+.2%} on {words}, beyond {BOUNDS[to]:+.1%}",
-            _advice(form) + ", or --force to keep it as it is",
+            _advice(form, gguf) + ", or --force to keep it as it is",
         )
-    about = {"from": source.name, "to": report.format, "text": words, **asdict(found)}
-    folder = source.is_dir()
-    provenance = (read_provenance(source) if folder else {}) | {"converted": about}
-    generation = read_generation(source) if folder else {}
+    speeds = (None, None) if gguf else decoding_speeds((before, after))
+
     progress("writing")
-    rest: dict[str, Any] = {"generation": generation, "provenance": provenance, "overwrite": overwrite}
     if gguf:
         write_model(target, spec, read, tokenizer, to, source.stem)
-    elif to in ("int8", "int4"):
-        save_packed(target, spec, parts.items(), form, tokenizer, **rest)
     else:
-        _save_plain(target, spec, read, to, tokenizer, **rest)
-    return report
+        about = {"from": source.name, "to": described, "text": words, **asdict(found)}
+        folder = source.is_dir()
+        _save(
+            target,
+            spec,
+            parts if form.kind in ("int8", "int4") else read,
+            form,
+            tokenizer,
+            card=_card(source, target, spec, form, words, found),
+            generation=read_generation(source) if folder else {},
+            provenance=(read_provenance(source) if folder else {}) | {"converted": about},
+            overwrite=overwrite,
+        )
+    return Conversion(
+        source=str(source),
+        target=str(target),
+        format=described,
+        bytes_before=size,
+        bytes_after=_file_bytes(target),
+        text=words,
+        faithful=found,
+        computed_by=after.name.partition(" in ")[0],
+        speed_before=speeds[0],
+        speed_after=speeds[1],
+    )
+
+
+def _format(to: Kind, group: int | None, symmetric: bool, head: Kind | None, gguf: bool) -> Format:
+    """How the weights of a folder are kept, after checking that what was asked for has a meaning there."""
+    if to not in KINDS:
+        raise RequestError(f"there is no format {to!r}", "choose one of " + ", ".join(KINDS))
+    chosen = [name for name, given in (("group", group), ("zeros", not symmetric), ("head", head)) if given]
+    if chosen and gguf:
+        raise RequestError(f"a GGUF file has no choice of {chosen[0]}", f"leave it out: {to} is {_IN_GGUF[to]}")
+    if chosen and to not in ("int8", "int4"):
+        raise RequestError(f"{to} has no choice of {chosen[0]}", "leave it out, or choose int8 or int4")
+    if to == "int8" and not symmetric:
+        raise RequestError("int8 has no zeros", "leave them out, or choose int4")
+    return Format(to, group or (32 if to == "int4" else 128), symmetric, head)
 
 
 def _open(source: Path) -> tuple[ModelSpec, Tokenizer, Read, Kind]:
@@ -172,18 +192,36 @@ def _open(source: Path) -> tuple[ModelSpec, Tokenizer, Read, Kind]:
     return read_config(source), Tokenizer.load(source), read, stored
 
 
-def _save_plain(target: Path, spec: ModelSpec, read: Read, kind: Kind, tokenizer: Tokenizer, **rest: Any) -> None:
-    """An ordinary folder, for every program that reads such ones."""
+def _save(
+    target: Path, spec: ModelSpec, weights: Mapping[str, Part] | Read, form: Format, tokenizer: Tokenizer, **rest: Any
+) -> None:
+    """A folder with packed parts; or, of parameters that are read, an ordinary one, for every program."""
+    if isinstance(weights, Mapping):
+        save_packed(target, spec, weights.items(), form, tokenizer, **rest)
+        return
     import torch
 
-    from chatsmith.models.decoder import Decoder
-    from chatsmith.store.folder import save_model
+    from chatsmith.store.folder import decoder_of, save_model
 
-    model = Decoder(spec, device="meta")
-    known = {name: torch.from_numpy(np.array(as_floats(read(name)))) for name in parameter_shapes(spec)}
-    model.load_state_dict(known, assign=True)
-    dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[kind]
-    save_model(target, model, tokenizer, dtype=dtype, **rest)
+    known = ((name, np.array(as_floats(weights(name)))) for name in parameter_shapes(spec))
+    dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[form.kind]
+    save_model(target, decoder_of(spec, known), tokenizer, dtype=dtype, **rest)
+
+
+def _card(source: Path, target: Path, spec: ModelSpec, form: Format, words: str, found: Faithfulness) -> str:
+    """The card of the source, with what was measured."""
+    rows = (
+        ("perplexity before", f"{found.perplexity:.3f}"),
+        ("perplexity after", f"{found.perplexity_after:.3f} ({found.change:+.2%} ± {found.change_error:.2%})"),
+        ("divergence", f"{found.divergence:.5f} nats per token"),
+        ("same likeliest token", f"{found.agreement:.1%}"),
+    )
+    about = (
+        f"{source.name} in {_describe(form)}, written by `chatsmith convert`. What that changed, on {found.tokens:,} "
+        f"tokens of {words}:"
+    )
+    card = read_card(source) if source.is_dir() else None
+    return converted_card(card, target.name, spec, about, rows, packed=form.kind in ("int8", "int4"))
 
 
 def _describe(form: Format) -> str:
@@ -193,14 +231,20 @@ def _describe(form: Format) -> str:
     return f"{form.kind} in groups of {form.group}{shape}, embedding and head in {form.head_kind}"
 
 
-def _advice(form: Format) -> str:
-    if form.kind == "int4" and form.symmetric:
-        return "try --zeros, or --to int8"
-    return "try --to int8" if form.kind == "int4" else "try --group 64, or --head bf16"
+def _advice(form: Format, gguf: bool) -> str:
+    if form.kind == "int8":
+        return "try --to bf16" if gguf else "try --group 64, or --head bf16"
+    if form.kind == "int4":
+        return "try --zeros, or --to int8" if form.symmetric and not gguf else "try --to int8"
+    return "try --to f32"
 
 
-def _weight_bytes(parts: dict[str, Any]) -> int:
-    return sum(part.nbytes for part in parts.values())
+def _file_bytes(model: Path) -> int:
+    """Bytes of the files that hold a model's weights."""
+    if model.is_file():
+        return model.stat().st_size
+    files = [model / PACKED] if (model / PACKED).exists() else find_weights(model)
+    return sum(file.stat().st_size for file in files)
 
 
 def _size(count: int) -> str:
@@ -218,31 +262,3 @@ def _read_text(path: Path, tokenizer: Tokenizer) -> list[int]:
     if len(ids) < 2:
         raise RequestError(f"{path} holds no text to measure on", "give a longer one")
     return ids
-
-
-def _own_words(backend: NativeBackend, tokenizer: Tokenizer) -> list[int]:
-    """Texts drawn from the model at temperature 1, one after the other, always the same."""
-    draw = np.random.default_rng(0)
-    length = min(backend.spec.context, _MEASURED_TOKENS // _SAMPLES)
-    blocks = -(-length // backend.block_size)
-    tables = np.arange(_SAMPLES * blocks, dtype=np.int32).reshape(1, _SAMPLES, blocks)
-    starts, rows = np.arange(_SAMPLES + 1, dtype=np.int32), np.arange(_SAMPLES, dtype=np.int32)
-    texts = np.full((_SAMPLES, length), tokenizer.end_of_text, np.int32)
-    for place in range(length - 1):
-        step = Step(texts[:, place], np.full(_SAMPLES, place, np.int32), starts, tables, rows)
-        logits = backend.logits(step)[:, : tokenizer.vocab_size]
-        texts[:, place + 1] = (logits + draw.gumbel(size=logits.shape)).argmax(-1)
-    return [int(token) for token in texts.ravel()]
-
-
-def _speed(backend: Backend) -> float:
-    """Tokens per second of one stream, the median of some after a short prompt."""
-    count = min(_SPEED_TOKENS, backend.spec.context)
-    table = np.arange(-(-count // backend.block_size), dtype=np.int32)[None, None]
-    one = np.zeros(1, np.int32)
-    times = []
-    for place in range(count):
-        start = time.perf_counter()
-        backend.logits(Step(one, np.array([place], np.int32), np.array([0, 1], np.int32), table, one))
-        times.append(time.perf_counter() - start)
-    return 1 / float(np.median(times))

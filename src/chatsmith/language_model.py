@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from chatsmith.dialogue import Dialogue, read_messages
 from chatsmith.errors import RequestError
 from chatsmith.generate.backend import Backend, Floats
 from chatsmith.generate.backends import Choice, open_folder
@@ -231,14 +232,14 @@ class LanguageModel:
         return [done.text for done in self.engine.complete(requests)]
 
     @cached_property
-    def _turn_ends(self) -> frozenset[int]:
+    def turn_ends(self) -> frozenset[int]:
         """What ends a reply: the tokenizer's own endings, and any sign that someone else's turn begins."""
         roles = {self.tokenizer.specials[name] for name in SPECIALS if name in self.tokenizer.specials}
         return self.tokenizer.stop_ids | roles
 
     def chat_request(self, messages: Sequence[Message], sampling: Sampling) -> Request:
         """What to ask the engine for the next reply in a conversation."""
-        return Request(tuple(self.chat_ids(messages)), sampling, stop_ids=self._turn_ends)
+        return Request(tuple(self.chat_ids(messages)), sampling, stop_ids=self.turn_ends)
 
     def chat_ids(self, messages: Sequence[Message]) -> list[int]:
         """The ids of a conversation up to where the model's words begin."""
@@ -332,85 +333,6 @@ def _backend(model: Decoder) -> Backend:
     from chatsmith.generate.torch_backend import TorchBackend
 
     return TorchBackend(model)
-
-
-class Dialogue:
-    """A talk with a model that remembers: `messages` is what was said so far.
-
-    When the context is full the oldest messages are left out of what the model reads (never the system message), a
-    user's turn with its reply at a time; `dropped` and the reply say how many, and `messages` keeps them all.
-    """
-
-    def __init__(self, model: LanguageModel, system: str = "", **sampling: Any) -> None:
-        self.model = model
-        self.sampling = Sampling.of(model.sampling, **sampling)
-        self.messages: list[Message] = [Message("system", system)] if system else []
-        self._first = len(self.messages)
-        self.dropped = 0
-        model.chat_ids(self.messages)
-
-    @overload
-    def say(self, text: str, *, stream: Literal[False] = False, **sampling: Any) -> Reply: ...
-
-    @overload
-    def say(self, text: str, *, stream: Literal[True], **sampling: Any) -> Iterator[str]: ...
-
-    def say(self, text: str, *, stream: bool = False, **sampling: Any) -> Reply | Iterator[str]:
-        """Say something and get the reply; with `stream`, the pieces of the reply as they are made.
-
-        A reply that is not read to its end is remembered as far as it was read.
-        """
-        settings = Sampling.of(self.sampling, **sampling)
-        asked = Message("user", text)
-        pieces = Stream(self.model.engine.stream([self._fit(asked, settings)]))
-        if stream:
-            return self._remember(asked, pieces)
-        reply = Reply(pieces.answer, settings, self.dropped)
-        self.messages += [asked, Message("assistant", reply.text)]
-        return reply
-
-    def _remember(self, asked: Message, pieces: Stream) -> Iterator[str]:
-        said: list[str] = []
-        try:
-            for piece in pieces:
-                said.append(piece)
-                yield piece
-        finally:
-            self.messages += [asked, Message("assistant", "".join(said))]
-
-    def _fit(self, asked: Message, settings: Sampling) -> Request:
-        """As much of the talk as leaves room for a reply; sets `dropped`, the number of messages left out."""
-        context = self.model.spec.context
-        room = context - min(settings.max_tokens, max(context // 4, 1))
-        system, turns = self.messages[: self._first], self.messages[self._first :]
-        for start in range(0, len(turns) + 1, 2):
-            request = self.model.chat_request([*system, *turns[start:], asked], settings)
-            if len(request.prompt) <= room:
-                self.dropped = start
-                return request
-        raise RequestError(
-            f"this message alone takes {len(request.prompt)} tokens; the context of {context} holds {room} and a reply",
-            "say it in fewer words, or in parts",
-        )
-
-
-def read_messages(messages: str | Iterable[Message | Mapping[str, str]]) -> tuple[Message, ...]:
-    """Messages from a text of the user, or from messages and mappings with `role` and `content`."""
-    if isinstance(messages, str):
-        return (Message("user", messages),)
-    found = []
-    for message in messages:
-        if isinstance(message, Mapping):
-            unknown = set(message) ^ {"role", "content"}
-            if unknown:
-                raise RequestError(f"a message has role and content, not {', '.join(sorted(map(str, message)))}")
-            message = Message(message["role"], message["content"])  # type: ignore[arg-type]
-        if message.role not in ("system", "user", "assistant") or not isinstance(message.content, str):
-            raise RequestError(f"a message from {message.role!r} cannot be read", "roles: system, user, assistant")
-        found.append(message)
-    if not found:
-        raise RequestError("there are no messages to answer", "give at least one from the user")
-    return tuple(found)
 
 
 def document_start(tokenizer: Tokenizer) -> tuple[int, ...]:

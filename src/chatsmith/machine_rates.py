@@ -1,14 +1,15 @@
 """How fast this machine measures, kept, so that who only plans need not measure again, nor load torch.
 
-`python -m chatsmith.machine_rates` measures and keeps; `rates` calls it in a process of its own where nothing is kept
-for this machine yet. The file lies in the cache folder and names what it was measured on: another processor, number of
-cores, torch or number of GPUs, and it is measured anew.
+`chatsmith.measure` measures, far above this floor; `rates` calls it by name, in a process of its own, where nothing is
+kept for this machine yet. The file lies in the cache folder and names what it was measured on: another processor,
+number of cores, torch, number of GPUs or switch of the kernels, and it is measured anew.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from chatsmith.errors import RequestError, WorkError
 from chatsmith.paths import atomic_write, cache_dir
 from chatsmith.settings import from_mapping, to_mapping
 
+NATIVE = ", native kernels"
 _FILE = "machine-rates.json"
 _MAX_BYTES = 2**20
 _SECONDS = 120
@@ -27,10 +29,25 @@ _SECONDS = 120
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Measured rates by device and precision ("cpu float32"): matrix multiply in FLOP/s, memory reading in bytes/s."""
+    """Measured rates: matrix multiply in FLOP/s by device and precision, memory reading in bytes/s by device.
+
+    PyTorch's are named "cpu float32" and "cpu"; those of our own kernels have `NATIVE` behind that, where they serve.
+    """
 
     flops_per_second: dict[str, float]
     bytes_per_second: dict[str, float]
+
+    def flops(self, device: str, kind: str = "") -> float:
+        """The best rate of a device in one precision, or in any, whichever computes; 0 where none was measured."""
+        return _best(self.flops_per_second, f"{device} {kind}")
+
+    def reading(self, device: str) -> float:
+        """The best rate of reading a device's memory, whichever reads."""
+        return _best(self.bytes_per_second, device)
+
+    def trains_natively(self, kind: str) -> bool:
+        """Whether our own kernels multiply in this precision, and so compute the steps of training."""
+        return f"cpu {kind}{NATIVE}" in self.flops_per_second
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +59,11 @@ class Kept:
     gpus: tuple[machine.Gpu, ...] = ()
 
 
-def measure(found: machine.Machine) -> Rates:
-    """Measure the processor and the first GPU: about five seconds, and it loads torch."""
-    devices: dict[str, tuple[str, ...]] = {"cpu": ("float32", "bfloat16")}
-    if found.gpus:
-        devices["cuda"] = ("float32", "bfloat16", "float16")
-    return Rates(
-        {
-            f"{device} {kind}": machine.measure_gemm(kind, device=device)
-            for device in devices
-            for kind in devices[device]
-        },
-        {device: machine.measure_bandwidth(device=device) for device in devices},
-    )
-
-
-def measure_and_keep(found: machine.Machine | None = None) -> Kept:
-    """Measure this machine now, and write it down for those who plan."""
-    found = found or machine.describe(gpus=True)
-    result = Kept(_here(), measure(found), found.gpus)
+def keep(rates: Rates, gpus: tuple[machine.Gpu, ...] = ()) -> Kept:
+    """Write down what was measured on this machine, for those who plan."""
+    result = Kept(_here(), rates, gpus)
     with contextlib.suppress(OSError), atomic_write(_path(), "w") as file:  # a closed folder only costs time again
-        file.write(_to_text(result))
+        file.write(to_text(result))
     return result
 
 
@@ -85,7 +86,7 @@ def rates(note: Callable[[str], None] = lambda text: None) -> Kept:
     if found is not None:
         return found
     note("measuring this machine once, which takes about ten seconds; chatsmith doctor measures it anew")
-    command = [sys.executable, "-m", "chatsmith.machine_rates"]
+    command = [sys.executable, "-m", "chatsmith.measure"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -97,7 +98,11 @@ def rates(note: Callable[[str], None] = lambda text: None) -> Kept:
     return found
 
 
-def _to_text(result: Kept) -> str:
+def _best(rates: dict[str, float], start: str) -> float:
+    return max((rate for name, rate in rates.items() if name.startswith(start)), default=0.0)
+
+
+def to_text(result: Kept) -> str:
     return json.dumps(to_mapping(result), indent=2)
 
 
@@ -117,8 +122,6 @@ def _here() -> dict[str, str]:
     found = machine.describe()
     cards = sum(1 for _ in Path("/dev").glob("nvidia[0-9]*")) + sum(1 for _ in Path("/dev/dri").glob("renderD*"))
     torch = machine.versions().get("torch", "")
-    return {"processor": found.cpu, "cores": str(found.cores), "torch": torch, "cards": str(cards)}
-
-
-if __name__ == "__main__":
-    print(_to_text(measure_and_keep()))
+    kernels = os.environ.get("CHATSMITH_KERNELS", "on")
+    about = {"processor": found.cpu, "cores": str(found.cores), "torch": torch, "cards": str(cards)}
+    return about | {"kernels": kernels}

@@ -78,6 +78,18 @@ def test_a_request_that_cannot_be_met(
     assert len(ran.err.splitlines()) <= 2
 
 
+def test_a_schema_that_cannot_be_read_is_one_clean_line(
+    run: Callable[..., Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    ran = run("write", tiny_model, "the", "--schema", tmp_path / "nowhere.json")
+    assert ran.code == 2
+    assert "nowhere.json cannot be read: No such file or directory" in " ".join(ran.err.split())
+    assert "Errno" not in ran.err
+    (tmp_path / "words").write_bytes(b"\xff\xfe")
+    ran = run("write", tiny_model, "the", "--schema", tmp_path / "words")
+    assert "it is not UTF-8 text" in " ".join(ran.err.split())
+
+
 def test_without_a_terminal_chat_holds_a_scripted_talk(process: Callable[..., Any], tiny_model: Path) -> None:
     ran = process("chat", tiny_model, "--max-tokens", 3)
     assert ran.code == 0, ran.err

@@ -94,6 +94,15 @@ def test_first_weights_are_drawn_as_the_papers_say() -> None:
     assert float(loss.detach()) / int(count_) == pytest.approx(math.log(2000), abs=0.3)
 
 
+def test_attention_of_normed_heads_begins_twice_as_sharp() -> None:
+    model = Decoder(modern(100, 32, 64, 2, 2))
+    model.init_weights(1)
+    for block in model.blocks:
+        gains = block.attention.query_norm.weight * block.attention.key_norm.weight
+        assert torch.allclose(gains, torch.full_like(gains, 2.0))
+        assert torch.equal(block.attention_norm.weight, torch.ones(64))
+
+
 def test_the_draw_depends_on_the_seed_alone() -> None:
     one, two, other = (Decoder(GPT2) for _ in range(3))
     one.init_weights(5)

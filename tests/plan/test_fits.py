@@ -8,6 +8,7 @@ from chatsmith import machine
 from chatsmith.machine_rates import Kept, Rates
 from chatsmith.plan.budget import achieved_share
 from chatsmith.plan.fits import fits_here, this_device
+from chatsmith.plan.memory_here import training_memory
 from chatsmith.plan.scaling import optimal_tokens
 from chatsmith.specs import PRESETS
 
@@ -38,6 +39,18 @@ def test_small_sizes_train_and_large_ones_do_not() -> None:
         assert size.training_bytes > 14 * size.parameters  # two-byte weights and gradients, masters, two moments
     larger = {size.name for size in fits_here(HERE, GPU).sizes if size.trains}
     assert larger > {size.name for size in sizes if size.trains}
+
+
+def test_what_our_own_kernels_reach_is_the_bound() -> None:
+    flops = CPU.rates.flops_per_second | {"cpu bfloat16, native kernels": 9e11}
+    native = Kept({}, Rates(flops, {"cpu": 2e10, "cpu, native kernels": 3e10}))
+    device = this_device(HERE, native)
+    assert (device.flops_per_second, device.bandwidth_bytes_per_second) == (9e11, 3e10)
+    for size in fits_here(HERE, native).sizes:  # and what training takes is what they keep
+        spec = PRESETS[size.name]
+        context = min(spec.context, 2048)
+        wanted = training_memory(spec, 1, context, path="fused", optimizer="adamw", threads=2).total
+        assert size.training_bytes == wanted
 
 
 def test_the_time_is_the_compute_over_the_measured_rate() -> None:

@@ -80,7 +80,7 @@ def test_killed_at_any_moment_the_bits_are_the_same(recipe: Recipe, tmp_path: Pa
     for number, place in ((2, "rename"), (2, "model"), (3, "tensors")):
         assert finish(start(path, out, "resume", "kill", str(number), place)) == -signal.SIGKILL
         assert checkpoints(out)
-    chance = random.Random()
+    chance = random.Random(7)
     for _ in range(3):
         process = start(path, out, "resume")
         reached = _steps(out)

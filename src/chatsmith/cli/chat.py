@@ -21,7 +21,8 @@ from chatsmith.errors import ChatsmithError, RequestError, did_you_mean
 from chatsmith.paths import cache_dir
 
 if TYPE_CHECKING:
-    from chatsmith.language_model import Dialogue, LanguageModel
+    from chatsmith.dialogue import Dialogue
+    from chatsmith.language_model import LanguageModel
     from chatsmith.look.next import NextReport
 
 SCRIPT = (

@@ -34,9 +34,9 @@ def convert(
     """Write a model in a lighter format, and report what that cost.
 
     int8 and int4 give a folder with packed weights, which the native backend maps and runs without torch; a name that
-    ends in .gguf gives a file for llama.cpp (Q8_0, Q4_0, BF16, F16 or F32). The report
-    tells size, perplexity, divergence, how often the likeliest token stays the same, and speed. Where perplexity grows
-    beyond the bound (int8 0.5%, int4 3%) nothing is written, unless --force.
+    ends in .gguf gives a file for llama.cpp (Q8_0, Q4_0, BF16, F16 or F32), which has no choice of --group, --zeros or
+    --head. The report tells size, perplexity, divergence, how often the likeliest token stays the same, and, of a
+    folder, speed. Where perplexity grows beyond the bound (int8 0.5%, int4 3%) nothing is written, unless --force.
     """
     import sys
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from chatsmith import machine
 from chatsmith.kernels import build
-from chatsmith.machine_rates import Rates, measure_and_keep
+from chatsmith.machine_rates import Rates
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,12 +38,9 @@ def doctor(
 
 
 def _rates(found: machine.Machine) -> Rates:
-    """What was measured and kept, and what our own kernels multiply at beside it."""
-    from chatsmith.train.speed import kernel_rate
+    from chatsmith.measure import measure_and_keep
 
-    rates = measure_and_keep(found).rates
-    own = {f"cpu {kind}, native kernels": kernel_rate(kind) for kind in ("float32", "bfloat16")}
-    return replace(rates, flops_per_second=rates.flops_per_second | {name: rate for name, rate in own.items() if rate})
+    return measure_and_keep(found).rates
 
 
 def _c_compiler() -> machine.Part:

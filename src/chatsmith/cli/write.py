@@ -76,5 +76,7 @@ def _constraint(schema: Path | None, regex: str | None) -> Constraint | None:
     try:
         with schema.open(encoding="utf-8") as file:
             return Constraint.schema(file.read(MAX_LENGTH + 1))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{schema} cannot be read: {error}") from None
+    except OSError as error:
+        raise RequestError(f"{schema} cannot be read: {error.strerror}", "give a file with a JSON schema") from None
+    except UnicodeDecodeError:
+        raise RequestError(f"{schema} cannot be read: it is not UTF-8 text", "give a file with a JSON schema") from None

@@ -15,8 +15,10 @@ import numpy as np
 
 from chatsmith.errors import RequestError
 from chatsmith.generate.backend import Backend, Floats, Step
+from chatsmith.text.tokenizer import Tokenizer
 
 _ROWS = 64  # logits of so many places at a time
+_SAMPLES = 8  # texts that a model writes to be measured on
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,26 @@ def compare(first: Backend, second: Backend, ids: Sequence[int], vocab_size: int
         divergence=float(divergence.mean()),
         agreement=float(same.mean()),
     )
+
+
+def own_words(backend: Backend, tokenizer: Tokenizer, tokens: int) -> list[int]:
+    """Texts drawn from the model at temperature 1, `tokens` ids or a little fewer in all, always the same."""
+    context, groups = backend.spec.context, len(backend.bands)
+    length = min(context, max(tokens // _SAMPLES, 2))
+    blocks = -(-length // backend.block_size)
+    most = max(backend.blocks // (groups * blocks), 1)
+    texts = np.full((_SAMPLES, length), tokenizer.end_of_text, np.int32)
+    for first in range(0, _SAMPLES, most):
+        some = texts[first : first + most]
+        draws = [np.random.default_rng((0, first + number)) for number in range(len(some))]
+        tables = np.arange(groups * len(some) * blocks, dtype=np.int32).reshape(groups, len(some), blocks)
+        starts, rows = np.arange(len(some) + 1, dtype=np.int32), np.arange(len(some), dtype=np.int32)
+        for place in range(length - 1):
+            step = Step(some[:, place], np.full(len(some), place, np.int32), starts, tables, rows)
+            logits = backend.logits(step)[:, : tokenizer.vocab_size]
+            noise = np.stack([draw.gumbel(size=tokenizer.vocab_size) for draw in draws])
+            some[:, place + 1] = (logits + noise).argmax(-1)
+    return [int(token) for token in texts.ravel()]
 
 
 def _window(first: Backend, second: Backend, ids: np.ndarray, vocab_size: int) -> tuple[np.ndarray, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from chatsmith.errors import RequestError
 from chatsmith.generate.backend import Backend
 from chatsmith.kernels.infer import build
+from chatsmith.kernels.infer.session import Part
 from chatsmith.machine import may_have_gpu
+from chatsmith.specs import ModelSpec
 from chatsmith.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -49,6 +52,22 @@ def open_folder(
     if backend == "torch":
         return _torch(folder, device, dtype)
     raise RequestError(f"there is no backend {backend!r}", "choose native or torch")
+
+
+def backend_of(spec: ModelSpec, parts: Mapping[str, Part], *, cache_bytes: int = 2 * 2**30) -> Backend:
+    """What computes packed parts (`store.packing`) on the CPU: native where it serves, else torch in float32."""
+    if build.library() is not None:
+        from chatsmith.generate.native import NativeBackend
+
+        return NativeBackend(spec, parts, cache_bytes=cache_bytes)
+    from chatsmith.generate.rows import lay_across
+    from chatsmith.generate.torch_backend import TorchBackend
+    from chatsmith.store.folder import decoder_of
+    from chatsmith.store.packing import unpacked
+
+    model = decoder_of(spec, unpacked(spec, parts))
+    lay_across(model)
+    return TorchBackend(model, cache_bytes=cache_bytes)
 
 
 def _native(folder: Path) -> Opened:

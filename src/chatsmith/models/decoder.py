@@ -98,14 +98,17 @@ class Decoder(nn.Module):
     def init_weights(self, seed: int) -> None:
         """Draw the weights as GPT-2 did (Radford et al. 2019): normal of deviation 0.02, positions 0.01.
 
-        The two projections that write to the residual stream get 0.02/√(2L); biases are 0 and norm gains 1. The draw
-        depends on the seed alone: each matrix is drawn in float32 on the CPU, in the order of the parameter names.
+        The two projections that write to the residual stream get 0.02/√(2L); biases are 0 and norm gains 1, but those
+        of queries and keys √2: normed heads of D numbers score at most √D times both gains, with gains of 1 and D = 32
+        too little to single out one place of hundreds, and a short run spends its beginning on making them grow. The
+        draw depends on the seed alone: each matrix is drawn in float32 on the CPU, in the order of the parameter names.
         """
         generator = torch.Generator().manual_seed(seed)
         residual = 0.02 / math.sqrt(2 * self.spec.layers)
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
-                nn.init.constant_(parameter, 0.0 if name.endswith("bias") else 1.0)
+                sharp = name.endswith(("query_norm.weight", "key_norm.weight"))
+                nn.init.constant_(parameter, 0.0 if name.endswith("bias") else math.sqrt(2.0) if sharp else 1.0)
                 continue
             written = name.endswith(("attention.output.weight", "ffn.down.weight"))
             deviation = 0.01 if name == "positions.weight" else residual if written else 0.02

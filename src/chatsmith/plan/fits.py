@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from chatsmith.machine import Machine
 from chatsmith.machine_rates import Kept
@@ -77,8 +78,7 @@ class FitsReport(Report):
 def this_device(found: Machine, kept: Kept) -> Device:
     """The device that would be used here: the first GPU, else the processor with the memory that is free."""
     kind = "cuda" if kept.gpus else "cpu"
-    flops = max(rate for name, rate in kept.rates.flops_per_second.items() if name.startswith(kind))
-    bandwidth = kept.rates.bytes_per_second[kind]
+    flops, bandwidth = kept.rates.flops(kind), kept.rates.reading(kind)
     if kept.gpus:
         return Device(kept.gpus[0].name, kept.gpus[0].memory, bandwidth, flops)
     return Device(f"this machine ({found.cores} cores)", found.memory.available, bandwidth, flops)
@@ -88,23 +88,25 @@ def fits_here(found: Machine, kept: Kept, specs: Mapping[str, ModelSpec] = PRESE
     """These decoders on this machine, smallest first."""
     device = this_device(found, kept)
     sizes = sorted(specs.items(), key=lambda pair: pair[1].parameters)
-    rows = tuple(_size(name, spec, device, kept) for name, spec in sizes)
+    rows = tuple(_size(name, spec, device, kept, found.cores) for name, spec in sizes)
     name = device.name if kept.gpus else f"{found.cores} cores of {found.cpu}"
     return FitsReport(name, device.memory_bytes, device.flops_per_second, device.bandwidth_bytes_per_second, rows)
 
 
-def _training_bytes(spec: ModelSpec, context: int, kept: Kept) -> float:
+def _training_bytes(spec: ModelSpec, context: int, kept: Kept, cores: int) -> float:
     """Bytes to train one row at a time with AdamW: as `chatsmith train` allocates here, or a GPU's bill."""
     if kept.gpus:
         return float(memory_of(Workload(spec, context, rows=1), Layout()).total)
-    rates = kept.rates.flops_per_second
-    halves = rates["cpu bfloat16"] > rates["cpu float32"]
-    return training_memory(spec, 1, context, path="plain", weight_bytes=2 if halves else 4, optimizer="adamw").total
+    halves = kept.rates.flops("cpu", "bfloat16") > kept.rates.flops("cpu", "float32")
+    natively = kept.rates.trains_natively("bfloat16" if halves else "float32") and spec.activation != "gelu"
+    path: Literal["fused", "plain"] = "fused" if natively else "plain"
+    size: Literal[2, 4] = 2 if halves else 4
+    return training_memory(spec, 1, context, path=path, weight_bytes=size, optimizer="adamw", threads=cores).total
 
 
-def _size(name: str, spec: ModelSpec, device: Device, kept: Kept) -> SizeHere:
+def _size(name: str, spec: ModelSpec, device: Device, kept: Kept, cores: int) -> SizeHere:
     context = min(spec.context, _CONTEXT)
-    needed = _training_bytes(spec, context, kept)
+    needed = _training_bytes(spec, context, kept, cores)
     trains = needed <= device.memory_bytes
     tokens = optimal_tokens(spec.parameters)
     rate = device.flops_per_second * achieved_share(spec.width)

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from chatsmith.specs import ModelSpec
 from chatsmith.store.hf import OWN_FAMILY, family
 
+_ELSEWHERE = "Other programs that read Hugging Face folders load it too:"
+_PACKED = "The weights are packed: chatsmith reads them, other programs do not."
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -58,6 +61,21 @@ def model_card(name: str, spec: ModelSpec, measured: Measured) -> str:
         _section("Use", _use(name, measured.chat, other)),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def converted_card(
+    card: str | None, name: str, spec: ModelSpec, about: str, rows: Iterable[tuple[str, str]], *, packed: bool
+) -> str:
+    """The card of a model that was converted: that of its source (None where it has none) and what was measured.
+
+    What our cards say of other programs is left out where the weights are `packed`, which only chatsmith reads.
+    """
+    card = card or f"# {_line(name)}\n\nA language model of {spec.parameters:,} parameters."
+    if packed:
+        card = card.replace("library_name: transformers", "library_name: chatsmith", 1)
+        card = re.sub(re.escape(_ELSEWHERE) + r"\n\n```python\n.*?\n```", "", card, flags=re.DOTALL)
+        about += f" {_PACKED}"
+    return card.rstrip() + "\n\n" + _section("Converted", f"{about}\n\n{_table(rows)}") + "\n"
 
 
 def _line(text: str) -> str:
@@ -171,7 +189,7 @@ def _use(name: str, chat: bool, other: bool) -> str:
     text = f"```sh\n{command}\n```"
     if other:
         text += (
-            "\n\nOther programs that read Hugging Face folders load it too:\n\n"
+            f"\n\n{_ELSEWHERE}\n\n"
             "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
             f'model = AutoModelForCausalLM.from_pretrained("{folder}")\n'
             f'tokenizer = AutoTokenizer.from_pretrained("{folder}")\n```'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +12,13 @@ from chatsmith.paths import sync_dir
 from chatsmith.settings import load_toml
 from chatsmith.specs import ModelSpec
 from chatsmith.store.hf import CONFIG, load_json
-from chatsmith.store.tensors import INDEX, file_sha256
+from chatsmith.store.tensors import INDEX, file_sha256, find_weights
 from chatsmith.text.tokenizer import Tokenizer
 
 PROVENANCE = "chatsmith.toml"
 GENERATION = "generation_config.json"
 CARD = "README.md"
+_MOST_CARD = 2**20
 SAVING, READY = ".saving", ".ready"
 # Loads stay quick: weights above this are hashed only on request; sizes and headers are checked always.
 AUTO_VERIFY_BYTES = 256 * 2**20
@@ -87,6 +89,29 @@ def read_generation(folder: Path) -> dict[str, Any]:
         return load_json(folder / GENERATION)
     config = load_json(folder / CONFIG)
     return {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in config}
+
+
+def weights_fingerprint(folder: Path, spec: ModelSpec, tokenizer: Tokenizer) -> str:
+    """SHA-256 of a model folder's shape, vocabulary and files of weights: equal for equal folders. Loads no torch."""
+    digest = hashlib.sha256(f"{spec!r}\n{tokenizer.fingerprint}\n".encode())
+    for path in weight_files(folder):
+        digest.update(f"{file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a model folder that hold its weights, packed or not."""
+    packed = folder / "packed.safetensors"
+    return [packed] if packed.exists() else find_weights(folder)
+
+
+def read_card(folder: Path) -> str | None:
+    """The model's card; None where there is none that can be read."""
+    try:
+        with open(Path(folder) / CARD, encoding="utf-8") as file:
+            return file.read(_MOST_CARD)
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def check_vocabulary(folder: Path, tokenizer: Tokenizer | None, spec: ModelSpec) -> None:

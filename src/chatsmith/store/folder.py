@@ -9,12 +9,13 @@ what they stand for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from chatsmith.models.decoder import Decoder
 from chatsmith.specs import ModelSpec
@@ -168,8 +169,17 @@ def _dequantised(
     folder: Path, spec: ModelSpec, dtype: torch.dtype, device: torch.device | str | None, verify: Verify
 ) -> Decoder:
     """The decoder that packed weights stand for, in full."""
-    parts = read_packed(folder, spec, verify)
+    return decoder_of(spec, unpacked(spec, read_packed(folder, spec, verify)), dtype, device)
+
+
+def decoder_of(
+    spec: ModelSpec,
+    parameters: Iterable[tuple[str, NDArray[Any]]],
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Decoder:
+    """A decoder made of its parameters by name, which become its own; `dtype` None keeps theirs."""
     model = Decoder(spec, device="meta")
-    parameters = {n: torch.from_numpy(array).to(device=device, dtype=dtype) for n, array in unpacked(spec, parts)}
-    model.load_state_dict(parameters, assign=True)
+    known = {name: torch.from_numpy(array).to(device=device, dtype=dtype) for name, array in parameters}
+    model.load_state_dict(known, assign=True)
     return model.eval()

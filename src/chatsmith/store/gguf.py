@@ -246,6 +246,19 @@ class _Cursor:
         return [self.value(of, depth + 1) for _ in range(self.count(8))]
 
 
+def rounded(numbers: Floats, kind: str) -> Floats:
+    """Numbers as a file keeps them in a format that is written."""
+    form = FORMATS[kind]
+    raw = _made(numbers, form)
+    return form.read(raw.reshape(-1, form.nbytes)).reshape(numbers.shape)
+
+
+def _made(numbers: Floats, form: NumberFormat) -> NDArray[np.uint8]:
+    if form.make is None:
+        raise RequestError(f"{form.name} is only read, not written", "choose F32, F16, BF16, Q8_0 or Q4_0")
+    return form.make(np.ascontiguousarray(numbers, np.float32).reshape(-1, form.block))
+
+
 def write_gguf(path: Path, values: Mapping[str, Any], tensors: Iterable[tuple[str, Floats, str]]) -> None:
     """Write values and tensors (name, numbers, name of the format) as version 3; whole or not at all.
 
@@ -253,11 +266,7 @@ def write_gguf(path: Path, values: Mapping[str, Any], tensors: Iterable[tuple[st
     """
     listed: list[tuple[str, tuple[int, ...], NumberFormat, NDArray[np.uint8]]] = []
     for name, numbers, kind in tensors:
-        form = FORMATS[kind]
-        if form.make is None:
-            raise RequestError(f"{kind} is only read, not written", "choose F32, F16, BF16, Q8_0 or Q4_0")
-        blocks = np.ascontiguousarray(numbers, np.float32).reshape(-1, form.block)
-        listed.append((name, numbers.shape, form, form.make(blocks)))
+        listed.append((name, numbers.shape, FORMATS[kind], _made(numbers, FORMATS[kind])))
     head = [MAGIC, struct.pack("<IQQ", 3, len(listed), len(values))]
     head += [_text(key) + _typed(value) for key, value in values.items()]
     offset = 0

@@ -16,8 +16,9 @@ import numpy as np
 from chatsmith.errors import RequestError, WorkError
 from chatsmith.kernels.infer.matrix import Floats, as_floats
 from chatsmith.specs import ModelSpec, RopeScaling
-from chatsmith.store.gguf import Gguf, write_gguf
+from chatsmith.store.gguf import Gguf, rounded, write_gguf
 from chatsmith.store.packing import Read, parameter_shapes
+from chatsmith.store.saving import check_parents
 from chatsmith.text.tokenizer import Tokenizer
 from chatsmith.text.tokenizer_merges import ByteLevel
 from chatsmith.text.tokenizer_words import GPT2, LLAMA3, QWEN2
@@ -40,8 +41,35 @@ def write_model(path: Path, spec: ModelSpec, read: Read, tokenizer: Tokenizer, t
 
     Raises `RequestError` for a shape or a vocabulary that GGUF has no name for.
     """
-    values = _values(spec, name) | _vocabulary(tokenizer, spec.vocab_size)
+    values = model_values(spec, tokenizer, name)
     write_gguf(path, values, _tensors(spec, read, to))
+
+
+def check_file(path: Path, overwrite: bool) -> None:
+    """Raises `RequestError` where no GGUF file can be written: there is one already (unless `overwrite`), or a folder
+    of that name, or what it would lie in is a file."""
+    check_parents(path)
+    if path.is_dir():
+        raise RequestError(f"{path} is a folder, not a file", "choose another name")
+    if path.exists() and not overwrite:
+        raise RequestError(f"{path} is there already", "choose another name, or ask to overwrite it")
+
+
+def as_written(spec: ModelSpec, read: Read, to: str) -> Read:
+    """How to read the parameters as `write_model` writes them: rounded to what the file keeps."""
+    kept = {parameter: name for name, parameters in _names(spec).items() for parameter in parameters}
+
+    def rounded_read(parameter: str) -> Floats:
+        # Numbers share a scale only within a row, so that neither stacking nor turning rows changes any.
+        numbers = as_floats(read(parameter))
+        return rounded(numbers, _kind(kept[parameter], numbers.shape, to))
+
+    return rounded_read
+
+
+def model_values(spec: ModelSpec, tokenizer: Tokenizer, name: str) -> dict[str, Any]:
+    """What the file says of a model and its vocabulary; raises `RequestError` for what GGUF has no name for."""
+    return _values(spec, name) | _vocabulary(tokenizer, spec.vocab_size)
 
 
 def _values(spec: ModelSpec, name: str) -> dict[str, Any]:
@@ -114,16 +142,19 @@ def _names(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
 def _tensors(spec: ModelSpec, read: Read, to: str) -> Iterator[tuple[str, Floats, str]]:
     for name, parameters in _names(spec).items():
         numbers = np.concatenate([_adjacent(spec, p, as_floats(read(p))) for p in parameters])
-        kind = FILE_FORMATS[to]
-        if numbers.ndim == 1:
-            kind = "F32"
-        elif name.startswith("position_embd"):
-            kind = "F32" if to == "f32" else "F16"
-        elif kind.startswith("Q") and numbers.shape[1] % 32:
-            kind = "F16"  # no whole number of blocks
-        elif kind == "Q4_0" and name.startswith(("token_embd", "output.")):
-            kind = "Q8_0"
-        yield name, numbers, kind
+        yield name, numbers, _kind(name, numbers.shape, to)
+
+
+def _kind(name: str, shape: tuple[int, ...], to: str) -> str:
+    """The format that a tensor of the file is kept in."""
+    kind = FILE_FORMATS[to]
+    if len(shape) == 1:
+        return "F32"
+    if name.startswith("position_embd"):
+        return "F32" if to == "f32" else "F16"
+    if kind.startswith("Q") and shape[1] % 32:
+        return "F16"  # no whole number of blocks
+    return "Q8_0" if kind == "Q4_0" and name.startswith(("token_embd", "output.")) else kind
 
 
 def _turned(spec: ModelSpec, parameter: str) -> int:

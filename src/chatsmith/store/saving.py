@@ -29,6 +29,23 @@ def holds_model(folder: Path) -> bool:
     return (folder / CONFIG).exists() or (folder / READY).exists() or any(folder.glob("*.safetensors"))
 
 
+def check_target(folder: Path, overwrite: bool) -> None:
+    """Raises `RequestError` where no model can be saved: the folder holds one already (unless `overwrite`), or it, or
+    what it would lie in, is a file."""
+    check_parents(folder)
+    if folder.exists() and not folder.is_dir():
+        raise RequestError(f"{folder} is a file, not a folder", "choose another folder to save to")
+    if folder.exists() and holds_model(folder) and not overwrite:
+        raise RequestError(f"{folder} already holds a model", "choose another folder, or ask to overwrite this one")
+
+
+def check_parents(path: Path) -> None:
+    """Raises `RequestError` where the folders that `path` lies in cannot be made."""
+    nearest = next((parent for parent in path.absolute().parents if parent.exists()), path)
+    if not nearest.is_dir():
+        raise RequestError(f"{path} cannot be made: {nearest} is a file", "choose another place")
+
+
 def save_folder(
     folder: Path,
     spec: ModelSpec,
@@ -51,10 +68,7 @@ def save_folder(
     than the model has rows, and `WorkError` when the disk is full; what was there before is then untouched.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise RequestError(f"{folder} is a file, not a folder", "choose another folder to save to")
-    if folder.exists() and holds_model(folder) and not overwrite:
-        raise RequestError(f"{folder} already holds a model", "choose another folder, or ask to overwrite this one")
+    check_target(folder, overwrite)
     check_vocabulary(folder, tokenizer, spec)
     try:
         folder.mkdir(parents=True, exist_ok=True)
