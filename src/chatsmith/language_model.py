@@ -231,14 +231,14 @@ class LanguageModel:
         return [done.text for done in self.engine.complete(requests)]
 
     @cached_property
-    def _turn_ends(self) -> frozenset[int]:
+    def turn_ends(self) -> frozenset[int]:
         """What ends a reply: the tokenizer's own endings, and any sign that someone else's turn begins."""
         roles = {self.tokenizer.specials[name] for name in SPECIALS if name in self.tokenizer.specials}
         return self.tokenizer.stop_ids | roles
 
     def chat_request(self, messages: Sequence[Message], sampling: Sampling) -> Request:
         """What to ask the engine for the next reply in a conversation."""
-        return Request(tuple(self.chat_ids(messages)), sampling, stop_ids=self._turn_ends)
+        return Request(tuple(self.chat_ids(messages)), sampling, stop_ids=self.turn_ends)
 
     def chat_ids(self, messages: Sequence[Message]) -> list[int]:
         """The ids of a conversation up to where the model's words begin."""

@@ -29,6 +29,18 @@ def cache_dir() -> Path:
     return (Path(base).expanduser() if base else Path.home() / ".cache") / "chatsmith"
 
 
+def data_dir() -> Path:
+    """The folder for what cannot be made again: keys, conversations.
+
+    `$CHATSMITH_DATA`, else `$XDG_DATA_HOME/chatsmith`, else `~/.local/share/chatsmith`.
+    """
+    chosen = os.environ.get("CHATSMITH_DATA")
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base).expanduser() if base else Path.home() / ".local" / "share") / "chatsmith"
+
+
 def sync_dir(folder: Path) -> None:
     """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from chatsmith.errors import Busy, RequestError, WorkError
 from chatsmith.generate.batch import Batch
 from chatsmith.generate.requests import Request
 from chatsmith.generate.sampling import Sampling
-from chatsmith.generate.service import Service
+from chatsmith.generate.service import Delivery, Order, Service
 from tiny import tiny_engine, tiny_model
 
 REQUEST = Request((70, 71), Sampling(temperature=1, seed=1, max_tokens=20), stop_ids=frozenset())
@@ -27,6 +28,13 @@ def service() -> Iterator[Service]:
 
 def ids(service: Service, request: Request) -> list[int | None]:
     return [event.id for event in service.submit(request)]
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def test_many_threads_get_what_each_gets_alone(service: Service) -> None:
@@ -69,12 +77,28 @@ def test_a_request_that_is_taken_back_ends_and_frees_its_place(service: Service)
 def test_what_is_wrong_is_said_to_who_asked(service: Service) -> None:
     with pytest.raises(RequestError, match="empty prompt"):
         service.submit(replace(REQUEST, prompt=()))
-    with service._changed:  # no step is made meanwhile
-        tickets = [service.submit(REQUEST) for _ in range(8)]
-        with pytest.raises(Busy):
-            service.submit(REQUEST)
-    for ticket in tickets:
-        assert len(list(ticket)) == 20
+    heard: list[list[Delivery]] = [[] for _ in range(13)]
+    orders = [Order(REQUEST, box.append) for box in heard]
+    with service._bell:  # all come before the next step: eight may wait
+        for order in orders:
+            service.place(order)
+    for box in heard[:8]:
+        wait_for(lambda box=box: len(box) == 21)
+        assert box[0] == "taken"
+    assert any(isinstance(box[0], Busy) for box in heard[8:])
+
+
+def test_what_was_ordered_is_delivered_and_can_be_taken_back_at_once(service: Service) -> None:
+    heard: list[Delivery] = []
+    order = Order(REQUEST, heard.append)
+    with service._bell:
+        service.place(order)
+        done = service.take_back(order)
+    done.result(60)
+    assert heard == ["taken", None]
+    assert service.batch.blocks.held == 0
+    service.take_back(order).result(60)
+    assert heard == ["taken", None]
 
 
 def test_a_failing_model_fails_its_requests_and_not_the_service(service: Service) -> None:

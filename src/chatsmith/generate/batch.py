@@ -81,16 +81,18 @@ class Batch:
         """Raises `RequestError` for a request that could never be met."""
         check(request, self.backend, self._vocab_size, self.max_rows)
 
-    def add(self, request: Request, label: int | None = None) -> int:
+    def add(self, request: Request, label: int | None = None, matcher: Matcher | None = None) -> int:
         """Queue a request; returns its ticket. Its events carry that, and `label` (by default the ticket) as `request`.
 
-        Raises `RequestError` for one that cannot be met, and `Busy` while too many wait.
+        `matcher` is that of its constraint, where it has been made already. Raises `RequestError` for one that cannot
+        be met, and `Busy` while too many wait.
         """
         self.check(request)
         if self.max_waiting is not None and len(self._waiting) >= self.max_waiting:
             raise Busy(f"{len(self._waiting)} requests wait already", "try again later")
         number, self._added = self._added, self._added + 1
-        matcher = None if request.constraint is None else Matcher(request.constraint, self.tokenizer)
+        if matcher is None and request.constraint is not None:
+            matcher = Matcher(request.constraint, self.tokenizer)
         seed = fresh_seed() if request.sampling.seed is None else request.sampling.seed
         room = request.sampling.max_tokens if request.rolling else self.backend.spec.context - len(request.prompt)
         limit = 0 if request.embed else min(request.sampling.max_tokens, room)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from chatsmith.paths import sync_dir
 from chatsmith.settings import load_toml
 from chatsmith.specs import ModelSpec
 from chatsmith.store.hf import CONFIG, load_json
-from chatsmith.store.tensors import INDEX, file_sha256
+from chatsmith.store.tensors import INDEX, file_sha256, find_weights
 from chatsmith.text.tokenizer import Tokenizer
 
 PROVENANCE = "chatsmith.toml"
@@ -87,6 +88,20 @@ def read_generation(folder: Path) -> dict[str, Any]:
         return load_json(folder / GENERATION)
     config = load_json(folder / CONFIG)
     return {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in config}
+
+
+def weights_fingerprint(folder: Path, spec: ModelSpec, tokenizer: Tokenizer) -> str:
+    """SHA-256 of a model folder's shape, vocabulary and files of weights: equal for equal folders. Loads no torch."""
+    digest = hashlib.sha256(f"{spec!r}\n{tokenizer.fingerprint}\n".encode())
+    for path in weight_files(folder):
+        digest.update(f"{file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a model folder that hold its weights, packed or not."""
+    packed = folder / "packed.safetensors"
+    return [packed] if packed.exists() else find_weights(folder)
 
 
 def check_vocabulary(folder: Path, tokenizer: Tokenizer | None, spec: ModelSpec) -> None:

@@ -1,0 +1,1 @@
+"""The page and the API over HTTP. It reaches a model through the engine alone."""

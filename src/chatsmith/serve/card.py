@@ -1,0 +1,61 @@
+"""What the served model says of itself: size, training, abilities, and its speed beside what this machine could do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chatsmith import machine_rates
+from chatsmith.generate.batch import Batch
+from chatsmith.serve.served import Served
+from chatsmith.text.chat_tools import has_tools
+
+
+def card(served: Served, batch: Batch) -> dict[str, Any]:
+    """All that is known; what is not known is not there."""
+    model, spec = served.model, served.model.spec
+    chat, tools = bool(served.tokenizer.chat_template), has_tools(served.tokenizer)
+    can = ["continue a text", "show how likely each word was", "turn a text into a vector"]
+    can = (["answer in a conversation"] if chat else []) + (["ask for tools to be called"] if tools else []) + can
+    cannot = ["see pictures or hear sounds", "look anything up: it knows what it was trained on"]
+    cannot = ([] if chat else ["hold a conversation: it was not taught to"]) + cannot
+    cannot.append(f"read more than {served.context:,} tokens at once")
+    return {
+        "parameters": spec.parameters,
+        "context": served.context,
+        "vocab_size": served.tokenizer.vocab_size,
+        "layers": spec.layers,
+        "width": spec.width,
+        "heads": spec.heads,
+        "kv_heads": spec.kv_heads,
+        "architecture": spec.architecture or "own",
+        "backend": model.engine.backend.name,
+        "trained": _trained(model.provenance),
+        "chat": chat,
+        "tools": tools,
+        "can": can,
+        "cannot": cannot,
+        "speed": served.speed.told() | _limit(served),
+    }
+
+
+def _trained(provenance: dict[str, Any]) -> dict[str, Any]:
+    """What chatsmith.toml tells of the run."""
+    run = provenance.get("run")
+    if not isinstance(run, dict):
+        return {}
+    names = {"tokens": "tokens", "steps": "steps", "bits_per_byte": "bits_per_byte", "machine": "machine",
+             "held_out_loss": "held_out_loss"}  # fmt: skip
+    told = {name: run[key] for name, key in names.items() if isinstance(run.get(key), (int, float, str))}
+    if isinstance(run.get("seconds"), (int, float)):
+        told["minutes"] = run["seconds"] / 60
+    return told
+
+
+def _limit(served: Served) -> dict[str, float]:
+    """One answer reads every weight for each token: no more tokens a second than the memory can give of them."""
+    kept = machine_rates.kept()
+    if kept is None or not served.weight_bytes:
+        return {}
+    device = "cuda" if "cuda" in served.model.engine.backend.name else "cpu"
+    rate = kept.rates.bytes_per_second.get(device)
+    return {"limit_tokens_per_second": rate / served.weight_bytes} if rate else {}

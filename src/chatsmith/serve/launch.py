@@ -1,0 +1,60 @@
+"""From a model folder to a running server: what must be true before it listens, and what is said when it does."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from chatsmith.errors import RequestError
+from chatsmith.language_model import load
+from chatsmith.serve.app import create_app
+from chatsmith.serve.keys import Keys
+from chatsmith.serve.limits import Limits
+from chatsmith.serve.server import bind, serve
+
+
+def launch(
+    folder: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    hosts: Sequence[str] = (),
+    require_key: bool = False,
+    insecure: bool = False,
+    limits: Limits | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve a model folder until a signal ends it. Raises `RequestError` where that would not be safe."""
+    limits = limits or Limits()
+    local = is_local(host)
+    keys = Keys() if require_key or not (local or insecure) else None
+    if keys is not None and not keys.all():
+        raise RequestError(
+            "there is no key yet, and without one nobody could come in",
+            "chatsmith keys new NAME" + ("" if local else ", or --insecure to let everybody in"),
+        )
+    listening = bind(host, port)
+    app = create_app(
+        load(folder),
+        folder=Path(folder),
+        limits=limits,
+        keys=keys,
+        hosts=[*hosts, _bracketed(host)],
+        metered=not local,
+    )
+    port = listening.getsockname()[1]
+    shown = "localhost" if local else _bracketed(host)
+    serve(app, limits, listening, lambda: say(f"serving {Path(folder).name} at http://{shown}:{port}/ (Ctrl-C ends)"))
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

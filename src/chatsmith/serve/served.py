@@ -1,0 +1,111 @@
+"""The model that is served: its names, its bounds, what it says of itself, and requests made for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from chatsmith.generate.constraints import Matcher
+from chatsmith.generate.noise import fresh_seed
+from chatsmith.generate.requests import Request
+from chatsmith.generate.sampling import Sampling
+from chatsmith.language_model import LanguageModel
+from chatsmith.serve.desk import Asked
+from chatsmith.serve.errors import ApiError, wrong
+from chatsmith.serve.fields import sampling_of
+from chatsmith.serve.kinds import Bounds
+from chatsmith.serve.limits import Limits
+from chatsmith.store.contents import weight_files, weights_fingerprint
+
+
+class Served:
+    """A loaded model, ready to be asked over HTTP."""
+
+    def __init__(self, model: LanguageModel, folder: Path | None, limits: Limits) -> None:
+        self.model, self.tokenizer, self.limits = model, model.tokenizer, limits
+        self.name, self.context = model.name, model.spec.context
+        self.created = int(time.time())
+        self.bounds: Bounds = {entry.name: getattr(limits, entry.name) for entry in fields(limits)} | {
+            "context": self.context,
+            "vocab_size": self.tokenizer.vocab_size,
+        }
+        self._folder = folder
+        self.speed = Speed()
+        self.weight_bytes = 0 if folder is None else sum(path.stat().st_size for path in weight_files(folder))
+        self._fingerprint: asyncio.Future[str] | None = None
+        self.token = lru_cache(maxsize=2**16)(self._token)
+
+    async def fingerprint(self) -> str:
+        """SHA-256 of the shape, the vocabulary and the stored weights; computed once, beside everything else."""
+        if self._fingerprint is None:
+            self._fingerprint = asyncio.ensure_future(asyncio.to_thread(self._compute))
+        return await asyncio.shield(self._fingerprint)
+
+    def _compute(self) -> str:
+        if self._folder is None:
+            return self.model.fingerprint
+        return weights_fingerprint(self._folder, self.model.spec, self.tokenizer)
+
+    def _token(self, number: int) -> dict[str, Any]:
+        """{"id", "token", "bytes"}: bytes that are no text are spelled out in "token", so that it names one token."""
+        data = self.tokenizer.decode_bytes([number])
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            text = "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+        return {"id": number, "token": text, "bytes": list(data)}
+
+    # ---- requests --------------------------------------------------------------------------------------------------
+
+    def check_name(self, name: str | None) -> None:
+        """Refuse a request for another model."""
+        if name is not None and name != self.name:
+            raise ApiError(
+                404, f"there is no model {name!r} here, only {self.name!r}", field="model", code="model_not_found"
+            )
+
+    def sampling(self, given: Mapping[str, Any], size: int, *names: str) -> Sampling:
+        """The settings of a request whose prompt has `size` tokens. `names` are the fields that may limit the length;
+        without any of them it is the model's own length, as far as there is room."""
+        room = self.context - size
+        limits = {name: given[name] for name in names if given.get(name) is not None}
+        settings = sampling_of(given)
+        settings["seed"] = fresh_seed() if settings.get("seed") is None else settings["seed"]
+        if len(set(limits.values())) > 1:
+            raise wrong(names[0], f"and {names[1]} are two names of one thing, and differ")
+        name = next(iter(limits), names[0] if names else "")
+        most = limits.get(name, min(self.model.sampling.max_tokens, max(room, 1)))
+        if size + most > self.context:
+            raise ApiError(
+                400,
+                f"the prompt has {size:,} tokens and {most:,} are asked for; the context holds {self.context:,}",
+                field=name or None,
+                code="context_length_exceeded",
+            )
+        return Sampling.of(self.model.sampling, **settings | {"max_tokens": most})
+
+    def ready(self, request: Request) -> Asked:
+        """A request with its constraint made ready; may take long."""
+        return request, None if request.constraint is None else Matcher(request.constraint, self.tokenizer)
+
+
+class Speed:
+    """Tokens a second while one answer alone was being made, as it was measured in serving."""
+
+    def __init__(self) -> None:
+        self.tokens, self.seconds = 0, 0.0
+
+    def note(self, tokens: int, seconds: float) -> None:
+        """So many tokens after the first took so long; the older half of what is known fades."""
+        if self.tokens > 2000:
+            self.tokens, self.seconds = self.tokens // 2, self.seconds / 2
+        self.tokens, self.seconds = self.tokens + tokens, self.seconds + seconds
+
+    def told(self) -> dict[str, float]:
+        """What the card shows."""
+        return {"tokens_per_second": self.tokens / self.seconds} if self.seconds else {}

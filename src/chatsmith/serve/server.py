@@ -1,0 +1,139 @@
+"""The server itself: sockets, slow and greedy connections, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from chatsmith.errors import RequestError, WorkError
+from chatsmith.serve.limits import Limits
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `RequestError` where the address cannot be had."""
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(family, kind, proto)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError as error:
+        raise RequestError(f"cannot listen on {host}:{port}: {error.strerror}", "choose another --port") from None
+    return found
+
+
+def serve(app: Starlette, limits: Limits, listening: socket.socket, ready: Callable[[], None]) -> None:
+    """Serve until a signal says to stop; then running requests have `drain_seconds`. Returns when all has ended."""
+    config = uvicorn.Config(
+        app,
+        http=_protocol(limits),
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        h11_max_incomplete_event_size=limits.header_bytes,
+        timeout_keep_alive=int(limits.idle_seconds),
+        timeout_graceful_shutdown=int(limits.drain_seconds),
+        backlog=128,
+    )
+    server = _Server(config, app, ready)
+    app.state.connections = lambda: len(server.server_state.connections)
+    asyncio.run(server.serve(sockets=[listening]))
+    if not server.started:
+        raise WorkError("the server could not start")
+
+
+class _Server(uvicorn.Server):
+    """Ends on SIGTERM or SIGINT with exit code 0; a second signal ends at once."""
+
+    def __init__(self, config: uvicorn.Config, app: Starlette, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._app, self._ready = app, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn would raise the signal once more at the end."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        yield
+
+    def _stop(self) -> None:
+        self._app.state.room.draining = True
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+
+def _protocol(limits: Limits) -> type[asyncio.Protocol]:
+    """uvicorn's protocol, for whom slow headers, unread answers and too many connections end a connection."""
+    addresses: Counter[str] = Counter()
+
+    class Bounded(H11Protocol):
+        _deadline: asyncio.TimerHandle | None = None
+        _unread: asyncio.TimerHandle | None = None
+        _address = ""
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._address = self.client[0] if self.client else ""
+            addresses[self._address] += 1
+            too_many = len(self.connections) > limits.connections
+            if too_many or addresses[self._address] > limits.connections_per_address:
+                transport.abort()
+                return
+            self._deadline = self.loop.call_later(limits.header_seconds, transport.abort)
+
+        def data_received(self, data: bytes) -> None:
+            between = self._deadline is None and (self.cycle is None or self.cycle.response_complete)
+            if between:
+                self._deadline = self.loop.call_later(limits.header_seconds, self.transport.abort)
+            super().data_received(data)
+
+        def handle_events(self) -> None:
+            before = self.cycle
+            super().handle_events()
+            if self.cycle is not before:
+                self._stop(self._deadline)
+                self._deadline = None
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._unread = self.loop.call_later(limits.reader_seconds, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            self._stop(self._unread)
+            self._unread = None
+            super().resume_writing()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            for timer in (self._deadline, self._unread):
+                self._stop(timer)
+            addresses[self._address] -= 1
+            if addresses[self._address] <= 0:
+                del addresses[self._address]
+            super().connection_lost(exc)
+
+        @staticmethod
+        def _stop(timer: asyncio.TimerHandle | None) -> None:
+            if timer is not None:
+                timer.cancel()
+
+    return Bounded
