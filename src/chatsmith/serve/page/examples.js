@@ -3,9 +3,8 @@
 import { api } from "./api.js";
 import { bitsOf, bitsText, percent, visible } from "./distribution.js";
 import { grow, h, icon, iconButton } from "./dom.js";
-import { textTokens } from "./lab.js";
 import { problem } from "./problem.js";
-import { tokenLine, markToken } from "./tokens.js";
+import { markToken, textTokens, tokenLine } from "./tokens.js";
 
 const MOST = 32; // examples
 const ANSWER = 24; // tokens

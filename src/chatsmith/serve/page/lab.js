@@ -5,7 +5,7 @@ import { Examples } from "./examples.js";
 import { grow, h, icon } from "./dom.js";
 import { problem } from "./problem.js";
 import { asked, remembered, settingsView } from "./settings.js";
-import { legend, markToken, tokenLine } from "./tokens.js";
+import { legend, markToken, textTokens, tokenLine } from "./tokens.js";
 
 const ALTERNATIVES = 8;
 const LENGTH = 100;
@@ -169,12 +169,3 @@ export class Lab {
     this.text.focus();
   }
 }
-
-/** The tokens of a completion's lists. The alternatives there have no ids (−1): the server is asked for them. */
-export const textTokens = (logprobs) =>
-  (logprobs?.ids ?? []).map((id, place) => {
-    const text = logprobs.tokens[place];
-    const others = Object.entries(logprobs.top_logprobs[place] ?? {});
-    const ranked = others.sort(([, one], [, other]) => other - one);
-    return [id, text, logprobs.token_logprobs[place], ranked.map(([token, p]) => [token === text ? id : -1, token, p])];
-  });

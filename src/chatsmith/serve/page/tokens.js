@@ -15,6 +15,15 @@ export const fromLogprobs = (entry) => [
   (entry.top_logprobs ?? []).map((other) => [other.id, other.token, other.logprob]),
 ];
 
+/** The tokens of a completion's lists. The alternatives there have no ids (−1): the server is asked for them. */
+export const textTokens = (logprobs) =>
+  (logprobs?.ids ?? []).map((id, place) => {
+    const text = logprobs.tokens[place];
+    const others = Object.entries(logprobs.top_logprobs[place] ?? {});
+    const ranked = others.sort(([, one], [, other]) => other - one);
+    return [id, text, logprobs.token_logprobs[place], ranked.map(([token, p]) => [token === text ? id : -1, token, p])];
+  });
+
 /** What a screen reader says of a token. */
 const spoken = ([, text, logprob]) => {
   const p = Math.exp(logprob);
