@@ -20,6 +20,9 @@ from cyclopts import App
 from chatsmith.cli.app import COMMANDS, EPILOGUE, build
 from chatsmith.generate.sampling import Sampling
 from chatsmith.named import describe
+from chatsmith.serve.fields import PATHS, Field, fields_of
+from chatsmith.serve.kinds import Choice, Number, Whole
+from chatsmith.serve.limits import Limits
 from chatsmith.specs import PRESETS, ModelSpec
 from chatsmith.specs_families import FAMILY_PRESETS
 from chatsmith.train.recipe import Recipe
@@ -82,7 +85,46 @@ def sampling() -> str:
     return "\n".join([_NOTE, "# Sampling\n", _section(Sampling)])
 
 
+def api() -> str:
+    """docs/reference/api.md"""
+    limits = Limits()
+    parts = [_NOTE, "# The API of chatsmith serve\n"]
+    parts.append("Bounds that the model sets (its context, its vocabulary) stand by name. Other fields are refused.\n")
+    bounds = {name: value for name, value, _ in limits.rows()}
+    for path in PATHS:
+        parts.append(f"## POST {path}\n")
+        rows = [
+            (f"`{one.name}`", _range(one, bounds), "required" if one.required else _default(one.default), one.text)
+            for one in fields_of(path).values()
+        ]
+        parts.append(_table(("field", "what it may be", "default", "meaning"), rows))
+    parts.append("## Limits\n\n`chatsmith serve --limit NAME=NUMBER` sets one.\n")
+    parts.append(_table(("limit", "value", "of what"), [(f"`{n}`", f"{v:,}", text) for n, v, text in limits.rows()]))
+    return "\n".join(parts)
+
+
+def _range(one: Field, bounds: dict[str, float]) -> str:
+    """The kind of a field, with its bounds."""
+    kind = one.kind
+    if isinstance(kind, (Whole, Number)):
+        low, high = (f"{bounds.get(end, end)}" if isinstance(end, str) else f"{end:,}" for end in (kind.low, kind.high))
+        above = "above " if isinstance(kind, Number) and kind.above else ""
+        return f"{'whole number' if isinstance(kind, Whole) else 'number'}, {above}{low} to {high}"
+    if isinstance(kind, Choice):
+        return " or ".join(kind.words)
+    named = {"Flag": "true or false", "Ids": "token ids", "Prompts": "text, token ids, or a list of such",
+             "Texts": "text or list of texts", "Biases": "object of token ids and numbers", "Anything": "anything",
+             "Messages": "list of messages", "Form": "object", "Tools": "list of functions", "StreamOptions": "object",
+             "ToolChoice": "word or function", "Text": "text"}  # fmt: skip
+    return named[type(kind).__name__]
+
+
+def _default(value: Any) -> str:
+    return "" if value is None or value == () else f"`{json.dumps(value)}`"
+
+
 PAGES = {
+    "docs/reference/api.md": api,
     "docs/reference/commands.md": commands,
     "docs/reference/recipe.md": recipe,
     "docs/reference/models.md": models,

@@ -66,6 +66,7 @@ _WORLD_VOCABULARY = 3072
 _PACKED = {".zip": 3, ".tgz": 4, ".gz": 4, ".bz2": 4, ".xz": 4, ".zst": 4, ".parquet": 3, ".pdf": 0.1, ".docx": 1}
 
 _WORLD_PROMPTS = ("Once upon a time", "3 + 4 =", "dog => chien\ncheese =>")
+_WORLD_TEMPERATURE = 0.4
 _TEXT_PROMPTS = ("", "The ")
 """What the model continues on the way, so that one sees it learn; the empty one begins a document."""
 
@@ -249,9 +250,11 @@ def new(
     )
 
 
-def continuations(model: Decoder, tokenizer: Tokenizer, prompts: Sequence[str], tokens: int) -> list[str]:
+def continuations(
+    model: Decoder, tokenizer: Tokenizer, prompts: Sequence[str], tokens: int, temperature: float
+) -> list[str]:
     """Samples on the way: the same chance each time, so that what changes is what was learned."""
-    return LanguageModel(model, tokenizer).complete(prompts, tokens, temperature=0.7, seed=1)
+    return LanguageModel(model, tokenizer).complete(prompts, tokens, temperature=temperature, seed=1)
 
 
 def _small_world(vocab_size: int, tokens: float) -> Data:
@@ -311,7 +314,12 @@ def _with_choice(recipe: Recipe, choice: budget.Choice, minutes: float, *, built
         schedule=Schedule(minutes=minutes),
         checkpoint=Checkpoint(minutes=max(1.0, min(10.0, minutes / 3))),
         evaluation=Evaluation(times=8, tokens=20_000 if minutes < 10 else 100_000),
-        samples=Samples(prompts=_WORLD_PROMPTS if built_in else _TEXT_PROMPTS, times=5, tokens=40),
+        samples=Samples(
+            prompts=_WORLD_PROMPTS if built_in else _TEXT_PROMPTS,
+            times=5,
+            tokens=40,
+            temperature=_WORLD_TEMPERATURE if built_in else Samples().temperature,
+        ),
     )
 
 

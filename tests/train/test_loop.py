@@ -152,18 +152,20 @@ def test_hooks_are_called_in_order(tiny: TinyRecipe, tmp_path: Path) -> None:
         def on_end(self, outcome: Outcome) -> None:
             seen.append(f"end {outcome.steps} {outcome.stopped}")
 
-    def sampler(model: Decoder, tokenizer: Tokenizer, prompts: Sequence[str], tokens: int) -> Sequence[str]:
+    def sampler(
+        model: Decoder, tokenizer: Tokenizer, prompts: Sequence[str], tokens: int, temperature: float
+    ) -> Sequence[str]:
         assert not model.training
         assert model.dtype == torch.float32
         with torch.inference_mode():
             model(torch.zeros(1, 32, dtype=torch.int64))
         torch.rand(3)
-        return [f"{prompt}{tokens}" for prompt in prompts]
+        return [f"{prompt}{tokens}{temperature}" for prompt in prompts]
 
     recipe = tiny(
         schedule={"steps": 4},
         evaluation={"times": 2, "tokens": 64},
-        samples={"prompts": ["ab"], "times": 1, "tokens": 5},
+        samples={"prompts": ["ab"], "times": 1, "tokens": 5, "temperature": 0.3},
         checkpoint={"steps": 3},
         model={"dropout": 0.1},
     )
@@ -175,7 +177,7 @@ def test_hooks_are_called_in_order(tiny: TinyRecipe, tmp_path: Path) -> None:
         "step 2",
         "step 3",
         "checkpoint step-00000003",
-        "sample 4 [('ab', 'ab5')]",
+        "sample 4 [('ab', 'ab50.3')]",
         "evaluation 4",
         "step 4",
         "checkpoint step-00000004",
@@ -183,6 +185,8 @@ def test_hooks_are_called_in_order(tiny: TinyRecipe, tmp_path: Path) -> None:
     ]
     train(recipe, tmp_path / "silent")
     assert largest_difference(tmp_path / "out", tmp_path / "silent") == 0.0
+    published = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert (published["do_sample"], published["temperature"]) == (True, 0.3)
 
 
 def test_tokens_measure_a_run_with_a_ramp(tiny: TinyRecipe, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,14 @@ def _known(given: dict[str, Any], name: str, *keys: str) -> None:
             raise wrong(f"{name}.{key[:64]}", f"is not known; there are {', '.join(keys)}")
 
 
+def _each(
+    value: Any, name: str, most: float, read: Callable[[dict[str, Any], str], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """`read` of every object in a list of one or more, with its name."""
+    places = enumerate(listed(value, name, most, 1))
+    return [read(mapping(one, f"{name}[{place}]"), f"{name}[{place}]") for place, one in places]
+
+
 def _named(value: Any, name: str) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise wrong(name, "must have 1 to 64 letters, digits, _ or -")
@@ -34,10 +43,7 @@ class Messages:
 
     def read(self, value: Any, name: str, bounds: Bounds) -> list[dict[str, Any]]:
         """See `Kind`."""
-        return [
-            self._message(mapping(one, f"{name}[{place}]"), f"{name}[{place}]", bounds)
-            for place, one in enumerate(listed(value, name, bounds["messages"], 1))
-        ]
+        return _each(value, name, bounds["messages"], lambda one, at: self._message(one, at, bounds))
 
     def _message(self, given: dict[str, Any], name: str, bounds: Bounds) -> dict[str, Any]:
         given = {key: value for key, value in given.items() if value is not None}
@@ -146,10 +152,7 @@ class Tools:
 
     def read(self, value: Any, name: str, bounds: Bounds) -> list[dict[str, Any]]:
         """See `Kind`."""
-        return [
-            self._tool(mapping(one, f"{name}[{place}]"), f"{name}[{place}]", bounds)
-            for place, one in enumerate(listed(value, name, bounds["tools"], 1))
-        ]
+        return _each(value, name, bounds["tools"], lambda one, at: self._tool(one, at, bounds))
 
     def _tool(self, given: dict[str, Any], name: str, bounds: Bounds) -> dict[str, Any]:
         _known(given, name, "type", "function")

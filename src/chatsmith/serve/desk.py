@@ -6,6 +6,7 @@ However many answers a step moves on, it wakes the event loop once.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
@@ -15,6 +16,7 @@ from chatsmith.generate.batch import Batch
 from chatsmith.generate.constraints import Matcher
 from chatsmith.generate.requests import Event, Request
 from chatsmith.generate.service import Delivery, Order, Service
+from chatsmith.serve.errors import closing
 
 Asked = tuple[Request, Matcher | None]
 
@@ -59,10 +61,14 @@ class Desk:
 
 
 class Answers:
-    """What comes of some requests, read by one task of the event loop."""
+    """What comes of some requests, read by one task of the event loop.
+
+    `first` and `last` are when events came (`perf_counter`), and `alone` says whether nobody else was answered then.
+    """
 
     def __init__(self, desk: Desk, asked: Sequence[Asked]) -> None:
         self.inbox: list[tuple[int, Delivery]] = []
+        self.alone, self.first, self.last = True, 0.0, 0.0
         self._desk = desk
         self._waiter: asyncio.Future[bool] | None = None
         self._open = sum(request.samples for request, _ in asked)
@@ -71,8 +77,12 @@ class Answers:
             for place, (request, matcher) in enumerate(asked)
         ]
         desk.open.add(self)
-        for order in self._orders:
-            desk.service.place(order)
+        try:
+            for order in self._orders:
+                desk.service.place(order)
+        except WorkError:
+            self.close()
+            raise closing() from None
 
     async def taken(self) -> None:
         """Wait until all requests stand in the line. Raises what speaks against one of them."""
@@ -111,10 +121,13 @@ class Answers:
             self._open -= what.finish is not None
             found.append((place, what))
         self.inbox.clear()
+        self.last = time.perf_counter()
+        self.first = self.first or self.last
+        self.alone = self.alone and len(self._desk.open) == 1
         return found
 
     def _failed(self, what: Delivery) -> None:
-        raise what if isinstance(what, ChatsmithError) else WorkError("the request was taken back")
+        raise what if isinstance(what, ChatsmithError) else closing()
 
     async def _ring(self, patience: float | None = None) -> bool:
         """Wait until something comes; False where nothing did in time."""

@@ -58,3 +58,13 @@ class ApiError(Exception):
 def wrong(field: str, message: str) -> ApiError:
     """A field of the request that cannot be as it is."""
     return ApiError(400, f"{field} {message}", field=field, code="invalid_value")
+
+
+def closing() -> ApiError:
+    """The server takes no more requests."""
+    return ApiError(503, "the server is closing down", code="closing", retry=5)
+
+
+def too_slow(seconds: float) -> ApiError:
+    """A request has used its time."""
+    return ApiError(503, f"the answer took more than {seconds:g} s", code="timeout", retry=5)

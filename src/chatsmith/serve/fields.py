@@ -79,7 +79,7 @@ FIELDS = (
     Field("min_p", _DRAWN, Number(0, 1), f"keep tokens this fraction as likely as the likeliest; {_OWN}"),
     Field("presence_penalty", _DRAWN, Number(-2, 2), "taken from the logits of tokens that the answer has"),
     Field("frequency_penalty", _DRAWN, Number(-2, 2), "the same, as often as they occur"),
-    Field("repetition_penalty", _DRAWN, Number(0, 100, above=True), f"divides logits of tokens already seen; {_OWN}"),
+    Field("repetition_penalty", _DRAWN, Number(0.01, 100), f"divides logits of tokens already seen; {_OWN}"),
     Field("logit_bias", _DRAWN, Biases(), "token ids, and what is added to their logits"),
     Field("response_format", (CHAT, WRITE), Form(), "the form of the answer: text, json_object or json_schema", None),
     Field("tools", (CHAT,), Tools(), "functions that the model may ask for, where its template has them"),

@@ -62,6 +62,7 @@ class Guard:
                 message["headers"] = [*message["headers"], *more]
             await send(message)
 
+        scope.setdefault("state", {})["began"] = began
         try:
             self._admit(scope)
             await self._app(scope, receive, told)
@@ -80,16 +81,18 @@ class Guard:
 
     def _admit(self, scope: Scope) -> None:
         """Raises `ApiError` for a request that may not come in; sets the owner of one that may."""
+        if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > self._room.limits.header_bytes:
+            raise ApiError(431, f"the headers may have {self._room.limits.header_bytes:,} bytes")
         headers = dict(scope["headers"])
         self._check_host(headers)
-        state = scope.setdefault("state", {})
+        state = scope["state"]
         state["owner"] = state["payer"] = ""
         method, path = scope["method"], scope["path"]
         open_ = path in ("/", "/health") or path.startswith("/page/")
         if open_ and method in ("GET", "HEAD"):
             return
         self._check_key(scope, headers)
-        if method in ("POST", "PUT", "PATCH"):
+        if method in ("POST", "PATCH"):  # no path takes any other body
             kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
             if kind != b"application/json":
                 raise ApiError(415, "the content type must be application/json", code="unsupported_media_type")

@@ -240,7 +240,9 @@ class Biases:
     def schema(self, bounds: Bounds) -> Schema:
         """See `Kind`."""
         number = Number(-100, 100).schema(bounds)
-        return {"type": "object", "additionalProperties": number, "maxProperties": int(bounds["logit_bias"])}
+        names = {"pattern": "^[0-9]{1,9}$"}
+        most = int(bounds["logit_bias"])
+        return {"type": "object", "additionalProperties": number, "propertyNames": names, "maxProperties": most}
 
 
 @dataclass(frozen=True, slots=True)

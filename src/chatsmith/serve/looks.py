@@ -49,7 +49,7 @@ def _next_request(served: Served, fields: dict[str, Any], isolation: str) -> eng
     if fields["messages"] is not None:
         ids = conversation_ids(served, fields["messages"], None)
     else:
-        ids = served.model.prompt_ids(fields["text"]) if fields["tokens"] is None else list(fields["tokens"])
+        ids = served.ids(fields["text"] if fields["tokens"] is None else fields["tokens"])
     ids += fields["prefix_ids"] or ()
     sampling = served.sampling(fields | {"max_tokens": 1}, len(ids), "max_tokens")
     return engine.Request(tuple(ids), sampling, stop_ids=frozenset(), look=True, isolation=isolation)
@@ -93,7 +93,7 @@ async def embed(request: Request) -> Response:
     fields = await room.read(request, EMBED)
 
     def prepare() -> list[engine.Request]:
-        ids = [served.model.prompt_ids(one) if isinstance(one, str) else list(one) for one in fields["input"]]
+        ids = [served.ids(one) for one in fields["input"]]
         for one in ids:
             if len(one) > served.context:
                 raise ApiError(

@@ -30,6 +30,7 @@ _ERRORS = {
     "408": "The body did not come in time",
     "413": "The body is too long",
     "415": "The content type is not application/json",
+    "431": "The headers are too long",
     "429": "Too much at once; Retry-After says when to come back",
     "503": "The server is closing down, or the answer took too long",
 }

@@ -13,7 +13,7 @@ from chatsmith.serve.errors import ApiError, wrong
 from chatsmith.serve.served import Served
 from chatsmith.serve.toolcalls import CallFormat, call_format
 from chatsmith.text.chat import Message
-from chatsmith.text.chat_tools import encode_with_tools
+from chatsmith.text.chat_tools import encode_with_tools, has_tools
 
 Fields = dict[str, Any]
 
@@ -80,6 +80,9 @@ def conversation_ids(served: Served, messages: list[dict[str, Any]], tools: list
         raise ApiError(
             400, f"{served.name} was not taught to talk: use /v1/completions", field="messages", code="no_chat_template"
         )
+    if not plain and not has_tools(served.tokenizer):
+        raise wrong("messages", "have tools in them, and this model's chat template has no place for them")
+    served.check_length(sum(len(message["content"]) for message in messages))
     if plain:
         return served.model.chat_ids([Message(**message) for message in messages])
     return encode_with_tools(served.tokenizer, messages, tools)
@@ -97,7 +100,7 @@ def prepare_text(served: Served, fields: Fields, isolation: str) -> Prepared:
     tokens = 0
     for prompt in prompts:
         begin = len(served.model.begin) if isinstance(prompt, str) else 0
-        ids = served.model.prompt_ids(prompt) if isinstance(prompt, str) else list(prompt)
+        ids = served.ids(prompt)
         if prompt == "":
             begin = len(ids)
         ids = [*ids, *(fields["prefix_ids"] or ())]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ from starlette.responses import Response
 
 from chatsmith.serve.body import ClientGone, parse, read_body
 from chatsmith.serve.desk import Desk
-from chatsmith.serve.errors import ApiError
+from chatsmith.serve.errors import closing, too_slow
 from chatsmith.serve.fields import read
 from chatsmith.serve.limits import Limits
 from chatsmith.serve.metrics import Metrics
@@ -45,7 +46,7 @@ class Room:
     async def read(self, request: Request, path: str) -> dict[str, Any]:
         """The fields of a request. Raises `ApiError` for what is wrong with them."""
         if self.draining:
-            raise ApiError(503, "the server is closing down", code="closing", retry=5)
+            raise closing()
         body = await read_body(request.receive, self.limits, self.limits.body_bytes)
         depth = self.limits.json_depth
         value = parse(body, depth) if len(body) < _SMALL else await asyncio.to_thread(parse, body, depth)
@@ -66,19 +67,21 @@ class Room:
         if who and tokens > 0:
             self.rates.give_back(who, tokens)
 
+    def left(self, request: Request) -> float:
+        """Seconds that a request still has."""
+        return max(0.0, self.limits.request_seconds + request.state.began - time.perf_counter())
+
     async def within(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
         """Do something for a request, as long as somebody waits for it, within the time that a request has."""
         doing = asyncio.ensure_future(work)
         leaving = asyncio.ensure_future(gone(request))
         try:
-            await asyncio.wait(
-                (doing, leaving), timeout=self.limits.request_seconds, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait((doing, leaving), timeout=self.left(request), return_when=asyncio.FIRST_COMPLETED)
             if doing.done():
                 return doing.result()
             if leaving.done():
                 raise ClientGone
-            raise ApiError(503, f"the answer took more than {self.limits.request_seconds:g} s", code="timeout", retry=5)
+            raise too_slow(self.limits.request_seconds)
         finally:
             for task in (doing, leaving):
                 task.cancel()

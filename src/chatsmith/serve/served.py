@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import fields
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,28 @@ class Served:
         except UnicodeDecodeError:
             text = "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
         return {"id": number, "token": text, "bytes": list(data)}
+
+    @cached_property
+    def _longest(self) -> int:
+        """The most bytes of a token."""
+        return max(len(self.tokenizer.decode_bytes([number])) for number in range(self.tokenizer.vocab_size))
+
+    def ids(self, prompt: str | tuple[int, ...]) -> list[int]:
+        """The ids of a prompt, or of a text as the model is to read it. Raises `ApiError` for a text that is too long
+        for the context whatever its tokens are: it is not encoded."""
+        if not isinstance(prompt, str):
+            return list(prompt)
+        self.check_length(len(prompt))
+        return self.model.prompt_ids(prompt)
+
+    def check_length(self, characters: int) -> None:
+        """Raises `ApiError` for more characters than the context can hold."""
+        if characters > self.context * self._longest:
+            raise ApiError(
+                400,
+                f"a text of {characters:,} characters does not fit the context of {self.context:,} tokens",
+                code="context_length_exceeded",
+            )
 
     # ---- requests --------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from chatsmith.generate.requests import Event
 from chatsmith.generate.stopping import StopText
 from chatsmith.serve.desk import Answers
-from chatsmith.serve.errors import ApiError
+from chatsmith.serve.errors import ApiError, too_slow
 from chatsmith.serve.fields import CHAT, WRITE
 from chatsmith.serve.prepare import Prepared, prepare_chat, prepare_text
 from chatsmith.serve.room import Room, gone, json_response
@@ -49,13 +49,15 @@ async def _answer(request: Request, path: str, prepare: Callable[..., Prepared])
     finally:
         answers.close()
     told = await asyncio.to_thread(lambda: dumps(teller.whole(found)))
-    _count(request, teller)
+    _count(request, answers, teller)
     return json_response(told)
 
 
-def _count(request: Request, teller: Teller) -> None:
-    """Book the tokens that an answer took in place of those it might have taken."""
+def _count(request: Request, answers: Answers, teller: Teller) -> None:
+    """Book the tokens that an answer took in place of those it might have taken, and its speed if it ran alone."""
     room, usage = Room.of(request), teller.usage()
+    if answers.alone and teller.count == 1 and usage["completion_tokens"] > 8:
+        room.served.speed.note(usage["completion_tokens"] - 1, answers.last - answers.first)
     room.metrics.told(usage)
     room.give_back(request, teller.prepared.planned_tokens - usage["total_tokens"])
 
@@ -106,7 +108,7 @@ class _Stream(Response):
             if not telling.done():
                 telling.cancel()
             await asyncio.gather(telling, leaving, return_exceptions=True)
-            _count(self._request, self._teller)
+            _count(self._request, self._answers, self._teller)
 
     async def _tell(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -116,10 +118,11 @@ class _Stream(Response):
 
         await write(self._teller.opening())
         try:
-            async with asyncio.timeout(self._room.limits.request_seconds):
+            async with asyncio.timeout(self._room.left(self._request)):
                 await self._pieces(write)
         except Exception as error:
-            told = ApiError(503, "the answer took too long") if isinstance(error, TimeoutError) else ApiError.of(error)
+            late = too_slow(self._room.limits.request_seconds)
+            told = late if isinstance(error, TimeoutError) else ApiError.of(error)
             if told.status == 500:
                 self._room.metrics.failed(error)
             await write(f"data: {dumps(told.body())}\n\n", more=False)

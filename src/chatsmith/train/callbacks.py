@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from chatsmith.text.tokenizer import Tokenizer
     from chatsmith.train.recipe import Recipe
 
-Sampler = Callable[["Decoder", "Tokenizer", Sequence[str], int], Sequence[str]]
-"""Continues each prompt by up to so many tokens. The caller brings it: training knows no generator."""
+Sampler = Callable[["Decoder", "Tokenizer", Sequence[str], int, float], Sequence[str]]
+"""Continues each prompt by up to so many tokens at a temperature. The caller brings it: training knows no generator."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,16 +286,22 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Let the model continue these `prompts` `times` times over the run, to see it learn."""
+    """Let the model continue these `prompts` `times` times over the run, to see it learn.
+
+    The finished model publishes `temperature` as the one to talk at: a model of few parameters spreads its chance too
+    wide, and keeps to its thread below 0.5.
+    """
 
     prompts: tuple[str, ...] = ()
     times: int = 5
     tokens: int = 48
+    temperature: float = 0.7
 
     def __post_init__(self) -> None:
         require(len(self.prompts) <= 100, f"at most 100 prompts for samples, not {len(self.prompts)}")
         require(0 <= self.times <= 10**6, f"times must lie from 0 to a million, not {self.times}")
         require(1 <= self.tokens <= 10**5, f"tokens of a sample must lie from 1 to 100000, not {self.tokens}")
+        require(0 <= self.temperature <= 2, f"temperature must lie from 0 to 2, not {self.temperature:g}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -296,6 +296,7 @@ class _Run:
             self.corpus.tokenizer,
             provenance={"recipe": to_mapping(recipe), "run": run},
             card=model_card(self.out.resolve().name, self.model.spec, self._measured(outcome)),
+            generation=_published(recipe.samples.temperature),
             overwrite=True,
         )
 
@@ -356,8 +357,14 @@ def _optimizer(model: Decoder, recipe: Recipe) -> TrainingOptimizer:
 
 
 def _samples(recipe: Recipe, corpus: Corpus, sampler: Sampler, model: Decoder) -> list[tuple[str, str]]:
-    prompts = recipe.samples.prompts
-    return list(zip(prompts, sampler(model, corpus.tokenizer, prompts, recipe.samples.tokens), strict=True))
+    asked = recipe.samples
+    texts = sampler(model, corpus.tokenizer, asked.prompts, asked.tokens, asked.temperature)
+    return list(zip(asked.prompts, texts, strict=True))
+
+
+def _published(temperature: float) -> dict[str, Any]:
+    """How the finished model is to be talked with, as generation_config.json says it."""
+    return {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
 
 
 @cache

@@ -1,0 +1,173 @@
+"""A server in a process of its own: clients that leave, that read slowly or never finish asking, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+# No ending token: the answers are as long as they may be.
+LONG = {"prompt": "Once", "max_tokens": 480, "logit_bias": {str(token): -100 for token in range(5)}}
+
+
+def wait_for(done: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def counted(url: str, name: str) -> float:
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(f"chatsmith_{name} ")))
+
+
+def raw(port: int, body: dict[str, Any]) -> socket.socket:
+    """A connection that has asked for a stream."""
+    made = socket.create_connection(("127.0.0.1", port), timeout=60)
+    data = json.dumps(body | {"stream": True}).encode()
+    made.sendall(
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        + f"Content-Length: {len(data)}\r\n\r\n".encode()
+        + data
+    )
+    return made
+
+
+def test_who_leaves_frees_the_place(server: Callable[..., Any]) -> None:
+    running = server()
+    for _ in range(30):
+        made = raw(running.port, LONG)
+        made.recv(200)
+        made.close()
+    with contextlib.suppress(httpx.TimeoutException):  # one that waits for a whole answer, and leaves
+        httpx.post(f"{running.url}/v1/completions", json=LONG | {"n": 8}, timeout=0.05)
+    wait_for(lambda: counted(running.url, "answers_running") == 0)
+    assert counted(running.url, "cache_blocks_held") == 0
+    assert counted(running.url, "failures_total") == 0
+    made_before = counted(running.url, "engine_made_total")
+    good = httpx.post(f"{running.url}/v1/completions", json=LONG | {"max_tokens": 5}, timeout=60)
+    assert good.json()["usage"]["completion_tokens"] == 5
+    assert counted(running.url, "engine_made_total") == made_before + 5
+    assert running.stop() == 0
+
+
+def test_a_full_line_says_when_to_come_back(server: Callable[..., Any]) -> None:
+    running = server("--limit", "running=1", "--limit", "waiting=1")
+    streams = [raw(running.port, LONG | {"n": 8}) for _ in range(2)]
+    wait_for(lambda: counted(running.url, "answers_waiting") >= 1)
+    late = httpx.post(f"{running.url}/v1/completions", json=LONG, timeout=60)
+    assert late.status_code == 429
+    assert int(late.headers["retry-after"]) >= 1
+    assert late.json()["error"]["code"] == "queue_full"
+    assert httpx.get(f"{running.url}/health").status_code == 200
+    for stream in streams:
+        stream.close()
+    wait_for(lambda: counted(running.url, "answers_running") == 0)
+    assert httpx.post(f"{running.url}/v1/completions", json=LONG | {"max_tokens": 2}, timeout=60).status_code == 200
+
+
+def test_slow_askers_and_slow_readers_are_dropped(server: Callable[..., Any]) -> None:
+    running = server("--limit", "header_seconds=1", "--limit", "reader_seconds=1")
+    slow = socket.create_connection(("127.0.0.1", running.port), timeout=30)
+    slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
+    body = socket.create_connection(("127.0.0.1", running.port), timeout=30)
+    body.sendall(
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 100\r\n\r\n{"
+    )
+    assert b"408" in body.recv(4096)
+    assert closed(slow)
+    # Small buffers on this side, and much to read: the server's side fills.
+    reader = socket.socket()
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    reader.connect(("127.0.0.1", running.port))
+    data = json.dumps(LONG | {"stream": True, "n": 8, "logprobs": 20}).encode()
+    for _ in range(2):
+        reader.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            + f"Content-Length: {len(data)}\r\n\r\n".encode()
+            + data
+        )
+    wait_for(lambda: counted(running.url, "answers_running") > 0)
+    wait_for(lambda: counted(running.url, "connections") == 1 and counted(running.url, "answers_running") == 0, 120)
+    assert counted(running.url, "cache_blocks_held") == 0
+    assert counted(running.url, "failures_total") == 0
+
+
+def closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_too_long_headers_are_refused(server: Callable[..., Any]) -> None:
+    running = server()
+    for end, status in ((b"\r\n\r\n", b"431"), (b"", b"400")):  # whole ones, and such as never end
+        made = socket.create_connection(("127.0.0.1", running.port), timeout=30)
+        made.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 20_000 + end)
+        assert status in made.recv(4096).split(b"\r\n")[0]
+    assert httpx.get(f"{running.url}/health").status_code == 200
+
+
+def test_asked_to_end_it_says_what_it_was_saying(server: Callable[..., Any]) -> None:
+    running = server()
+    found: list[str] = []
+
+    def read() -> None:
+        with httpx.stream("POST", f"{running.url}/v1/completions", json=LONG | {"stream": True}, timeout=60) as answer:
+            for line in answer.iter_lines():
+                found.append(line)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    wait_for(lambda: len(found) > 2)
+    assert running.stop() == 0
+    reader.join(60)
+    assert "data: [DONE]" in found
+
+
+def test_an_end_does_not_wait_for_ever(server: Callable[..., Any]) -> None:
+    running = server("--limit", "drain_seconds=1")
+    streams = [raw(running.port, LONG | {"n": 8}) for _ in range(8)]
+    for stream in streams:
+        stream.recv(10)
+    began = time.monotonic()
+    assert running.stop() == 0
+    assert time.monotonic() - began < 20
+    for stream in streams:
+        stream.close()
+
+
+def test_nothing_that_was_said_is_logged(server: Callable[..., Any]) -> None:
+    running = server()
+    secret = "a-very-secret-word"
+    httpx.post(f"{running.url}/v1/completions", json={"prompt": secret, "max_tokens": 1}, timeout=60)
+    httpx.post(f"{running.url}/v1/completions", json={"prompt": [secret, 5], "n": secret}, timeout=60)
+    running.stop()
+    assert secret not in running.process.stderr.read()
+
+
+def test_the_native_server_needs_no_torch(folder: Any) -> None:
+    import subprocess
+    import sys
+
+    import pytest
+
+    from chatsmith.kernels.infer import build
+
+    if build.library() is None:
+        pytest.skip("no native kernels here")
+    code = (
+        "import sys; from pathlib import Path; import chatsmith.serve.launch, chatsmith.serve.app as a;"
+        f"import chatsmith.language_model as m; a.create_app(m.load(Path({str(folder)!r})));"
+        "print('torch' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
