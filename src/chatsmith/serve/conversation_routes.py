@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -12,12 +11,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from chatsmith.errors import RequestError
+from chatsmith.serve.body import parse, read_body
 from chatsmith.serve.conversations import Conversations, Json, NotThere
+from chatsmith.serve.errors import ApiError
+from chatsmith.serve.limits import Limits
 
-Handler = Callable[[Request], Awaitable[Response]]
+_IMPORTED = 16 * 2**20  # bytes of a file: a conversation with all of its tokens
 
 
-def conversation_routes(store: Conversations) -> list[Route]:
+def conversation_routes(store: Conversations, limits: Limits) -> list[Route]:
     """Routes under /conversations. An owner's name is in `request.state.owner`, where keys are in use."""
 
     def route(path: str, method: str, answer: Callable[[Request, str, Any], Any], status: int = 200) -> Route:
@@ -25,13 +27,14 @@ def conversation_routes(store: Conversations) -> list[Route]:
 
         async def handle(request: Request) -> Response:
             owner = getattr(request.state, "owner", "")
+            most = _IMPORTED if path.endswith("/import") else limits.body_bytes
             try:
-                body = await _object(request) if method in ("POST", "PATCH") else {}
+                body = await _object(request, limits, most) if method in ("POST", "PATCH") else {}
                 found = await asyncio.to_thread(answer, request, owner, body)
             except NotThere as error:
-                return _error(error, 404)
+                raise ApiError(404, error.message, code="not_found") from None
             except RequestError as error:
-                return _error(error, 400)
+                raise ApiError.of(error) from None
             if isinstance(found, Response):
                 return found
             return Response(status_code=204) if found is None else JSONResponse(found, status)
@@ -78,21 +81,8 @@ def _only(body: Json, *names: str) -> Json:
     return body
 
 
-async def _object(request: Request) -> Json:
-    def refuse(constant: str) -> None:
-        raise RequestError(f"{constant} is no number of JSON")
-
-    try:
-        body = json.loads(await request.body() or b"{}", parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise RequestError("the body is not JSON") from error
+async def _object(request: Request, limits: Limits, most: int) -> Json:
+    body = parse(await read_body(request.receive, limits, most) or b"{}", limits.json_depth)
     if not isinstance(body, dict):
         raise RequestError("the body must be a JSON object")
     return body
-
-
-def _error(error: RequestError, status: int) -> Response:
-    """An error in OpenAI's shape."""
-    kind = "not_found_error" if status == 404 else "invalid_request_error"
-    message = error.message if error.hint is None else f"{error.message}: {error.hint}"
-    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from chatsmith.errors import RequestError, WorkError
+from chatsmith.paths import data_dir
 
 Json = dict[str, Any]
 
@@ -64,9 +65,8 @@ class Bounds:
 
 
 def default_path() -> Path:
-    """`$XDG_DATA_HOME/chatsmith/conversations.db`, else in `~/.local/share`: it cannot be made again, so no cache."""
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".local" / "share") / "chatsmith" / "conversations.db"
+    """`conversations.db` in the folder for what cannot be made again."""
+    return data_dir() / "conversations.db"
 
 
 class Conversations:
