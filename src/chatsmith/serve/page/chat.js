@@ -16,6 +16,7 @@ const IDEAS = [
   ["Speak French", "How do you say “the cat” in French?"],
   ["Say hello", "Hello! What can you do?"],
 ];
+const ENDING = /^<\|.*\|>$/; // how a token that ends a turn is written
 const NEAR = 80; // pixels from the end within which new words are followed
 const WIDE = matchMedia("(min-width: 1100px)");
 
@@ -280,8 +281,9 @@ export class Chat {
     const logprob = known ?? Math.log(candidate.raw ?? candidate.p ?? 1e-9);
     const tokens = [...message.tokens.slice(0, place), [candidate.id, candidate.token, logprob, alternatives]];
     try {
-      const { text } = await api.detokenize(tokens.map(([id]) => id));
-      await this.#reply(message.parent, { content: text, tokens, settings: { branch_at: place } });
+      const ends = ENDING.test(candidate.token); // nothing follows it, and it is no text
+      const { text } = await api.detokenize(tokens.slice(0, ends ? -1 : undefined).map(([id]) => id));
+      await this.#reply(message.parent, { content: text, tokens, settings: { branch_at: place, ...(ends && { ended: "stop" }) } });
     } catch (error) {
       toast(error.message);
     }
@@ -309,7 +311,7 @@ export class Chat {
     speaker.say("Replying");
     let trouble = null;
     try {
-      await write({
+      if (!begun.settings.ended) await write({
         messages: this.#messagesTo(parent),
         model: this.page.model?.id,
         context: this.page.model?.card?.context,

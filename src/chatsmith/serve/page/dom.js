@@ -108,13 +108,15 @@ export function download(name, text) {
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 }
 
-/** Let a text box be as tall as its text, up to what the style allows. */
+/** Let a text box be as tall as its text. The style does it (field-sizing) where the browser can. */
 export function grow(box) {
+  if (CSS.supports("field-sizing", "content")) return box;
   const fit = () => {
+    if (!box.isConnected) return;
     box.style.height = "auto";
     box.style.height = `${box.scrollHeight + 2}px`;
   };
   box.addEventListener("input", fit);
-  requestAnimationFrame(fit);
+  box.addEventListener("focus", fit);
   return box;
 }
