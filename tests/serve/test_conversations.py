@@ -119,6 +119,21 @@ def test_a_killed_writer_loses_nothing_it_acknowledged(tmp_path: Path, lines: in
     assert len(kept) <= len(acknowledged) + 1
 
 
+def test_a_killed_server_loses_nothing_it_acknowledged(server: Any, own_data: None) -> None:
+    import httpx
+
+    first = server()
+    made = httpx.post(f"{first.url}/conversations", json={"title": "Kept"}).json()["id"]
+    ids: list[str] = []
+    for turn in range(12):
+        message = {"parent": ids[-1] if ids else None, "role": ("user", "assistant")[turn % 2], "content": "x" * 900}
+        ids.append(httpx.post(f"{first.url}/conversations/{made}/messages", json=message).json()["id"])
+    first.process.kill()
+    first.process.wait(30)
+    found = httpx.get(f"{server().url}/conversations/{made}").json()
+    assert [message["id"] for message in found["messages"]] == ids
+
+
 def test_over_http(application: Any, store: Conversations) -> None:
     with application(routes=conversation_routes(store, Limits())) as client:
         assert isinstance(client, TestClient)
