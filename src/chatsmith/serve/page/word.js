@@ -97,7 +97,7 @@ export class WordView {
         { class: "word-head" },
         h("p", { class: "eyebrow" }, `Token ${place + 1} of ${source.tokens.length}`),
         h("p", { class: "context" }, before(source.tokens, place), h("mark", {}, visible(text))),
-        h("p", { class: "chosen" }, h("strong", {}, percent(p)), ` likely, ${bitsText(bitsOf(p))}`, this.rank),
+        h("p", { class: "odds" }, h("strong", {}, percent(p)), ` likely, ${bitsText(bitsOf(p))}`, this.rank),
       ),
       h(
         "div",
