@@ -1,0 +1,21 @@
+"""A minute of the hostile crowd of bench/soak.py."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOAK = Path(__file__).resolve().parents[2] / "bench" / "soak.py"
+
+
+@pytest.mark.slow
+def test_a_hostile_crowd_breaks_nothing(folder: Path, request: pytest.FixtureRequest) -> None:
+    if "slow" not in str(request.config.getoption("-m")):
+        pytest.skip("takes a minute: pytest -m slow")
+    command = [sys.executable, str(SOAK), "--model", str(folder), "--seconds", "60"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert json.loads(done.stdout.splitlines()[-1])["wrong"] == [], done.stderr
