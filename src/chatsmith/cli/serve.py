@@ -24,6 +24,7 @@ def serve(
     insecure: Annotated[bool, Parameter(help="Listen on another address without keys.")] = False,
     limit: Annotated[tuple[str, ...], Parameter(help="Change a limit, as in n=4; see --explain-limits.")] = (),
     explain_limits: Annotated[bool, Parameter(help="Print every limit and what it is about.")] = False,
+    conversations: Annotated[Path | None, Parameter(help="The file that keeps the page's conversations.")] = None,
     minutes: Annotated[float, Parameter(help="Training time, where the built-in model must be made first.")] = 3.0,
 ) -> None:
     """Open the page and the API of a model on this machine.
@@ -49,5 +50,6 @@ def serve(
         require_key=require_key,
         insecure=insecure,
         limits=limits,
+        conversations=conversations,
         say=say,
     )

@@ -9,6 +9,8 @@ from pathlib import Path
 from chatsmith.errors import RequestError
 from chatsmith.language_model import load
 from chatsmith.serve.app import create_app
+from chatsmith.serve.conversation_routes import conversation_routes
+from chatsmith.serve.conversations import Conversations, default_path
 from chatsmith.serve.keys import Keys
 from chatsmith.serve.limits import Limits
 from chatsmith.serve.server import bind, serve
@@ -23,9 +25,13 @@ def launch(
     require_key: bool = False,
     insecure: bool = False,
     limits: Limits | None = None,
+    conversations: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Serve a model folder until a signal ends it. Raises `RequestError` where that would not be safe."""
+    """Serve a model folder until a signal ends it. Raises `RequestError` where that would not be safe.
+
+    `conversations` is the file in which the page keeps what is said; None is the one of this user.
+    """
     limits = limits or Limits()
     local = is_local(host)
     keys = Keys() if require_key or not (local or insecure) else None
@@ -35,6 +41,7 @@ def launch(
             "chatsmith keys new NAME" + ("" if local else ", or --insecure to let everybody in"),
         )
     listening = bind(host, port)
+    store = Conversations(conversations or default_path())
     app = create_app(
         load(folder),
         folder=Path(folder),
@@ -42,6 +49,7 @@ def launch(
         keys=keys,
         hosts=[*hosts, _bracketed(host)],
         metered=not local,
+        routes=conversation_routes(store, limits),
     )
     port = listening.getsockname()[1]
     shown = "localhost" if local else _bracketed(host)
