@@ -75,7 +75,8 @@ def divided(model: Decoder, recipe: Recipe, device: torch.device) -> tuple[Divid
         if precision.compile == "on":
             for block in part.blocks.children():
                 block.compile()
-        shard(stage, place.sharding, compute, reshard=parallel.reshard)
+        # A pipeline goes through its layers once per micro-batch: what is gathered stays until the last one is back.
+        shard(stage, place.sharding, compute, reshard=parallel.reshard and parallel.pipeline == 1)
         made.append(stage)
     optimizer = DividedOptimizer(made, recipe.optimizer, place)
     return Divided(place, made, optimizer, recipe.batch.micro_batch, device), optimizer

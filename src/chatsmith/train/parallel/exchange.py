@@ -21,9 +21,9 @@ class _Gather(torch.autograd.Function):
         parts = slope.chunk(size, ctx.dim)
         if not ctx.partial:
             return parts[rank].contiguous(), None, None, None
-        mine = torch.empty_like(parts[rank], memory_format=torch.contiguous_format)
-        dist.reduce_scatter_tensor(mine, torch.cat([part.contiguous().flatten() for part in parts]), group=ctx.group)
-        return mine, None, None, None
+        mine = slope.new_empty(parts[rank].numel())
+        dist.reduce_scatter_tensor(mine, torch.cat([part.flatten() for part in parts]), group=ctx.group)
+        return mine.view(parts[rank].shape), None, None, None
 
 
 def gather(part: Tensor, dim: int, group: dist.ProcessGroup, *, partial: bool) -> Tensor:

@@ -90,7 +90,7 @@ class Stage(nn.Module):
             x = self.model.enter(x, positions)
         x = self.model.through(x, self.tokens, segments=segments, positions=positions)
         if not self.last:
-            return x
+            return x.clone()  # no view of anything: the schedules without a bubble cut it from its graph
         hidden = self.model.norm(x)
         if self.tensor is not None and self.sequence:
             hidden = gather(hidden, 1, self.tensor, partial=False)
