@@ -1,14 +1,14 @@
-"""What torchrun starts for the parity tests: many runs in one world. `world.py TOKENS OUT CASES.json`
+"""What torchrun starts for the parity tests: many runs in one world. `world.py CASES.json`
 
-A case is {"name", "recipe", "out", "resume"}; results are written to OUT/NAME.json by the first process. Starting a
-process costs more than a run, so all runs of a number of processes share their processes.
+A case is {"name", "recipe", "out"}, and may say "resume": true and a step to "stop" after. Starting a process costs
+more than a run, so all runs of a number of processes share their processes.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
-import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,27 @@ import torch
 import torch.distributed as dist
 
 from chatsmith.settings import from_mapping
-from chatsmith.train.metrics import read_log
+from chatsmith.train.callbacks import Callback, Moment
 from chatsmith.train.recipe import Recipe
 from chatsmith.train.run import train
 
 
-def run(case: dict[str, Any]) -> dict[str, Any]:
-    """Train a case; what there is to compare."""
-    began = time.monotonic()
-    out = Path(case["out"])
-    train(from_mapping(Recipe, case["recipe"], case["name"]), out, resume=case.get("resume", False))
-    records = read_log(out) if dist.get_rank() == 0 else []
-    keys = ("loss", "gradient_norm", "held_out_loss", "rows")
-    return {"seconds": time.monotonic() - began, **{key: [r.get(key) for r in records] for key in keys}}
+class StopAt(Callback):
+    """Ends a run after a step, as Ctrl-C would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step(self, moment: Moment) -> None:
+        if moment.record.step == self.step:
+            signal.raise_signal(signal.SIGINT)
+
+
+def run(case: dict[str, Any]) -> None:
+    """Train a case."""
+    watch = [StopAt(case["stop"])] if "stop" in case else []
+    chosen = from_mapping(Recipe, case["recipe"], case["name"])
+    train(chosen, Path(case["out"]), resume=case.get("resume", False), callbacks=watch)
 
 
 def main() -> None:
@@ -39,12 +47,10 @@ def main() -> None:
     dist.init_process_group("gloo")
     for case in cases:
         try:
-            result = run(case)
+            run(case)
         except BaseException:
             Path(case["out"]).with_suffix(f".error-{dist.get_rank()}").write_text(traceback.format_exc())
             raise
-        if dist.get_rank() == 0:
-            Path(case["out"]).with_suffix(".json").write_text(json.dumps(result))
     dist.destroy_process_group()
 
 
