@@ -268,7 +268,7 @@ class Parallel:
     `replicate` copies of the model read different rows (0: as many as the processes make), each of them divided over
     `shard` processes that hold a part of every weight (FSDP), `tensor` that hold parts of every layer, `pipeline`
     stages of layers, and `context` parts of every row. The rows of a step are the recipe's, however they are divided,
-    and `batch.micro_batch` is what one replica computes at a time. `auto` takes the planner's layout instead.
+    and `batch.micro_batch` is what one replica computes at a time.
 
     `sequence` divides norms and residuals over the tensor group, too (Korthikanti et al. 2022), and `loss` the logits.
     `schedule` orders the micro-batches of a pipeline; `interleave` is the number of stages of each process (0: two
@@ -278,7 +278,6 @@ class Parallel:
     weights are compared every `verify` steps (0: never), so that a machine that computes wrongly is named.
     """
 
-    auto: bool = False
     replicate: int = 0
     shard: int = 1
     tensor: int = 1
