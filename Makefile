@@ -23,10 +23,10 @@ USER_READY := $(VENV)/.user
 DEV_READY := $(VENV)/.dev
 endif
 
-.PHONY: help chat install test format lint types imports unit docs reference sanitize bench clean
+.PHONY: help chat install test format lint types imports unit test-parallel docs reference sanitize bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 chat: $(USER_READY) ## make the built-in model (about 3 minutes, once), then talk with it
 	$(PYTHON) -m chatsmith chat $(MODEL)
@@ -49,6 +49,9 @@ imports: $(DEV_READY)
 
 unit: $(DEV_READY)
 	$(PYTHON) -m pytest $(PYTEST)
+
+test-parallel: $(DEV_READY) ## every layout × every shape against one process, minutes
+	$(PYTHON) -m pytest tests/parallel -m "slow or not slow" $(PYTEST)
 
 docs: $(DEV_READY) ## run the snippets of the README and the docs
 	$(PYTHON) -m pytest tests/test_docs.py $(PYTEST)

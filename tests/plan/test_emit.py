@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import shlex
@@ -19,7 +18,7 @@ from chatsmith.plan.emit import KINDS, launch_file, settings
 from chatsmith.plan.layout_plan import LayoutPlan, make_plan
 from chatsmith.plan.parallel import Layout, Workload, links_of
 from chatsmith.specs import PRESETS, ModelSpec
-from chatsmith.train.recipe import Recipe, load_recipe
+from chatsmith.train.recipe import load_recipe
 
 
 def plan(layout: Layout, device: str = "h100", rows: int = 64, spec: ModelSpec = PRESETS["gpt3-6.7b"]) -> LayoutPlan:
@@ -50,14 +49,15 @@ def changes(words: list[str]) -> dict[str, str]:
 WIDE = Layout(data=4, tensor=4, pipeline=2, micro_batch=2, zero=1, recompute="full", interleave=2)
 WIDE_SETTINGS = {
     "batch.micro_batch": "2",
-    "batch.accumulation": "8",
+    "batch.accumulation": "32",
     "batch.context": "2048",
-    "parallel.data": "4",
+    "parallel.shard": "4",
+    "parallel.reshard": "false",
     "parallel.tensor": "4",
     "parallel.pipeline": "2",
-    "parallel.zero": "1",
-    "parallel.recompute": "full",
+    "parallel.schedule": "interleaved",
     "parallel.interleave": "2",
+    "precision.activation_checkpointing": "true",
 }
 
 
@@ -114,18 +114,16 @@ def test_skypilot_files_are_yaml_of_its_shape() -> None:
     assert changes(words) == WIDE_SETTINGS
 
 
-def test_recipes_take_the_rows_and_refuse_a_division_they_do_not_know(tmp_path: Path) -> None:
-    """What one device needs is understood today; a `parallel` table is taken, or refused in one line, never ignored."""
+def test_recipes_take_what_the_files_carry(tmp_path: Path) -> None:
+    """The rows of a step are the same however it is divided."""
     recipe = tmp_path / "recipe.toml"
     recipe.write_text('[[data.sources]]\npath = "world"\n[model]\npreset = "gpt3-6.7b"\n[schedule]\nsteps = 1\n')
     alone = [f"{key}={value}" for key, value in settings(plan(Layout(micro_batch=4))).items()]
     assert load_recipe(recipe, alone).batch.rows == 64
     divided = [f"{key}={value}" for key, value in settings(plan(WIDE)).items()]
-    if "parallel" in {item.name for item in dataclasses.fields(Recipe)}:
-        assert load_recipe(recipe, divided).to_toml().count("tensor = 4") == 1
-    else:
-        with pytest.raises(RequestError, match="parallel"):
-            load_recipe(recipe, divided)
+    taken = load_recipe(recipe, divided)
+    assert taken.batch.rows == 64
+    assert (taken.parallel.shard, taken.parallel.tensor, taken.parallel.pipeline) == (4, 4, 2)
 
 
 _EXCHANGE = """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from cyclopts import Parameter
 
@@ -15,6 +17,9 @@ from chatsmith.errors import RequestError
 if TYPE_CHECKING:
     from chatsmith.train.callbacks import Callback, Outcome
     from chatsmith.train.recipe import Recipe
+
+_MOST_PROCESSES = 1024
+_RESTARTS = 3
 
 
 def train(
@@ -32,9 +37,15 @@ def train(
     tensorboard: Annotated[
         bool, Parameter(help="Also write the figures for TensorBoard, into OUT/tensorboard.")
     ] = False,
+    processes: Annotated[
+        int, Parameter(help="Train in so many processes of this machine, as torchrun does; 1 is this one.")
+    ] = 1,
     json: Json = False,
 ) -> int:
     """Train from a TOML recipe, or resume a run.
+
+    Under torchrun, or with --processes, the work is divided as the recipe's [parallel] table says. A process that dies
+    is replaced, and training goes on from the last checkpoint.
 
     Ctrl-C ends the run after its step, with a checkpoint to resume from and a model folder that can be used.
     """
@@ -44,10 +55,33 @@ def train(
     if dry_run:
         _describe(chosen, folder, json)
         return 0
+    if processes != 1:
+        _launch(processes)
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) and (folder / "recipe.toml").is_file():
+        resume, overwrite = True, False  # torchrun has replaced a process that died
     outcome = _run(chosen, folder, resume=resume, overwrite=overwrite, tensorboard=tensorboard)
+    if int(os.environ.get("RANK", 0)):
+        return 0 if outcome.stopped is None else 128 + signal.Signals[outcome.stopped]
     if json:
         print_json({"folder": folder, **_figures(outcome)})
     return farewell(outcome, f'chatsmith write {folder} "…"')
+
+
+def _launch(processes: int) -> NoReturn:
+    """Become torchrun, which starts this command again in so many processes; does not return."""
+    if not 1 < processes <= _MOST_PROCESSES:
+        raise RequestError(f"--processes must lie from 1 to {_MOST_PROCESSES}, not {processes}")
+    if "RANK" in os.environ:
+        raise RequestError("torchrun has started several processes already", "leave --processes out")
+    words, rest = [], iter(sys.argv[1:])
+    for word in rest:
+        if word == "--processes":
+            next(rest, None)
+        elif not word.startswith("--processes="):
+            words.append(word)
+    start = ["--standalone", f"--nproc-per-node={processes}", f"--max-restarts={_RESTARTS}", "-m", "chatsmith"]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *start, *words])
 
 
 def _chosen(recipe: Path, out: Path | None, resume: bool, changes: Sequence[str]) -> tuple[Recipe, Path]:
@@ -75,8 +109,9 @@ def _run(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, tensorb
     from chatsmith.train.run import train as run
     from chatsmith.train.speed import matrix_rate
 
-    callbacks: list[Callback] = [view := training_view()]
-    if tensorboard:
+    leads = os.environ.get("RANK", "0") == "0"
+    callbacks: list[Callback] = [view := training_view()] if leads else []
+    if tensorboard and leads:
         from chatsmith.train.tensorboard import TensorBoard
 
         callbacks.append(TensorBoard(folder / "tensorboard"))
@@ -88,10 +123,11 @@ def _run(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, tensorb
             overwrite=overwrite,
             sampler=continuations,
             callbacks=callbacks,
-            peak_flops=matrix_rate(recipe.precision.compute),
+            peak_flops=matrix_rate(recipe.precision.compute) if leads else None,
         )
     finally:
-        view.close()
+        if leads:
+            view.close()
 
 
 def _describe(recipe: Recipe, folder: Path, json: bool) -> None:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from chatsmith.kernels import build
 
@@ -28,8 +28,14 @@ _local = threading.local()
 
 
 def ready(x: Tensor) -> bool:
-    """Whether the kernels serve tensors like x: float32 or bfloat16 on the CPU, where they could be built."""
+    """Whether the kernels serve tensors like x: float32 or bfloat16 on the CPU, where they could be built.
+
+    They read memory, so a tensor that stands for memory elsewhere (part of one that is divided over processes, or still
+    on its way) is not theirs.
+    """
     if x.device.type != "cpu" or x.dtype not in _SUFFIX or torch.compiler.is_compiling():
+        return False
+    if type(x) is not Tensor and type(x) is not nn.Parameter:
         return False
     return build.library() is not None
 

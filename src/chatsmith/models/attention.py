@@ -16,7 +16,10 @@ from chatsmith.specs import ModelSpec
 
 
 class Attention(nn.Module):
-    """Causal self-attention of one layer (Vaswani et al. 2017), H query heads sharing K key/value heads."""
+    """Causal self-attention of one layer (Vaswani et al. 2017), H query heads sharing K key/value heads.
+
+    `mix` is the step between the projections; another one may be put in its place.
+    """
 
     def __init__(self, spec: ModelSpec, layer: int, **where: Any) -> None:
         super().__init__()
@@ -44,21 +47,24 @@ class Attention(nn.Module):
         query = self._heads(self.query(x), self.query_norm if self.qk_norm else None, angles).transpose(1, 2)
         key = self._heads(self.key(x), self.key_norm if self.qk_norm else None, angles).transpose(1, 2)
         value = self._heads(self.value(x), None, None).transpose(1, 2)
+        mixed = self.mix(query, key, value, mask)
+        return self.output(mixed.transpose(1, 2).reshape(B, T, -1))
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        """softmax(QKᵀ/√D) V for query [B, H, T, D] and key, value [B, K, T, D]."""
         if causal.suits(query):
             repeat = self.heads // self.kv_heads
             if repeat > 1:
                 key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
-            mixed = causal.causal_attention(query, key, value, mask)
-        else:
-            mixed = F.scaled_dot_product_attention(
-                query,
-                key,
-                value,
-                attn_mask=mask,
-                is_causal=mask is None and T > 1,
-                enable_gqa=self.heads != self.kv_heads,
-            )
-        return self.output(mixed.transpose(1, 2).reshape(B, T, self.heads * self.head_dim))
+            return causal.causal_attention(query, key, value, mask)
+        return F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=mask is None and query.shape[2] > 1,
+            enable_gqa=self.heads != self.kv_heads,
+        )
 
     def _cached(self, x: Tensor, angles: tuple[Tensor, Tensor] | None, cache: Pass) -> Tensor:
         query, key, value = self.query(x), self.key(x), self.value(x)
@@ -92,18 +98,21 @@ class Attention(nn.Module):
         return split
 
 
-def attention_mask(at: Tensor, band: int | None, segments: Tensor | None = None) -> Tensor:
-    """Who may look at whom, [B or 1, 1, T, T] of bool, for tokens at the places `at` [1, T] of their rows.
+def attention_mask(
+    at: Tensor, band: int | None, segments: Tensor | None = None, queries: slice = slice(None)
+) -> Tensor:
+    """Who may look at whom, [B or 1, 1, T, S] of bool, for S tokens at the places `at` [1, S] of their rows, of which
+    the `queries` look.
 
     A query sees keys at its own place and before; with a band of n only the last n places (itself included); with
     `segments` [B, T] only those of its own document.
     """
-    distance = at[:, :, None] - at[:, None, :]
+    distance = at[:, queries, None] - at[:, None, :]
     mask = distance >= 0
     if band is not None:
         mask = mask & (distance < band)
     if segments is not None:
-        mask = mask & (segments[:, :, None] == segments[:, None, :])
+        mask = mask & (segments[:, queries, None] == segments[:, None, :])
     return mask[:, None]
 
 

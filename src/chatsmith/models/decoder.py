@@ -8,7 +8,6 @@ Shapes: B batch, T time (query), S source (key), H heads, K key/value heads, D h
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -36,6 +35,9 @@ class Embedding(nn.Module):
         return F.embedding(ids, self.weight).to(dtype)
 
 
+Angles = tuple[Tensor, Tensor]
+
+
 class Block(nn.Module):
     """One pre-norm layer: x + attention(norm(x)), then x + ffn(norm(x))."""
 
@@ -45,11 +47,14 @@ class Block(nn.Module):
         self.attention = Attention(spec, layer, **where)
         self.ffn_norm = make_norm(spec, spec.width, **where)
         self.ffn = FeedForward(spec, **where)
-        self.dropout = spec.dropout
+        self.spec, self.dropout = spec, spec.dropout
 
     def forward(
-        self, x: Tensor, angles: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: Pass | None
+        self, x: Tensor, angles: Angles | None, mask: Tensor | fused.Window | None, cache: Pass | None
     ) -> Tensor:
+        """x [B, T, E] → [B, T, E]. A `Window` for a mask asks for the layer in one piece, over the kernels."""
+        if isinstance(mask, fused.Window):
+            return fused.layer(self, self.spec, x, angles, mask.first)
         x = x + self._drop(self.attention(self.attention_norm(x), angles, mask, cache))
         return x + self._drop(self.ffn(self.ffn_norm(x)))
 
@@ -61,16 +66,21 @@ class Decoder(nn.Module):
     """A decoder-only transformer of the given shape; its weights are unset until `init_weights` or a load.
 
     `compute_dtype` is the dtype that flows through the layers (None: that of the weights). Weights stay as they are.
+
+    A decoder may be cut into stages that follow each other: `enter`, some layers of `blocks` under their own numbers,
+    and `norm` with the head. What a stage lacks it never calls.
     """
 
     def __init__(
         self, spec: ModelSpec, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
-        where = {"device": device, "dtype": dtype}
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
         self.spec = spec
         self.compute_dtype: torch.dtype | None = None
         self.activation_checkpointing = False
+        # Whether layers may run fused; None: where their weights are of the dtype that flows, and laid out plainly.
+        self.fuses: bool | None = None
         self.embed = Embedding(spec.vocab_size, spec.width, **where)
         if spec.positions == "learned":
             self.positions = Embedding(spec.context, spec.width, **where)
@@ -83,7 +93,7 @@ class Decoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.embed.weight.device
+        return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -145,49 +155,64 @@ class Decoder(nn.Module):
         [B, T] replaces the running positions. With a `cache` the one row of ids [1, T] holds the new tokens of all
         sequences of the pass; they stand where it says and see their own sequence.
         """
-        T = ids.shape[1]
-        running = cache is None and positions is None
+        self._check_length(ids.shape[1] if cache is None else cache.longest)
         if cache is not None:
             positions = cache.positions
-        elif positions is None:
-            positions = places(T, ids.device)
-        self._check_length(T if cache is None else cache.longest)
+        x = self.enter(ids, positions)
+        return self.norm(self.through(x, ids.shape[1], segments=segments, positions=positions, cache=cache))
+
+    def enter(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
+        """The embeddings of ids [B, T] at `positions` (None: the running ones), [B, T, E]."""
         x = self.embed(ids, self.dtype)
         if self.spec.dropout:
             x = F.dropout(x, self.spec.dropout, self.training)
-        angles = None
         if self.spec.positions == "learned":
-            x = x + self.positions(positions, self.dtype)
-        else:
-            longest = cache.longest if cache is not None else T if running else int(positions.max()) + 1
+            x = x + self.positions(places(ids.shape[1], ids.device) if positions is None else positions, self.dtype)
+        return x
+
+    def through(
+        self,
+        x: Tensor,
+        tokens: int,
+        *,
+        segments: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: Pass | None = None,
+    ) -> Tensor:
+        """x [B, T, E] after the layers of `blocks`, for rows of `tokens` tokens; the rest is as in `hidden`."""
+        angles = None
+        if self.spec.positions == "rotary":
+            longest = cache.longest if cache is not None else tokens if positions is None else int(positions.max()) + 1
             cosine, sine = self.rotary.tables(longest, x.device)
-            angles = (cosine[:T], sine[:T]) if running else (cosine[positions], sine[positions])
-        for run in self._layers(x, angles, segments, cache):
+            angles = (cosine[:tokens], sine[:tokens]) if positions is None else (cosine[positions], sine[positions])
+        masks = self.masks(x, tokens, segments) if cache is None else (None, None)
+        for name, block in self.blocks.named_children():
+            mask = masks[self.spec.layer_band(int(name)) is not None]
+            run = partial(block, angles=angles, mask=mask, cache=cache)
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
                 x = checkpoint(run, x, use_reentrant=False)
             else:
                 x = run(x)
-        return self.norm(x)
+        return x
 
-    def _layers(
-        self,
-        x: Tensor,
-        angles: tuple[Tensor, Tensor] | None,
-        segments: Tensor | None,
-        cache: Pass | None,
-    ) -> Iterator[Callable[[Tensor], Tensor]]:
-        """The layers one after the other, each as a function of its input alone."""
-        plain = cache is None and fused.in_a_row(segments)
-        if plain and fused.suits(self.spec, x, self.embed.weight):
-            first = [fused.windows(x, band, segments) for band in (None, self.spec.band)]
-            for layer, block in enumerate(self.blocks):
-                window = first[self.spec.layer_band(layer) is not None]
-                yield partial(fused.layer, block, self.spec, angles=angles, first=window)
-            return
-        masks = self._masks(x.shape[1], x.device, segments) if cache is None else (None, None)
-        for layer, block in enumerate(self.blocks):
-            mask = masks[self.spec.layer_band(layer) is not None]
-            yield partial(block, angles=angles, mask=mask, cache=cache)
+    def masks(
+        self, x: Tensor, tokens: int, segments: Tensor | None
+    ) -> tuple[Tensor | fused.Window | None, Tensor | fused.Window | None]:
+        """The masks of dense and of banded layers; None where plain causal attention says the same."""
+        if self._fuses(x) and fused.in_a_row(segments) and fused.suits(self.spec, x):
+            dense, banded = (fused.Window(fused.windows(x, band, segments)) for band in (None, self.spec.band))
+            return dense, banded
+        at = places(tokens, x.device)
+        mask = None if segments is None else attention_mask(at, None, segments)
+        if self.spec.band is None or (segments is None and tokens <= self.spec.band):
+            return mask, mask
+        return mask, attention_mask(at, self.spec.band, segments)
+
+    def _fuses(self, x: Tensor) -> bool:
+        if self.fuses is not None:
+            return self.fuses
+        weight = self.embed.weight
+        return weight.dtype == x.dtype and weight.is_contiguous()  # laid across for generation they are not
 
     def _check_length(self, length: int) -> None:
         if length > self.spec.context:
@@ -195,14 +220,6 @@ class Decoder(nn.Module):
                 f"{length} tokens are more than the context of {self.spec.context} this model was made for",
                 "shorten the text, or choose a model with a longer context",
             )
-
-    def _masks(self, tokens: int, device: torch.device, segments: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """The masks of dense and of banded layers; None where plain causal attention says the same."""
-        at = places(tokens, device)
-        dense = None if segments is None else attention_mask(at, None, segments)
-        if self.spec.band is None or (segments is None and tokens <= self.spec.band):
-            return dense, dense
-        return dense, attention_mask(at, self.spec.band, segments)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -8,7 +8,7 @@ plain torch operations, for other devices, dtypes and shapes; tests hold the two
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,12 +20,15 @@ Weights = dict[str, Tensor]
 Angles = tuple[Tensor, Tensor]
 
 
-def suits(spec: ModelSpec, x: Tensor, weight: Tensor) -> bool:
-    """Whether the layers of `spec` run fused for input x [B, T, E] and weights like `weight`."""
-    if spec.activation == "gelu":
-        return False
-    same = weight.dtype == x.dtype and weight.is_contiguous()  # laid across for generation they are not
-    return same and x.shape[1] > 1 and native.attends(spec.head_dim) and native.multiplies(x)
+class Window(NamedTuple):
+    """A mask in the terms of a fused layer: the first position that each query may see (`windows`)."""
+
+    first: Tensor | None
+
+
+def suits(spec: ModelSpec, x: Tensor) -> bool:
+    """Whether the layers of `spec` run fused for input x [B, T, E], where their weights are whole and of its dtype."""
+    return spec.activation != "gelu" and x.shape[1] > 1 and native.attends(spec.head_dim) and native.multiplies(x)
 
 
 def in_a_row(segments: Tensor | None) -> bool:

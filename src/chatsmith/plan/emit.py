@@ -1,8 +1,7 @@
 """Launch files: what starts `chatsmith train` on every device of a layout, by torchrun, Slurm or SkyPilot.
 
-The layout reaches training as settings of the recipe: the rows at a time as `batch.…`, the division as `parallel.…`, a
-table that recipes take where training in parallel is built in; elsewhere `chatsmith train` refuses it in one line
-rather than train the same model once per device. Arguments given to a torchrun or Slurm file replace the program that
+The layout reaches training as settings of the recipe: the rows at a time as `batch.…`, the division as `parallel.…`.
+Arguments given to a torchrun or Slurm file replace the program that
 it starts, so that the machines can be tried out first.
 """
 
@@ -51,17 +50,28 @@ _SKYPILOT = {
 def settings(plan: LayoutPlan) -> dict[str, int | str]:
     """The recipe's settings that make a run of this layout, by their dotted keys.
 
-    `batch.rows` of a recipe are those of one replica. What is as it would be on one device is left out.
+    The rows of a recipe are those of a whole step, whatever it is divided over. What is as it would be on one device is
+    left out. Replicas divide the optimizer's state (ZeRO stage 1) in any case; where the model itself is divided, its
+    data-parallel group shards gradients as well.
     """
     layout, alone = plan.layout, Layout()
     found: dict[str, int | str] = {
         "batch.micro_batch": layout.micro_batch,
-        "batch.accumulation": plan.micro_batches,
+        "batch.accumulation": plan.rows_per_step // layout.micro_batch,
         "batch.context": plan.context_tokens,
     }
-    for name in ("data", "tensor", "pipeline", "context", "zero", "recompute", "interleave"):
+    whole = layout.tensor == layout.pipeline == layout.context == 1
+    if layout.data > 1 and not (whole and layout.zero <= 1):
+        found["parallel.shard"] = layout.data
+        if layout.zero < 3:
+            found["parallel.reshard"] = "false"
+    for name in ("tensor", "pipeline", "context"):
         if getattr(layout, name) != getattr(alone, name):
             found[f"parallel.{name}"] = getattr(layout, name)
+    if layout.interleave > 1:
+        found |= {"parallel.schedule": "interleaved", "parallel.interleave": layout.interleave}
+    if layout.recompute == "full":
+        found["precision.activation_checkpointing"] = "true"
     return found
 
 
@@ -100,11 +110,6 @@ def _about(plan: LayoutPlan) -> list[str]:
         f"# {plan.devices} × {plan.device}: {divided}, {layout.micro_batch} × {plan.context_tokens} tokens at a time",
         f"# predicted: {plan.tokens_per_second:,.0f} tokens/s, MFU {plan.mfu:.0%}, "
         f"{plan.memory_total_bytes / 1e9:.0f} of {plan.device_memory_bytes / 1e9:.0f} GB on the fullest device",
-        *(
-            ["# parallel.… needs a chatsmith that trains in parallel; one that does not refuses the setting"]
-            if plan.devices > 1
-            else []
-        ),
     ]
 
 

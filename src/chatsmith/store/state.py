@@ -2,7 +2,9 @@
 
     state/step-00001234/tensors.safetensors   weights, optimizer state, random states: bit for bit
                         meta.json             step, counters, data position: whatever JSON holds
-                        SHA256SUMS            of both, in the form that `sha256sum --check` reads
+                        SHA256SUMS            of all, in the form that `sha256sum --check` reads
+
+A run of several processes writes one file of tensors each, in pieces (`state_writer`); `meta.json` says which.
 
 A checkpoint is written under a name beginning with a dot, synced, and renamed when it is whole; older ones go only
 when the new one is durable. So at every moment there is a newest whole one, and reading finds it.
@@ -23,12 +25,15 @@ from torch import Tensor
 
 from chatsmith.errors import ChatsmithError, RequestError, WorkError
 from chatsmith.paths import atomic_write, sync_dir
+from chatsmith.store.pieces import Piece, PiecedTensors
 from chatsmith.store.tensors import disk_error, file_sha256
-from chatsmith.store.weights import Weights, write_tensors
+from chatsmith.store.weights import write_tensors
 
 STATE = "state"
 TENSORS, META, SUMS = "tensors.safetensors", "meta.json", "SHA256SUMS"
-_MAX_META_BYTES = 64 * 2**20
+_MAX_META_BYTES = 256 * 2**20
+_MAX_SUMS_BYTES = 16 * 2**20
+_PART = re.compile(r"tensors-\d{5,8}\.safetensors")
 _STEP = re.compile(r"step-(\d{8,12})")
 # Work in progress begins with a dot: being written, being deleted, set aside for another of the same step.
 _WRITING, _DELETING, _ASIDE = ".writing-", ".deleting-", ".aside-"
@@ -39,7 +44,7 @@ class TrainingState:
     """A checkpoint as read: what was saved, where it lay, and which newer ones were damaged and why."""
 
     step: int
-    tensors: dict[str, Tensor]
+    tensors: PiecedTensors
     meta: dict[str, Any]
     path: Path
     skipped: list[str]
@@ -62,26 +67,38 @@ def save_state(folder: Path, step: int, tensors: Mapping[str, Tensor], meta: Map
         staging.mkdir()
         try:
             write_tensors(staging / TENSORS, tensors)
-            _write_text(staging / META, json.dumps({"step": step, "meta": meta}) + "\n")
-            _write_text(staging / SUMS, "".join(f"{file_sha256(staging / n)}  {n}\n" for n in (TENSORS, META)))
-            sync_dir(staging)
+            seal(staging, {TENSORS: file_sha256(staging / TENSORS)}, {"step": step, "meta": meta})
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-        if final.exists():
-            os.rename(final, root / (_ASIDE + name))
-        os.rename(staging, final)
-        sync_dir(root)
-        sync_dir(root.parent)
-        _tidy(root)
-        # Later steps than this one are damaged, or of a run that was left behind: reading never prefers them again.
-        present = checkpoints(folder)
-        here = present.index(final)
-        for path in present[:here] + present[here + keep :]:
-            _delete(path)
+        put_in_place(staging, final, keep)
     except OSError as error:
         raise disk_error(final, error) from error
     return final
+
+
+def seal(staging: Path, sums: Mapping[str, str], meta: Mapping[str, Any]) -> None:
+    """Write what makes the files of tensors with these checksums a checkpoint."""
+    _write_text(staging / META, json.dumps(meta) + "\n")
+    everything = {**sums, META: file_sha256(staging / META)}
+    _write_text(staging / SUMS, "".join(f"{digest}  {name}\n" for name, digest in everything.items()))
+    sync_dir(staging)
+
+
+def put_in_place(staging: Path, final: Path, keep: int) -> None:
+    """Give a sealed checkpoint its name, and let those go that are no longer kept."""
+    root = final.parent
+    if final.exists():
+        os.rename(final, root / (_ASIDE + final.name))
+    os.rename(staging, final)
+    sync_dir(root)
+    sync_dir(root.parent)
+    _tidy(root)
+    # Later steps than this one are damaged, or of a run that was left behind: reading never prefers them again.
+    present = checkpoints(root.parent)
+    here = present.index(final)
+    for path in present[:here] + present[here + keep :]:
+        _delete(path)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -91,13 +108,20 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
-def load_state(folder: Path) -> TrainingState:
+def staging_path(folder: Path, step: int) -> tuple[Path, Path]:
+    """Where a checkpoint is written, and where it is when it is whole."""
+    root, name = Path(folder) / STATE, f"step-{step:08d}"
+    return root / (_WRITING + name), root / name
+
+
+def load_state(folder: Path, *, tidy: bool = True) -> TrainingState:
     """The newest intact checkpoint under `folder`/state; damaged newer ones are named in `skipped`.
 
-    Raises `RequestError` when there is none, `WorkError` when all are damaged.
+    With `tidy` what an interrupted write left is cleared first. Raises `RequestError` when there is none, `WorkError`
+    when all are damaged.
     """
     root = Path(folder) / STATE
-    if root.is_dir() and os.access(root, os.W_OK):
+    if tidy and root.is_dir() and os.access(root, os.W_OK):
         _tidy(root)
     skipped: list[str] = []
     for path in checkpoints(folder):
@@ -115,22 +139,26 @@ def load_state(folder: Path) -> TrainingState:
     raise RequestError(f"no checkpoint in {root} to resume from", "start the training without --resume")
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], int, dict[str, Any]]:
+def _read(path: Path) -> tuple[PiecedTensors, int, dict[str, Any]]:
     """Read one checkpoint, or raise an error that names the damaged file."""
     try:
-        if (path / SUMS).stat().st_size > 4096 or (path / META).stat().st_size > _MAX_META_BYTES:
+        if (path / SUMS).stat().st_size > _MAX_SUMS_BYTES or (path / META).stat().st_size > _MAX_META_BYTES:
             raise WorkError(f"{path} is damaged: {SUMS} or {META} is far too long")
         lines = (path / SUMS).read_text(encoding="ascii").splitlines()
         sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-        for name in (TENSORS, META):
+        parts = sorted(name for name in sums if _PART.fullmatch(name)) or [TENSORS]
+        for name in (*parts, META):
             if file_sha256(path / name) != sums.get(name):
                 raise WorkError(f"{path / name} is damaged: its checksum is not the one in {SUMS}")
         written = json.loads((path / META).read_text(encoding="utf-8"))
-        weights = Weights([path / TENSORS])
-        return {name: weights.read(name) for name in weights.tensors}, int(written["step"]), written["meta"]
+        described = {
+            part: {name: Piece.read(value) for name, value in written.get("pieces", {}).get(part, {}).items()}
+            for part in parts
+        }
+        return PiecedTensors([path / part for part in parts], described), int(written["step"]), written["meta"]
     except OSError as error:
         raise WorkError(f"{error.filename} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WorkError(f"{path} is damaged: {error}") from None
 
 

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,17 @@ import torch
 
 from chatsmith.errors import WorkError
 from chatsmith.models.decoder import Decoder
-from chatsmith.store.state import TrainingState, save_state
-from chatsmith.train.accumulation import GradientSums
+from chatsmith.store.pieces import Under
+from chatsmith.store.state import TrainingState
 from chatsmith.train.callbacks import Callback, Moment, Outcome
 from chatsmith.train.interrupts import StopSignals
-from chatsmith.train.metrics import LogWriter, StepRecord, peak_memory
-from chatsmith.train.objectives import HeldOut, HeldOutLoss, Objective, held_out_loss, micro_batches, predicted
+from chatsmith.train.metrics import LogWriter, NoLog, StepRecord, peak_memory
+from chatsmith.train.objectives import HeldOut, HeldOutLoss, Objective, held_out_loss
 from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.pace import Pacer
 from chatsmith.train.recipe import Recipe
 from chatsmith.train.schedules import Milestones, Timeline, learning_rate_factor, rows_at, stage_at
+from chatsmith.train.team import Alone
 
 _RANDOM = "random/torch"
 MAX_SKIPPED = 8
@@ -74,7 +76,10 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         peak_flops: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        team: Alone | None = None,
     ) -> None:
+        batch = recipe.batch
+        self.team = team or Alone(model, objective, batch.micro_batch, batch.accumulation > 1)
         self.model, self.optimizer, self.objective, self.recipe, self.folder = (
             model,
             optimizer,
@@ -86,17 +91,17 @@ class Trainer:
         self.context = recipe.context(model.spec)
         self.timeline: Timeline | None = None
         self._meta, self._save_folder, self._save_often = meta, save_folder, save_often
-        self._held_out, self._sample, self._callbacks = held_out, sample, callbacks
-        self._peak, self._clock = peak_flops, clock
+        self._held_out, self._sample = held_out, sample
+        self._callbacks = callbacks if self.team.leads else ()
+        self._peak, self._clock = peak_flops, partial(self.team.clock, clock)
+        self._writer = self.team.writer(folder, recipe.checkpoint.keep)
         self._flops = model.spec.training_flops_per_token(self.context)
         self._evaluations = Milestones(recipe.evaluation.times if held_out else 0)
         self._samplings = Milestones(recipe.samples.times if sample and recipe.samples.prompts else 0)
         self._stage: int | None = None
-        low = model.embed.weight.dtype != torch.float32
-        self._sums = GradientSums(model.parameters()) if low and recipe.batch.accumulation > 1 else None
         # A run whose plans are written down repeats them without looking at the clock.
         minutes = None if recipe.schedule.replans else recipe.schedule.minutes
-        self._pace = Pacer(minutes * 60 if minutes else None, recipe.batch, clock)
+        self._pace = Pacer(minutes * 60 if minutes else None, recipe.batch, self._clock)
         self._began = 0.0
         self._checkpointed = (0, 0.0)
         plans = [(step, total) for step, total in recipe.schedule.replans] or _known_length(recipe)
@@ -108,11 +113,13 @@ class Trainer:
     def snapshot(self) -> Decoder:
         """The model as it stands, in float32 and in evaluation mode: what is saved and sampled from.
 
-        It shares its weights' memory with the optimizer, and nothing with the model in training: tables that inference
+        Of several processes only the one that leads gets it whole, but all must ask. In one process it shares its
+        weights' memory with the optimizer, and nothing with the model in training: tables that inference
         builds must not end up in a backward pass.
         """
-        model = Decoder(self.model.spec, device="meta")
-        model.load_state_dict(self.optimizer.masters(), assign=True)
+        model, masters = Decoder(self.model.spec, device="meta"), self.optimizer.masters()
+        if self.team.leads:
+            model.load_state_dict(masters, assign=True)
         return model.requires_grad_(False).eval()
 
     def save_checkpoint(self) -> None:
@@ -130,17 +137,20 @@ class Trainer:
             "data": self.objective.state(),
             "stage": self._stage,
         }
-        path = save_state(self.folder, self.counters.step, tensors, meta, self.recipe.checkpoint.keep)
+        pieces = {f"optimizer/{name}": piece for name, piece in self.team.pieces(self.optimizer).items()}
+        background = self.recipe.checkpoint.background
+        durable: list[Path] = []
+        self._writer.save(self.counters.step, tensors, pieces, meta, background=background, then=durable.append)
         if self._save_often:
             self._save_folder(self)
         self._checkpointed = (self.counters.step, self._seconds())
-        self._tell(lambda callback: callback.on_checkpoint(path))
+        for path in durable:
+            self._tell(partial(_checkpointed, path=path))
 
     def restore(self, state: TrainingState) -> None:
         """Go on from a checkpoint of the same run; a longer schedule is planned from where it stands."""
-        tensors = dict(state.tensors)
-        torch.set_rng_state(tensors.pop(_RANDOM))
-        self.optimizer.load_state_tensors({name.removeprefix("optimizer/"): tensor for name, tensor in tensors.items()})
+        torch.set_rng_state(state.tensors[_RANDOM])
+        self.optimizer.load_state_tensors(Under(state.tensors, "optimizer/"))
         counters = state.meta["counters"]
         self.counters = Counters(**counters | {"loss": math.nan if counters["loss"] is None else counters["loss"]})
         self.objective.restore(state.meta["data"])
@@ -173,8 +183,9 @@ class Trainer:
         stops being a number, or the disk is full.
         """
         self._began = self._clock() - self.counters.seconds
-        self._log = LogWriter(self.folder, keep_steps=self.counters.step)
+        self._log = LogWriter(self.folder, keep_steps=self.counters.step) if self.team.leads else NoLog()
         self.model.train()
+        stop_for: str | None = None
         try:
             with StopSignals() as stop:
                 if self.timeline is None:
@@ -182,7 +193,7 @@ class Trainer:
                 if on_ready is not None:
                     on_ready()
                 while self.timeline is not None and self.counters.position < self.timeline.total:
-                    if stop.asked:
+                    if stop_for := self.team.agreed(stop.asked):
                         break
                     self._one_step()
                 self.counters.seconds = self._seconds()
@@ -190,10 +201,11 @@ class Trainer:
                     self.save_checkpoint()
                 if not self._save_often:
                     self._save_folder(self)
+                self._writer.wait()
         finally:
             self._log.close()
         finished = self.timeline is not None and self.counters.position >= self.timeline.total
-        return None if finished else stop.asked
+        return None if finished else stop_for
 
     def _one_step(self) -> None:
         assert self.timeline is not None
@@ -214,6 +226,8 @@ class Trainer:
         counters.loss = loss
         counters.seconds = ended - self._began
         self._count_skipped(sound)
+        self._writer.check()
+        self.team.watch(counters.step)
         rate = rows * self.context / max(ended - began, 1e-9)
         record = StepRecord(
             step=counters.step,
@@ -233,19 +247,7 @@ class Trainer:
 
     def _update(self, rows: int, factor: float) -> tuple[float, float, bool]:
         """One step of the weights; returns loss per token, gradient norm, and whether both were finite."""
-        batch = self.objective.draw(rows)
-        count = max(1, predicted(batch))
-        losses = []
-        for part in micro_batches(batch, self.recipe.batch.micro_batch):
-            # Divided by the whole step's tokens, not the part's: so any split of a step gives the same gradient.
-            loss = self.objective.loss(self.model, part) / count
-            loss.backward()
-            losses.append(loss.detach())
-            if self._sums is not None:
-                self._sums.take()
-        if self._sums is not None:
-            self._sums.put()
-        total = float(torch.stack(losses).sum())
+        total = self.team.gradients(self.objective.draw(rows))
         if not math.isfinite(total):
             self.optimizer.zero_grad()
             return total, math.nan, False
@@ -271,6 +273,8 @@ class Trainer:
 
     def _count_skipped(self, sound: bool) -> None:
         counters = self.counters
+        if not sound:
+            self.team.unsound(counters.step)
         counters.skipped += not sound
         counters.skipped_in_a_row = 0 if sound else counters.skipped_in_a_row + 1
         if counters.skipped_in_a_row >= MAX_SKIPPED:
@@ -320,8 +324,7 @@ class Trainer:
             for _ in range(2):  # the first one loads kernels, and compiles where it should
                 batch = self.objective.draw(rows)
                 began = self._clock()
-                for part in micro_batches(batch, self.recipe.batch.micro_batch):
-                    self.objective.loss(self.model, part).backward()
+                self.team.gradients(batch)
                 took = self._clock() - began
                 self.optimizer.zero_grad()
         self.objective.restore(state)
@@ -346,7 +349,7 @@ class Trainer:
     def _evaluate(self, record: StepRecord) -> None:
         found: dict[str, HeldOutLoss] = {}
         for part in self._held_out:
-            measured = held_out_loss(self.model, part.batches(), self.objective.loss)
+            measured = held_out_loss(self.model, part.batches(), self.team.held_out)
             if measured.tokens:
                 found[part.name] = measured
         if not found:
@@ -390,6 +393,10 @@ def _known_length(recipe: Recipe) -> list[tuple[int, int]]:
     """The plan of a run whose end is known from the start."""
     total = recipe.schedule.steps or recipe.schedule.tokens
     return [(0, total)] if total else []
+
+
+def _checkpointed(callback: Callback, path: Path) -> None:
+    callback.on_checkpoint(path)
 
 
 def _finite(value: float) -> float | None:

@@ -132,6 +132,19 @@ class LogWriter:
             self._handle = None
 
 
+class NoLog:
+    """A log that nobody keeps: that of the processes that do not lead."""
+
+    def write(self, record: StepRecord) -> None:
+        """Nothing."""
+
+    def flush(self, *, sync: bool = False) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def _truncate(path: Path, keep_steps: int) -> None:
     """Leave the lines of steps 1 … `keep_steps` and drop the rest, a broken last line included."""
     if not path.exists():

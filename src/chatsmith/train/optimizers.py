@@ -10,7 +10,7 @@ Matrices of one shape are stepped in one call, because a small model's step is s
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +22,12 @@ from chatsmith.train.recipe import Optimizer as Settings
 # Quintic Newton–Schulz coefficients (Keller Jordan et al. 2024, "Muon"): they drive singular values to about 1 in five
 # rounds rather than exactly to 1, which is all an update needs.
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-_ROUNDS = 5
+ROUNDS = 5
 # Gradients are widened to float32 this many numbers at a time, so that a large model needs no second copy of them.
 _WIDE_NUMBERS = 2**24
 
 
-def orthogonalise(stack: Tensor, rounds: int = _ROUNDS) -> Tensor:
+def orthogonalise(stack: Tensor, rounds: int = ROUNDS) -> Tensor:
     """Each matrix of stack [n, rows, columns] with its singular values moved to about 1 (0.7 to 1.2).
 
     Computed in the dtype given (bfloat16 serves); matrices of zeros stay zeros.
@@ -51,17 +51,19 @@ class TrainingOptimizer:
     with AdamW. Weight decay is decoupled and touches only tensors of two dimensions.
     """
 
-    def __init__(self, model: nn.Module, settings: Settings) -> None:
+    def __init__(self, model: nn.Module | Sequence[tuple[str, nn.Parameter]], settings: Settings) -> None:
+        """Over a model, or over some parameters under their names in one."""
         self.settings = settings
-        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        every = model.named_parameters() if isinstance(model, nn.Module) else model
+        named = [(name, p) for name, p in every if p.requires_grad]
         self.parameters = [parameter for _, parameter in named]
-        stacked = [item for item in named if settings.name == "muon" and _is_inner_matrix(*item)]
+        stacked = [item for item in named if settings.name == "muon" and is_inner_matrix(*item)]
         shapes: dict[tuple[int, ...], list[tuple[str, nn.Parameter]]] = defaultdict(list)
         for name, parameter in stacked:
             shapes[tuple(parameter.shape)].append((name, parameter))
         chosen = {name for name, _ in stacked}
         rest = [item for item in named if item[0] not in chosen]
-        self._parts: list[_AdamW | _Muon] = [_Muon(group, settings) for group in shapes.values()]
+        self._parts: list[Part] = [_Muon(group, settings) for group in shapes.values()]
         self._parts += [_AdamW(group, settings) for group in _runs(rest)]
 
     def gradient_norm(self) -> Tensor:
@@ -69,10 +71,7 @@ class TrainingOptimizer:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if not gradients:
             raise WorkError("no gradient reached any weight: nothing of this model is being trained")
-        if native.ready(gradients[0]) and all(g.dtype == gradients[0].dtype for g in gradients):
-            return torch.tensor(native.sum_of_squares([g.contiguous() for g in gradients]) ** 0.5)
-        norms = torch._foreach_norm(gradients, 2, dtype=torch.float32)
-        return torch.linalg.vector_norm(torch.stack(norms))
+        return norm_of(gradients)
 
     @torch.no_grad()
     def step(self, factor: float, gradient_scale: float = 1.0) -> float:
@@ -97,6 +96,10 @@ class TrainingOptimizer:
 
     def masters(self) -> dict[str, Tensor]:
         """The float32 weights by parameter name: what is saved, and what the model's own weights are rounded from."""
+        return self.own_masters()
+
+    def own_masters(self) -> dict[str, Tensor]:
+        """Those that this process keeps."""
         return {name: master for part in self._parts for name, master in part.masters()}
 
     def state_tensors(self) -> dict[str, Tensor]:
@@ -104,7 +107,7 @@ class TrainingOptimizer:
         return {key: tensor for part in self._parts for key, tensor in part.state()}
 
     @torch.no_grad()
-    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `state_tensors` gave, and round the model's own weights from the masters."""
         for part in self._parts:
             for key, tensor in part.state():
@@ -114,7 +117,16 @@ class TrainingOptimizer:
             part.publish()
 
 
-def _is_inner_matrix(name: str, parameter: Tensor) -> bool:
+def norm_of(gradients: Sequence[Tensor]) -> Tensor:
+    """The norm of some gradients together, as a float32 scalar tensor."""
+    if native.ready(gradients[0]) and all(g.dtype == gradients[0].dtype for g in gradients):
+        return torch.tensor(native.sum_of_squares([g.contiguous() for g in gradients]) ** 0.5)
+    norms = torch._foreach_norm(list(gradients), 2, dtype=torch.float32)
+    return torch.linalg.vector_norm(torch.stack(norms))
+
+
+def is_inner_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether Muon steps this weight: a matrix inside the blocks."""
     return parameter.ndim == 2 and name.startswith("blocks.")
 
 
@@ -135,7 +147,7 @@ def _runs(named: Iterable[tuple[str, nn.Parameter]]) -> Iterator[list[tuple[str,
             yield run
 
 
-class _Part:
+class Part:
     """Parameters stepped together, and the float32 masters that they are rounded from (themselves, if float32)."""
 
     def __init__(self, named: list[tuple[str, nn.Parameter]], settings: Settings) -> None:
@@ -145,6 +157,14 @@ class _Part:
         self.dtype = self.weights[0].dtype
         own = self.dtype == torch.float32
         self.master = [w.detach() if own else w.detach().to(_wide(self.dtype)) for w in self.weights]
+
+    def step(self, factor: float, scale: float) -> None:
+        """One step with the learning rate times `factor`, from gradients times `scale`."""
+        raise NotImplementedError
+
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor a resumed run needs, by kind and parameter."""
+        raise NotImplementedError
 
     def gradients(self) -> list[Tensor]:
         return [torch.zeros_like(w) if w.grad is None else w.grad.contiguous() for w in self.weights]
@@ -167,7 +187,7 @@ class _Part:
         at.replace(-1, [weight.data for weight in self.weights])
 
 
-class _AdamW(_Part):
+class _AdamW(Part):
     """AdamW on a list of parameters, all decayed (matrices) or none (vectors)."""
 
     def __init__(self, named: list[tuple[str, nn.Parameter]], settings: Settings) -> None:
@@ -226,7 +246,7 @@ class _AdamW(_Part):
             yield f"steps.{name}", self.count
 
 
-class _Muon(_Part):
+class _Muon(Part):
     """Muon on matrices of one shape [out, in]."""
 
     def __init__(self, named: list[tuple[str, nn.Parameter]], settings: Settings) -> None:
@@ -248,7 +268,7 @@ class _Muon(_Part):
                 self.dtype,
                 self._at,
                 self.shape,
-                rounds=_ROUNDS,
+                rounds=ROUNDS,
                 rate=rate,
                 decay=settings.weight_decay,
                 momentum=settings.momentum,

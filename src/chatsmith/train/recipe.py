@@ -5,6 +5,7 @@
     [[data.sources]]           documents, a folder of tokens, or the built-in "world"
     [model]                    a preset, a model folder to go on from, or a shape
     [batch]  [optimizer]  [schedule]  [precision]  [checkpoint]  [evaluation]  [samples]
+    [parallel]                 how a step is divided over processes
 
 The tables are in `recipe_tables`. Nothing here imports torch.
 """
@@ -26,6 +27,7 @@ from chatsmith.train.recipe_tables import (
     Data,
     Evaluation,
     Optimizer,
+    Parallel,
     Precision,
     Record,
     Samples,
@@ -41,6 +43,7 @@ __all__ = [
     "Data",
     "Evaluation",
     "Optimizer",
+    "Parallel",
     "Precision",
     "Recipe",
     "Record",
@@ -73,6 +76,7 @@ class Recipe:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     evaluation: Evaluation = field(default_factory=Evaluation)
     samples: Samples = field(default_factory=Samples)
+    parallel: Parallel = field(default_factory=Parallel)
     record: Record = field(default_factory=Record)
 
     def __post_init__(self) -> None:
@@ -210,7 +214,7 @@ def _differences(first: Any, second: Any, prefix: str) -> list[tuple[str, Any, A
 
 
 # What a resumed run may change: nothing the weights so far depend on.
-RESUMABLE = ("name", "checkpoint", "evaluation", "samples", "record", "schedule.replans")
+RESUMABLE = ("name", "checkpoint", "evaluation", "samples", "parallel", "record", "schedule.replans")
 
 
 def check_resumable(saved: Recipe, asked: Recipe) -> None:

@@ -317,13 +317,76 @@ class Precision:
     activation_checkpointing: bool = False
 
 
+PipelineSchedule = Literal["gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parallel:
+    """How a step is divided over the processes that torchrun starts; a single process does all of it, whatever is said.
+
+    `replicate` copies of the model read different rows (0: as many as the processes make), each of them divided over
+    `shard` processes that hold a part of every weight (FSDP), `tensor` that hold parts of every layer, `pipeline`
+    stages of layers, and `context` parts of every row. The rows of a step are the recipe's, however they are divided,
+    and `batch.micro_batch` is what one replica computes at a time.
+
+    `sequence` divides norms and residuals over the tensor group, too (Korthikanti et al. 2022), and `loss` the logits.
+    `schedule` orders the micro-batches of a pipeline; `interleave` is the number of stages of each process (0: two
+    where the schedule wants several). `reshard` lets weights go between forward and backward (ZeRO stage 3, else 2).
+
+    A loss that is not finite stops the run, naming the process, or with `not_finite` = "skip" costs its step. Copies of
+    weights are compared every `verify` steps (0: never), so that a machine that computes wrongly is named.
+    """
+
+    replicate: int = 0
+    shard: int = 1
+    tensor: int = 1
+    pipeline: int = 1
+    context: int = 1
+    schedule: PipelineSchedule = "1f1b"
+    interleave: int = 0
+    sequence: bool = True
+    loss: bool = True
+    reshard: bool = True
+    not_finite: Literal["stop", "skip"] = "stop"
+    verify: int = 100
+
+    def __post_init__(self) -> None:
+        for name, least in (("replicate", 0), ("shard", 1), ("tensor", 1), ("pipeline", 1), ("context", 1)):
+            value = getattr(self, name)
+            require(least <= value <= 2**20, f"parallel.{name} must lie from {least} to {2**20}, not {value}")
+        require_count("parallel.verify", self.verify, 0)
+        require(0 <= self.interleave <= 64, f"parallel.interleave must lie from 0 to 64, not {self.interleave}")
+        several = self.schedule in ("interleaved", "zero-bubble", "zero-bubble-v")
+        require(
+            several or self.interleave <= 1,
+            f"the schedule {self.schedule} has one stage per process, not {self.interleave}",
+            'write parallel.schedule = "interleaved"',
+        )
+        require(
+            self.schedule != "zero-bubble-v" or self.interleave in (0, 2),
+            f"zero-bubble-v has two stages per process, not {self.interleave}",
+        )
+
+    @property
+    def stages(self) -> int:
+        """Stages of the pipeline that each process holds."""
+        if self.pipeline == 1:
+            return 1
+        return self.interleave or (1 if self.schedule in ("gpipe", "1f1b") else 2)
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Save what is needed to resume every `minutes`, or every `steps` where given; the newest `keep` stay."""
+    """Save what is needed to resume every `minutes`, or every `steps` where given; the newest `keep` stay.
+
+    In the `background` a checkpoint is copied and then written while training goes on; a crash while it is written
+    costs one checkpoint more. The last one of a run is waited for.
+    """
 
     minutes: float = 10.0
     steps: int | None = None
     keep: int = 2
+    background: bool = False
 
     def __post_init__(self) -> None:
         require(self.minutes > 0, f"checkpoint minutes must be above 0, not {self.minutes:g}")

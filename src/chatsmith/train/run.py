@@ -40,8 +40,11 @@ from chatsmith.train.mixture import StagedBatches
 from chatsmith.train.mixtures import weights
 from chatsmith.train.objectives import HeldOut, NextToken
 from chatsmith.train.optimizers import TrainingOptimizer
+from chatsmith.train.parallel.layouts import layout_of
+from chatsmith.train.parallel.process import Process, from_environment, in_turn, met
 from chatsmith.train.precision import compute_dtype, keep_memory
 from chatsmith.train.recipe import Recipe, Record, check_resumable, load_recipe
+from chatsmith.train.team import Alone, over_masters, transform
 
 RECIPE = "recipe.toml"
 # A model folder is written with every checkpoint while that takes a moment; larger models are saved at the end.
@@ -78,21 +81,48 @@ def train(
         for callback in callbacks:
             callback.on_note(text)
 
-    asked, state = _resumed(recipe, out, note) if resume else (_begun(recipe, out, overwrite, corpus), None)
-    settled = _settled(asked, state, note)
+    process = from_environment()
+    with met(process):
+
+        def first() -> tuple[Recipe, TrainingState | None, Corpus]:
+            asked, state = _resumed(recipe, out, note) if resume else (_begun(recipe, out, overwrite, corpus), None)
+            return asked, state, corpus or prepare(asked, out, reuse=resume, note=note)
+
+        def others() -> tuple[Recipe, TrainingState | None, Corpus]:
+            # The folder is as the first process left it: tokens written, and what was half written cleared.
+            again = resume and not _fresh(out)
+            asked, state = _resumed(recipe, out, note, tidy=False) if again else (_asked(recipe, out), None)
+            return asked, state, corpus or prepare(asked, out, reuse=True, note=note)
+
+        asked, state, corpus = in_turn(process, first, others)
+        return _train(process, asked, state, corpus, out, sampler, callbacks, peak_flops, clock, note)
+
+
+def _train(
+    process: Process,
+    asked: Recipe,
+    state: TrainingState | None,
+    corpus: Corpus,
+    out: Path,
+    sampler: Sampler | None,
+    callbacks: Sequence[Callback],
+    peak_flops: float | None,
+    clock: Callable[[], float],
+    note: Callable[[str], None],
+) -> Outcome:
+    """Train as one of the processes, which have met."""
+    settled = _settled(asked, state, process, note)
     torch.set_num_threads(settled.threads)
     keep_memory()
-    if corpus is None:
-        corpus = prepare(asked, out, reuse=resume, note=note)
     torch.manual_seed(settled.seed)
-    model = _model(asked, corpus)
+    model = _model(asked, corpus, process.device)
     asked.check_spec(model.spec)
     settled = replace(settled, record=_record(corpus))
     if state is not None and state.meta["tokenizer"] != corpus.tokenizer.fingerprint:
         raise RequestError(
             "cannot resume: the vocabulary is another one than the run so far had", "start a new run in another folder"
         )
-    run = _Run(asked, settled, out, corpus, model)
+    run = _Run(asked, settled, out, corpus, model, process)
     trainer = run.trainer(sampler=sampler, callbacks=callbacks, peak_flops=peak_flops, clock=clock)
     if state is not None:
         trainer.restore(state)
@@ -108,12 +138,12 @@ def train(
             total_estimated=settled.schedule.minutes is not None and not settled.schedule.replans,
             peak_flops=peak_flops,
         )
-        for callback in callbacks:
+        for callback in callbacks if trainer.team.leads else ():
             callback.on_start(start)
 
     stopped = trainer.run(on_ready=ready)
     outcome = trainer.outcome(run.repeatable(trainer), stopped)
-    for callback in callbacks:
+    for callback in callbacks if trainer.team.leads else ():
         callback.on_end(outcome)
     return outcome
 
@@ -146,15 +176,28 @@ def _begun(recipe: Recipe | None, out: Path, overwrite: bool, corpus: Corpus | N
     return recipe
 
 
-def _resumed(recipe: Recipe | None, out: Path, note: Callable[[str], None]) -> tuple[Recipe, TrainingState | None]:
+def _asked(recipe: Recipe | None, out: Path) -> Recipe:
+    """The recipe of a run that begins, for a process that does not lead."""
+    return recipe or load_recipe(out / RECIPE)
+
+
+def _fresh(out: Path) -> bool:
+    """Whether the run in `out` has no checkpoint yet."""
+    return not checkpoints(out) and (out / RECIPE).is_file()
+
+
+def _resumed(
+    recipe: Recipe | None, out: Path, note: Callable[[str], None], *, tidy: bool = True
+) -> tuple[Recipe, TrainingState | None]:
     """The recipe and the newest intact checkpoint of the run in `out`; no checkpoint where it was killed before one."""
-    if not checkpoints(out) and (out / RECIPE).is_file():
+    if _fresh(out):
+        shutil.rmtree(out / STATE, ignore_errors=True)  # what a process that was killed left half written
         saved = load_recipe(out / RECIPE)
         if recipe is not None:
             check_resumable(saved, recipe)
         note(f"{out} holds no checkpoint yet: training begins at the first step")
         return recipe or saved, None
-    state = load_state(out)
+    state = load_state(out, tidy=tidy)
     for damaged in state.skipped:
         note(f"passed over a damaged checkpoint: {damaged}; going on from step {state.step}")
     saved = from_mapping(Recipe, state.meta["recipe"], str(state.path))
@@ -167,30 +210,32 @@ def _resumed(recipe: Recipe | None, out: Path, note: Callable[[str], None]) -> t
     return recipe, state
 
 
-def _settled(asked: Recipe, state: TrainingState | None, note: Callable[[str], None]) -> Recipe:
-    """The recipe with threads, precision and compilation decided, as a resumed run had them."""
+def _settled(asked: Recipe, state: TrainingState | None, process: Process, note: Callable[[str], None]) -> Recipe:
+    """The recipe with threads, precision, compilation and layout decided, as a resumed run had them.
+
+    The layout is as asked, and threads are those of each process: another layout resumes a run as well.
+    """
+    asked = replace(asked, parallel=layout_of(asked, process)) if process.size > 1 else asked
+    here = max(1, machine.usable_cores() // process.local_size)
     if state is not None:
         before = from_mapping(Recipe, state.meta["settled"], str(state.path))
-        if before.threads > machine.usable_cores():
+        if before.parallel == asked.parallel and before.threads > machine.usable_cores():
             note(f"the run so far had {before.threads} threads; this machine has {machine.usable_cores()} cores")
         if before.record.versions != _versions():
             note("versions differ from those the run began with: the weights may differ in their last bits")
-        return replace(asked, threads=before.threads, precision=before.precision)
-    threads = asked.threads or machine.usable_cores()
-    dtype = compute_dtype(asked.precision.compute, _device())
+        same = before.parallel == asked.parallel
+        return replace(asked, threads=before.threads if same else asked.threads or here, precision=before.precision)
+    threads = asked.threads or here
+    dtype = compute_dtype(asked.precision.compute, process.device)
     precision = replace(
         asked.precision,
         compute="bfloat16" if dtype == torch.bfloat16 else "float32",
-        compile="on" if _compiles(asked, dtype) else "off",
+        compile="on" if _compiles(asked, dtype, process.device) else "off",
     )
     return replace(asked, threads=threads, precision=precision)
 
 
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _compiles(recipe: Recipe, dtype: torch.dtype) -> bool:
+def _compiles(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether to run the layers through torch.compile: it costs about a minute, and gains a tenth to a third.
 
     Where our own kernels serve they are faster than what it makes, and take its place.
@@ -200,7 +245,7 @@ def _compiles(recipe: Recipe, dtype: torch.dtype) -> bool:
     minutes = recipe.schedule.minutes
     if minutes is not None and minutes < _COMPILE_PAYS_MINUTES:
         return False
-    if _device().type == "cuda":
+    if device.type == "cuda":
         return True
     kernels_serve = native.ready(torch.empty(1, dtype=dtype))
     return minutes is not None and not kernels_serve and machine.compiler() is not None
@@ -213,11 +258,11 @@ def _versions() -> dict[str, str]:
     return machine.versions() | {"kernels": Path(kernels._name).stem if kernels else build.status()}
 
 
-def _model(recipe: Recipe, corpus: Corpus) -> Decoder:
+def _model(recipe: Recipe, corpus: Corpus, device: torch.device) -> Decoder:
     """The model with its first weights, float32."""
     if recipe.starts_from is not None:
-        return load_decoder(Path(recipe.starts_from), dtype=torch.float32, device=_device())
-    model = Decoder(recipe.spec(corpus.tokenizer.vocab_size), device=_device(), dtype=torch.float32)
+        return load_decoder(Path(recipe.starts_from), dtype=torch.float32, device=device)
+    model = Decoder(recipe.spec(corpus.tokenizer.vocab_size), device=device, dtype=torch.float32)
     model.init_weights(recipe.seed)
     return model
 
@@ -235,15 +280,11 @@ class _Run:
     out: Path
     corpus: Corpus
     model: Decoder
+    process: Process
 
     def trainer(self, *, sampler: Sampler | None, callbacks: Sequence[Callback], **options: Any) -> Trainer:
         """The loop over this run's model and data, at its beginning."""
         recipe, model = self.settled, self.model
-        model.activation_checkpointing = recipe.precision.activation_checkpointing
-        optimizer = _optimizer(model, recipe)
-        if recipe.precision.compile == "on":
-            for block in model.blocks:
-                block.compile()
         data = recipe.data
         batches = StagedBatches(
             [folder.split("train") for folder in self.corpus.folders],
@@ -258,10 +299,12 @@ class _Run:
             "settled": to_mapping(self.settled),
             "tokenizer": self.corpus.tokenizer.fingerprint,
         }
+        objective = NextToken(batches, self.process.device)
+        team, optimizer = _team(model, objective, recipe, self.process)
         return Trainer(
             model,
             optimizer,
-            NextToken(batches, _device()),
+            objective,
             recipe,
             self.out,
             meta=meta,
@@ -270,6 +313,7 @@ class _Run:
             held_out=self._held_out(),
             sample=partial(_samples, recipe, self.corpus, sampler) if sampler else None,
             callbacks=callbacks,
+            team=team,
             **options,
         )
 
@@ -282,6 +326,9 @@ class _Run:
 
     def save(self, trainer: Trainer) -> None:
         """Write the model folder as it stands, in float32, with where it came from."""
+        snapshot = trainer.snapshot()
+        if not trainer.team.leads:
+            return
         recipe = self.repeatable(trainer)
         outcome = trainer.outcome(recipe, None)
         figures = {
@@ -293,7 +340,7 @@ class _Run:
         run |= {"finished": trainer.progress >= 1.0, "machine": _machine(), "hours": round(outcome.seconds / 3600, 4)}
         save_model(
             self.out,
-            trainer.snapshot(),
+            snapshot,
             self.corpus.tokenizer,
             provenance={"recipe": to_mapping(recipe), "run": run},
             card=model_card(self.out.resolve().name, self.model.spec, self._measured(outcome)),
@@ -345,19 +392,21 @@ class _Run:
         return list(evaluation_batches(split, context, rows, tokens, mask_documents=masks, pack=pack))
 
 
-def _optimizer(model: Decoder, recipe: Recipe) -> TrainingOptimizer:
-    """The optimizer, over float32 masters; the model's own weights become bfloat16 where it computes so."""
-    if recipe.precision.compute == "float32":
-        return TrainingOptimizer(model, recipe.optimizer)
-    exact = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    model.to(torch.bfloat16)
-    optimizer = TrainingOptimizer(model, recipe.optimizer)
-    for name, master in optimizer.masters().items():
-        master.copy_(exact[name])  # it was widened from the rounded weight
-    return optimizer
+def _team(model: Decoder, objective: NextToken, recipe: Recipe, process: Process) -> tuple[Alone, TrainingOptimizer]:
+    """Who computes the steps, and the optimizer: of one process, of replicas, or of a divided model."""
+    batch = recipe.batch
+    if process.size > 1:
+        from chatsmith.train.parallel import divide
+
+        return divide.team(model, objective, recipe, process.device)
+    transform(model, recipe)
+    optimizer = over_masters(model, recipe, TrainingOptimizer)
+    return Alone(model, objective, batch.micro_batch, batch.accumulation > 1), optimizer
 
 
 def _samples(recipe: Recipe, corpus: Corpus, sampler: Sampler, model: Decoder) -> list[tuple[str, str]]:
+    if next(model.parameters()).is_meta:
+        return []  # the process that leads has the whole model, and samples
     asked = recipe.samples
     texts = sampler(model, corpus.tokenizer, asked.prompts, asked.tokens, asked.temperature)
     return list(zip(asked.prompts, texts, strict=True))

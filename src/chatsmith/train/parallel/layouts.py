@@ -1,0 +1,47 @@
+"""Which layout a run has, and whether the model can be divided so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from chatsmith.errors import RequestError
+from chatsmith.specs import ModelSpec
+from chatsmith.train.parallel.process import Process
+from chatsmith.train.recipe import Recipe
+from chatsmith.train.recipe_tables import Parallel
+
+AXES = ("pipeline", "replicate", "shard", "context", "tensor")
+
+
+def layout_of(recipe: Recipe, process: Process) -> Parallel:
+    """The recipe's layout, settled for as many processes as there are."""
+    return fill(recipe.parallel, process.size)
+
+
+def fill(parallel: Parallel, size: int) -> Parallel:
+    """The layout with its number of replicas settled for `size` processes; `RequestError` where it does not fit."""
+    inner = parallel.shard * parallel.tensor * parallel.pipeline * parallel.context
+    named = " × ".join(f"{name} {getattr(parallel, name)}" for name in AXES[::-1] if getattr(parallel, name) > 1)
+    replicas = parallel.replicate or max(1, size // inner)
+    if replicas * inner != size:
+        raise RequestError(
+            f"the layout {named or 'replicate 1'} is for {replicas * inner} processes, and there are {size}",
+            f"start {replicas * inner} processes, or change [parallel]",
+        )
+    return replace(parallel, replicate=replicas)
+
+
+def check(parallel: Parallel, spec: ModelSpec, context: int) -> None:
+    """Raise `RequestError` where this shape, or rows of `context` tokens, cannot be divided so."""
+    t, c, n = parallel.tensor, parallel.context, parallel.pipeline * parallel.stages
+    sequence = t if parallel.sequence else 1
+    rules = (
+        (spec.heads % t == 0, f"{spec.heads} heads do not divide by tensor {t}"),
+        (spec.kv_heads % t == 0, f"{spec.kv_heads} key/value heads do not divide by tensor {t}"),
+        (spec.ffn_width % t == 0, f"ffn_width {spec.ffn_width} does not divide by tensor {t}"),
+        (spec.layers >= n, f"{spec.layers} layers are fewer than the pipeline's {n} stages"),
+        (context % (c * sequence) == 0, f"rows of {context} tokens do not divide by {c * sequence}"),
+    )
+    for holds, problem in rules:
+        if not holds:
+            raise RequestError(f"the layout does not suit the model: {problem}", "change [parallel] or [model]")

@@ -1,0 +1,95 @@
+"""The processes of a run: who this one is, and meeting the others. torchrun starts them and tells them by environment.
+
+Nothing here is imported where a run has one process.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from chatsmith.errors import WorkError
+
+_TIMEOUT = "CHATSMITH_TIMEOUT"
+_DEFAULT_TIMEOUT = 600.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """This process among `size`; `local_size` of them share its machine."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    device: torch.device
+
+
+def from_environment() -> Process:
+    """Who torchrun says this process is; alone without it."""
+    rank, size, local, here = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
+    )
+    device = torch.device("cuda", local % torch.cuda.device_count()) if torch.cuda.is_available() else "cpu"
+    return Process(rank, size, local, here, torch.device(device))
+
+
+@contextmanager
+def met(process: Process) -> Iterator[None]:
+    """Within it, the processes of the run can talk; a group that exists already is used and left as it is.
+
+    Messages that take longer than `$CHATSMITH_TIMEOUT` seconds (600) end the process, so that torchrun starts it anew.
+    """
+    if process.size == 1 or dist.is_initialized():
+        yield
+        return
+    cuda = process.device.type == "cuda"
+    if cuda:
+        torch.cuda.set_device(process.device)
+    seconds = datetime.timedelta(seconds=float(os.environ.get(_TIMEOUT, _DEFAULT_TIMEOUT)))
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=seconds)
+    except (RuntimeError, ValueError) as error:
+        raise WorkError(
+            f"process {process.rank} of {process.size} did not meet the others: {' '.join(str(error).split())}",
+            "all of them are started by one torchrun command per machine, which they must be able to reach",
+        ) from error
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def in_turn(process: Process, first: Callable[[], T], others: Callable[[], T]) -> T:
+    """What `first` gives in the process that leads, and then what `others` gives in the rest.
+
+    An error of the first is raised in all, so that none waits for what will not come.
+    """
+    if process.size == 1:
+        return first()
+    problem: list[str | None] = [None]
+    made: T | None = None
+    error: BaseException | None = None
+    if process.rank == 0:
+        try:
+            made = first()
+        except BaseException as raised:
+            error, problem[0] = raised, getattr(raised, "message", None) or str(raised)
+    dist.broadcast_object_list(problem, 0)
+    if error is not None:
+        raise error
+    if problem[0] is not None:
+        raise WorkError(f"the first process could not begin: {problem[0]}")
+    if process.rank > 0:
+        return others()
+    assert made is not None
+    return made

@@ -1,0 +1,77 @@
+"""A process that is killed is replaced, and the run ends with the bits of one that was not disturbed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatsmith.settings import from_mapping
+from chatsmith.store.state import checkpoints
+from chatsmith.train.metrics import read_log
+from chatsmith.train.parallel.teams import odd_ones
+from chatsmith.train.recipe import Recipe
+
+from .cases import Layout, recipe
+from .test_parity import SOURCE
+from .test_parity import tokens as tokens  # the fixture
+
+pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the workers in /proc")
+
+
+def start(path: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    """`chatsmith train --processes 2`."""
+    command = [sys.executable, "-m", "chatsmith", "train", str(path), "--out", str(out), "--processes", "2", *more]
+    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def workers(parent: int) -> list[int]:
+    """The processes that torchrun started, in the order of their numbers."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                ppid = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                environment = (entry / "environ").read_bytes().split(b"\0") if ppid == parent else []
+            except OSError:
+                continue
+            found += [(word, int(entry.name)) for word in environment if word.startswith(b"RANK=")]
+    return [pid for _, pid in sorted(found)]
+
+
+def write(path: Path, tokens: str, layout: dict[str, Any], **changes: Any) -> Path:
+    """A recipe file that saves often."""
+    mapping = {**recipe(tokens, "gpt2", Layout("", 2, layout), **changes), "checkpoint": {"steps": 7}}
+    path.write_text(from_mapping(Recipe, mapping, "made").to_toml(), encoding="utf-8")
+    return path
+
+
+def test_a_killed_worker_is_replaced(tokens: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "recipe.toml", tokens, {"shard": 2}, schedule={"steps": 60})
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    undisturbed = start(path, whole)
+    assert undisturbed.wait(timeout=200) == 0, undisturbed.stderr
+    run = start(path, out)
+    deadline = time.monotonic() + 100
+    while not checkpoints(out) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(workers(run.pid)[1], signal.SIGKILL)
+    assert run.wait(timeout=200) == 0
+    assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    tell = [[(r["step"], r["loss"], r["tokens"]) for r in read_log(folder)] for folder in (out, whole)]
+    assert tell[0] == tell[1]
+    assert [step for step, _, _ in tell[0]] == list(range(1, 61))
+
+
+def test_the_process_whose_copy_differs_is_named() -> None:
+    """By what most hold; where two disagree nobody can tell, and both are named."""
+    assert odd_ones([{"a": 1, "b": 5}, {"a": 1}, {"a": 2, "b": 5}, {"a": 1}]) == [2]
+    assert odd_ones([{"a": 1}, {"a": 2}]) == [0, 1]
+    assert odd_ones([{"a": 1}, {"b": 2}]) == []

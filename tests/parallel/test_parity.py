@@ -1,0 +1,138 @@
+"""Every layout against one process: the same losses, gradient norms, held-out losses and weights.
+
+All layouts of all shapes are `slow` (`make test-parallel`); a few that touch every transformation run always.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from chatsmith.settings import from_mapping
+from chatsmith.store.folder import load_model
+from chatsmith.store.state import checkpoints
+from chatsmith.text.bpe import train_tokenizer
+from chatsmith.text.documents import Document
+from chatsmith.text.shards import write_shards
+from chatsmith.train.metrics import read_log
+from chatsmith.train.recipe import Recipe
+from chatsmith.train.run import train
+
+from .cases import LAYOUTS, SHAPES, Layout, recipe, text
+from .world import StopAt
+
+WORLD = Path(__file__).with_name("world.py")
+SOURCE = Path(__file__).parents[2] / "src"
+TOLERANCE = 1e-5
+BY_NAME = {layout.name: layout for layout in LAYOUTS}
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """300 documents of the chain, a tenth held out."""
+    folder = tmp_path_factory.mktemp("parallel")
+    vocabulary = train_tokenizer(["abcdefgh"], 261)
+    documents = [Document(text(97 + seed % 50, seed), f"made/{seed}") for seed in range(300)]
+    write_shards(documents, vocabulary, folder / "tokens", held_out=0.1)
+    vocabulary.save(folder)
+    return str(folder / "tokens")
+
+
+def launch(size: int, cases: Iterable[dict[str, Any]], folder: Path) -> None:
+    """Run the cases in one world of `size` processes, which torchrun starts."""
+    path = folder / f"cases-{size}.json"
+    path.write_text(json.dumps(list(cases)))
+    command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}", str(WORLD), str(path)]
+    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, timeout=600)
+    errors = [error.read_text() for error in sorted(folder.glob("*.error-*"))]
+    assert done.returncode == 0, errors[0] if errors else done.stderr
+
+
+def control(mapping: dict[str, Any], out: Path) -> None:
+    """The same run in this process alone."""
+    before = torch.get_num_threads()
+    try:
+        train(from_mapping(Recipe, mapping, "control"), out)
+    finally:
+        torch.set_num_threads(before)
+
+
+def difference(first: Path, second: Path) -> float:
+    """The largest between the weights of two model folders."""
+    one, other = (load_model(folder).model.state_dict() for folder in (first, second))
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def same(found: Path, expected: Path) -> None:
+    """Assert that two runs tell the same of every step, and end with the same weights."""
+    mine, theirs = read_log(found), read_log(expected)
+    assert [record["rows"] for record in mine] == [record["rows"] for record in theirs]
+    for key in ("loss", "gradient_norm", "held_out_loss"):
+        one, other = ({r["step"]: r[key] for r in records if key in r} for records in (mine, theirs))
+        assert one == pytest.approx(other, abs=TOLERANCE, rel=TOLERANCE), (found.name, key)
+    assert difference(found, expected) < TOLERANCE, found.name
+
+
+def check(names: Iterable[tuple[str, str]], tokens: str, folder: Path) -> None:
+    """Run some (layout, shape) and their controls, and compare."""
+    pairs = [(BY_NAME[layout], shape) for layout, shape in names]
+    for shape in {shape for _, shape in pairs}:
+        control(recipe(tokens, shape, None), folder / f"control {shape}")
+    for size in sorted({layout.size for layout, _ in pairs}):
+        some = [(layout, shape) for layout, shape in pairs if layout.size == size]
+        launch(size, [case(layout, shape, tokens, folder) for layout, shape in some], folder)
+    for layout, shape in pairs:
+        same(folder / f"{layout.name} {shape}", folder / f"control {shape}")
+
+
+def case(layout: Layout, shape: str, tokens: str, folder: Path, **changes: Any) -> dict[str, Any]:
+    """A case for `world.py`."""
+    name = f"{layout.name} {shape}"
+    return {"name": name, "recipe": recipe(tokens, shape, layout, **changes), "out": str(folder / name)}
+
+
+FEW = [
+    ("replicas 2", "gpt2"),
+    ("sharded 2", "qwen3"),
+    ("tensor 2", "gpt2"),
+    ("context 2", "gpt3"),
+    ("pipeline 2 1f1b", "llama"),
+    ("pipeline 2 zero-bubble-v", "gpt2"),
+]
+
+
+def test_layouts_give_what_one_process_gives(tokens: str, tmp_path: Path) -> None:
+    check(FEW, tokens, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_layout_gives_what_one_process_gives(shape: str, tokens: str, tmp_path: Path) -> None:
+    check([(layout.name, shape) for layout in LAYOUTS], tokens, tmp_path)
+
+
+def test_a_run_goes_on_under_another_layout(tokens: str, tmp_path: Path) -> None:
+    """One process → replicas → a tensor group → a pipeline of stages → one process, each taking five steps more."""
+    control(recipe(tokens, "gpt2", None), tmp_path / "whole")
+    names = ["replicas 2", "tensor 2", "pipeline 2 interleaved"]
+    out, state = tmp_path / "run", {"steps": 5, "keep": 3}
+    first = {**recipe(tokens, "gpt2", None), "checkpoint": state}
+    train(from_mapping(Recipe, first, "first"), out, callbacks=[StopAt(4)])
+    cases = []
+    for number, name in enumerate(names):
+        asked = {**recipe(tokens, "gpt2", BY_NAME[name]), "checkpoint": state}
+        cases.append({"name": name, "recipe": asked, "out": str(out), "resume": True, "stop": 8 + 4 * number})
+    launch(2, cases, tmp_path)
+    assert len(checkpoints(out)) == 3
+    train(from_mapping(Recipe, first, "first"), out, resume=True)
+    same(out, tmp_path / "whole")
