@@ -23,7 +23,7 @@ USER_READY := $(VENV)/.user
 DEV_READY := $(VENV)/.dev
 endif
 
-.PHONY: help chat install test format lint types imports unit test-parallel docs reference sanitize bench clean
+.PHONY: help chat install test format lint types imports unit test-parallel test-clients docs reference sanitize bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ unit: $(DEV_READY)
 
 test-parallel: $(DEV_READY) ## every layout × every shape against one process, minutes
 	$(PYTHON) -m pytest tests/parallel -m "slow or not slow" $(PYTEST)
+
+test-clients: $(DEV_READY) ## install other people's clients (minutes) and drive the server with them
+	$(PYTHON) -m pip install --quiet $(PIP_FLAGS) -e ".[all,test,clients]"
+	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest tests/serve/clients $(PYTEST)
 
 docs: $(DEV_READY) ## run the snippets of the README and the docs
 	$(PYTHON) -m pytest tests/test_docs.py $(PYTEST)

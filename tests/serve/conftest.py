@@ -96,9 +96,9 @@ def own_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     monkeypatch.setenv("CHATSMITH_DATA", str(tmp_path_factory.mktemp("data")))
 
 
-@pytest.fixture
-def server(folder: Path) -> Iterator[Callable[..., Running]]:
-    """Start `chatsmith serve` with these words and wait until it listens; ended when the test is."""
+@contextmanager
+def serving(folder: Path) -> Iterator[Callable[..., Running]]:
+    """Starts `chatsmith serve` with some words, and waits until it listens; ended when the block is."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*words: str) -> Running:
@@ -116,10 +116,27 @@ def server(folder: Path) -> Iterator[Callable[..., Running]]:
                 assert process.poll() is None, said
         raise AssertionError(f"no server within a minute: {said}")
 
-    yield start
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-        process.wait(30)
-        if process.stderr is not None:
-            process.stderr.close()
+    try:
+        yield start
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.kill()
+            process.wait(30)
+            if process.stderr is not None:
+                process.stderr.close()
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[Callable[..., Running]]:
+    """Start `chatsmith serve` with these words and wait until it listens; ended when the test is."""
+    with serving(folder) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def listening(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server with default limits, for all tests of a file."""
+    with pytest.MonkeyPatch.context() as patch, serving(folder) as start:
+        patch.setenv("CHATSMITH_DATA", str(tmp_path_factory.mktemp("data")))
+        yield start()

@@ -271,3 +271,8 @@ def test_a_text_that_cannot_fit_is_not_even_encoded(client: TestClient) -> None:
         ("/v1/embeddings", {"input": long}),
     ):
         assert refused(client, 400, body, path)["code"] == "context_length_exceeded"
+
+
+def test_a_method_that_a_path_does_not_take_is_named_before_its_body(client: TestClient) -> None:
+    assert client.post("/v1/limits").status_code == 405
+    assert client.post("/v1/completions", content=b"{}").status_code == 415

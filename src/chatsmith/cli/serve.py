@@ -22,7 +22,9 @@ def serve(
     allow_host: Annotated[tuple[str, ...], Parameter(help="A name by which others may call this server.")] = (),
     require_key: Annotated[bool, Parameter(help="Ask for a key also on this machine, as behind a proxy.")] = False,
     insecure: Annotated[bool, Parameter(help="Listen on another address without keys.")] = False,
-    limit: Annotated[tuple[str, ...], Parameter(help="Change a limit, as in n=4; see --explain-limits.")] = (),
+    limit: Annotated[
+        tuple[str, ...], Parameter(help="Change a limit, as in n=4 or cache_bytes=512MiB; see --explain-limits.")
+    ] = (),
     explain_limits: Annotated[bool, Parameter(help="Print every limit and what it is about.")] = False,
     conversations: Annotated[Path | None, Parameter(help="The file that keeps the page's conversations.")] = None,
     minutes: Annotated[float, Parameter(help="Training time, where the built-in model must be made first.")] = 3.0,

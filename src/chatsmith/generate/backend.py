@@ -22,6 +22,9 @@ from chatsmith.specs import ModelSpec
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
+CACHE_BYTES = 2 * 2**30
+"""The most that keys and values take unless told otherwise; memory is used only as they come."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from chatsmith.errors import RequestError
-from chatsmith.generate.backend import Backend
+from chatsmith.generate.backend import CACHE_BYTES, Backend
 from chatsmith.kernels.infer import build
 from chatsmith.kernels.infer.session import Part
 from chatsmith.machine import may_have_gpu
@@ -35,11 +35,17 @@ class Opened:
 
 
 def open_folder(
-    folder: Path, *, backend: Choice | None = None, device: torch.device | str | None = None, dtype: Any = None
+    folder: Path,
+    *,
+    backend: Choice | None = None,
+    device: torch.device | str | None = None,
+    dtype: Any = None,
+    cache_bytes: int = CACHE_BYTES,
 ) -> Opened:
     """Open a model folder on the backend that is asked for, or on the best: a GPU, else native, else torch on the CPU.
 
     The native backend computes on the CPU, in the numbers that the weights are stored in: `dtype` is torch's to follow.
+    Keys and values take at most `cache_bytes`, but one whole context always fits.
     """
     if backend is None:
         asked = dtype is not None or (device is not None and str(device) != "cpu")
@@ -48,13 +54,13 @@ def open_folder(
     elif backend == "native" and (dtype is not None or (device is not None and str(device) != "cpu")):
         raise RequestError("the native backend computes on the CPU, in the numbers that are stored", "leave them out")
     if backend == "native":
-        return _native(folder)
+        return _native(folder, cache_bytes)
     if backend == "torch":
-        return _torch(folder, device, dtype)
+        return _torch(folder, device, dtype, cache_bytes)
     raise RequestError(f"there is no backend {backend!r}", "choose native or torch")
 
 
-def backend_of(spec: ModelSpec, parts: Mapping[str, Part], *, cache_bytes: int = 2 * 2**30) -> Backend:
+def backend_of(spec: ModelSpec, parts: Mapping[str, Part], *, cache_bytes: int = CACHE_BYTES) -> Backend:
     """What computes packed parts (`store.packing`) on the CPU: native where it serves, else torch in float32."""
     if build.library() is not None:
         from chatsmith.generate.native import NativeBackend
@@ -70,16 +76,16 @@ def backend_of(spec: ModelSpec, parts: Mapping[str, Part], *, cache_bytes: int =
     return TorchBackend(model, cache_bytes=cache_bytes)
 
 
-def _native(folder: Path) -> Opened:
+def _native(folder: Path, cache_bytes: int) -> Opened:
     from chatsmith.generate.native import NativeBackend
     from chatsmith.store.parts import load_parts
 
     loaded = load_parts(folder)
-    backend = NativeBackend(loaded.spec, loaded.parts)
+    backend = NativeBackend(loaded.spec, loaded.parts, cache_bytes=cache_bytes)
     return Opened(backend, loaded.tokenizer, loaded.generation, loaded.provenance, None)
 
 
-def _torch(folder: Path, device: torch.device | str | None, dtype: Any) -> Opened:
+def _torch(folder: Path, device: torch.device | str | None, dtype: Any, cache_bytes: int) -> Opened:
     import torch
 
     from chatsmith.generate.rows import lay_across
@@ -90,7 +96,8 @@ def _torch(folder: Path, device: torch.device | str | None, dtype: Any) -> Opene
     loaded = load_model(folder, device=device, dtype=dtype)
     if device.type == "cpu" and loaded.model.dtype == torch.float32:
         lay_across(loaded.model)
-    return Opened(TorchBackend(loaded.model), loaded.tokenizer, loaded.generation, loaded.provenance, loaded.model)
+    computing = TorchBackend(loaded.model, cache_bytes=cache_bytes)
+    return Opened(computing, loaded.tokenizer, loaded.generation, loaded.provenance, loaded.model)
 
 
 def _gpu() -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from chatsmith.errors import RequestError
-from chatsmith.generate.backend import Floats, Step
+from chatsmith.generate.backend import CACHE_BYTES, Floats, Step
 from chatsmith.kernels.infer import build
 from chatsmith.kernels.infer.matrix import Matrix
 from chatsmith.kernels.infer.session import BLOCK, Part, Session
@@ -35,7 +35,7 @@ class NativeBackend:
     """The weights never change."""
 
     def __init__(
-        self, spec: ModelSpec, parts: Mapping[str, Part], *, cache_bytes: int = 2 * 2**30, threads: int | None = None
+        self, spec: ModelSpec, parts: Mapping[str, Part], *, cache_bytes: int = CACHE_BYTES, threads: int | None = None
     ) -> None:
         self.spec = spec
         position = 2 * spec.layers * spec.kv_heads * -(-spec.head_dim // 32) * 32 * (4 if _wide(parts) else 2)
@@ -47,7 +47,7 @@ class NativeBackend:
         self.name = f"native on {build.status()} in {kinds[0]}"
 
     @classmethod
-    def load(cls, folder: Path, *, cache_bytes: int = 2 * 2**30, threads: int | None = None) -> NativeBackend:
+    def load(cls, folder: Path, *, cache_bytes: int = CACHE_BYTES, threads: int | None = None) -> NativeBackend:
         """The backend of a model folder, packed or not."""
         loaded = load_parts(folder)
         return cls(loaded.spec, loaded.parts, cache_bytes=cache_bytes, threads=threads)

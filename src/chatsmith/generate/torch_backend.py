@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chatsmith.generate.backend import Floats, Step
+from chatsmith.generate.backend import CACHE_BYTES, Floats, Step
 from chatsmith.generate.rows import Rows
 from chatsmith.models.cache import BLOCK_SIZE, PagedCache, bytes_per_block, groups_of
 from chatsmith.models.decoder import Decoder
@@ -25,7 +25,7 @@ class TorchBackend:
     block_size = BLOCK_SIZE
     step_tokens = 512
 
-    def __init__(self, model: Decoder, *, cache_bytes: int = 2 * 2**30, most_blocks: int | None = None) -> None:
+    def __init__(self, model: Decoder, *, cache_bytes: int = CACHE_BYTES, most_blocks: int | None = None) -> None:
         self.model = model
         self._looks = 0
         blocks = cache_bytes // bytes_per_block(model.spec, model.dtype.itemsize)

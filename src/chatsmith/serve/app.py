@@ -90,9 +90,7 @@ def create_app(
         Route("/metrics", looks.metrics),
         Route("/openapi.json", described),
     ]
-    door = Middleware(
-        Guard, room=room, hosts=hosts, keys=keys, metered=metered, known=[route.path for route in (*api, *routes)]
-    )
+    door = Middleware(Guard, room=room, hosts=hosts, keys=keys, metered=metered, known=(*api, *routes))
     app = Starlette(
         routes=[*api, Route("/v1/models/{name}", looks.models), *file_routes(), *routes],
         middleware=[door],

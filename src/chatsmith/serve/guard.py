@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatsmith.serve.body import ClientGone
@@ -37,11 +38,13 @@ class Guard:
     whether those without a key are counted by their address."""
 
     def __init__(
-        self, app: ASGIApp, room: Room, hosts: Iterable[str], keys: Keys | None, metered: bool, known: Iterable[str]
+        self, app: ASGIApp, room: Room, hosts: Iterable[str], keys: Keys | None, metered: bool, known: Iterable[Route]
     ) -> None:
         self._app, self._room, self._keys, self._metered = app, room, keys, metered
         self._hosts = LOCAL | {host.lower() for host in hosts}
-        self._known = frozenset(known)
+        self._known: dict[str, set[str]] = {}
+        for route in known:
+            self._known.setdefault(route.path, set()).update(route.methods or ())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -92,7 +95,8 @@ class Guard:
         if open_ and method in ("GET", "HEAD"):
             return
         self._check_key(scope, headers)
-        if method in ("POST", "PATCH"):  # no path takes any other body
+        takes = path not in self._known or method in self._known[path]  # else it is answered with 405
+        if takes and method in ("POST", "PATCH"):  # no path takes any other body
             kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
             if kind != b"application/json":
                 raise ApiError(415, "the content type must be application/json", code="unsupported_media_type")

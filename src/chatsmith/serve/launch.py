@@ -43,7 +43,7 @@ def launch(
     listening = bind(host, port)
     store = Conversations(conversations or default_path())
     app = create_app(
-        load(folder),
+        load(folder, cache_bytes=limits.cache_bytes),
         folder=Path(folder),
         limits=limits,
         keys=keys,

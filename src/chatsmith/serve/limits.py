@@ -40,6 +40,9 @@ class Limits:
     next_count: int = _limit(200, "ranked tokens that /v1/next shows")
     running: int = _limit(8, "answers worked on at a time")
     waiting: int = _limit(64, "requests in the line; further ones get 429", 0)
+    cache_bytes: int = _limit(
+        2**30, "bytes of keys and values, with the beginnings that are kept to be read again", 2**20
+    )
     request_seconds: float = _limit(300, "seconds of one request, its time in the line included")
     reader_seconds: float = _limit(30, "seconds that a reader may leave a full connection unread")
     ping_seconds: float = _limit(15, "seconds of silence after which a stream shows that it is alive")
@@ -49,7 +52,10 @@ class Limits:
 
     @classmethod
     def of(cls, settings: Iterable[str] = ()) -> Limits:
-        """The defaults with "name=number" settings. Raises `RequestError` for one that is unknown or out of bounds."""
+        """The defaults with "name=number" settings; bytes may be written as in 512MiB.
+
+        Raises `RequestError` for one that is unknown or out of bounds.
+        """
         known = {entry.name: entry for entry in dataclasses.fields(cls)}
         given: dict[str, Any] = {}
         for setting in settings:
@@ -59,7 +65,7 @@ class Limits:
                 raise RequestError(f"no limit called {name!r}", did_you_mean(name, known))
             whole = entry.type == "int"
             try:
-                value = int(text) if whole else float(text)
+                value = (_bytes(text) if entry.name.endswith("_bytes") else int(text)) if whole else float(text)
             except ValueError:
                 raise RequestError(f"{entry.name} must be a {'whole ' if whole else ''}number, not {text!r}") from None
             if not entry.metadata["least"] <= value <= 2**40:
@@ -79,3 +85,13 @@ class Limits:
             (entry.name, getattr(self, entry.name), str(entry.metadata["meaning"]))
             for entry in dataclasses.fields(self)
         ]
+
+
+_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def _bytes(text: str) -> int:
+    """A number of bytes: 4096, 512MiB. Raises `ValueError`."""
+    text = text.strip()
+    unit = _UNITS.get(text[-3:], 1)
+    return int(text.removesuffix(text[-3:]) if unit > 1 else text) * unit
