@@ -23,7 +23,7 @@ USER_READY := $(VENV)/.user
 DEV_READY := $(VENV)/.dev
 endif
 
-.PHONY: help chat install test format lint types imports unit docs reference sanitize bench clean
+.PHONY: help chat install test format lint types imports unit docs reference fuzz sanitize bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ docs: $(DEV_READY) ## run the snippets of the README and the docs
 
 reference: $(DEV_READY) ## write docs/reference again from the code
 	$(PYTHON) tools/reference.py
+
+SECONDS ?= 600
+fuzz: $(DEV_READY) ## read damaged model files for SECONDS (ten minutes)
+	$(PYTHON) tests/fuzz/readers.py --seconds $(SECONDS)
 
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
 sanitize: $(DEV_READY) ## the tests of the kernels, built with the address and undefined sanitizers
