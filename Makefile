@@ -23,7 +23,8 @@ USER_READY := $(VENV)/.user
 DEV_READY := $(VENV)/.dev
 endif
 
-.PHONY: help chat install test format lint types imports unit test-parallel test-clients docs reference sanitize bench clean
+.PHONY: help chat install test format lint types imports unit test-parallel test-clients docs reference fuzz sanitize \
+        bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,15 +54,21 @@ unit: $(DEV_READY)
 test-parallel: $(DEV_READY) ## every layout × every shape against one process, minutes
 	$(PYTHON) -m pytest tests/parallel -m "slow or not slow" $(PYTEST)
 
-test-clients: $(DEV_READY) ## install other people's clients (minutes) and drive the server with them
-	$(PYTHON) -m pip install --quiet $(PIP_FLAGS) -e ".[all,test,clients]"
-	HF_HUB_OFFLINE=1 $(PYTHON) -m pytest tests/serve/clients $(PYTEST)
+# Other people's clients bring pytest plugins and much else: they live in an environment of their own.
+test-clients: ## install other people's clients (minutes) and drive the server with them
+	test -x .venv-clients/bin/python || $(BASE) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet $(PIP_FLAGS) -e ".[all,test,clients]"
+	HF_HUB_OFFLINE=1 .venv-clients/bin/python -m pytest tests/serve/clients $(PYTEST)
 
 docs: $(DEV_READY) ## run the snippets of the README and the docs
 	$(PYTHON) -m pytest tests/test_docs.py $(PYTEST)
 
 reference: $(DEV_READY) ## write docs/reference again from the code
 	$(PYTHON) tools/reference.py
+
+SECONDS ?= 600
+fuzz: $(DEV_READY) ## read damaged model files for SECONDS (ten minutes)
+	$(PYTHON) tests/fuzz/readers.py --seconds $(SECONDS)
 
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
 sanitize: $(DEV_READY) ## the tests of the kernels, built with the address and undefined sanitizers
@@ -76,7 +83,7 @@ bench: $(USER_READY) ## list the benchmarks
 	@for file in bench/[a-z]*.py; do printf '%-32s %s\n' "$(PYTHON) $$file" "$$(sed -n '1s/^"""//p' $$file)"; done
 
 clean: ## remove the environments and caches (no models)
-	rm -rf $(VENV) .ci-venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-clients .ci-venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist
 
 $(VENV)/bin/python:
 	$(BASE) -m venv $(VENV)

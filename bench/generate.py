@@ -80,17 +80,12 @@ def prepare(folder: Path, size: str, formats: list[str], vocabulary: Path | None
     from chatsmith.store.gguf_model import write_model
     from chatsmith.store.packed import save_packed
     from chatsmith.store.packing import Format, packed_parts
-    from chatsmith.text.bpe import train_tokenizer
-    from chatsmith.text.tokenizer import Tokenizer
 
     spec = preset(SIZES[size])
     model = Decoder(spec)
     model.init_weights(0)
     known = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    if vocabulary is None:
-        tokenizer = train_tokenizer(["the quick brown fox jumps over the lazy dog " * 50], vocab_size=300)
-    else:
-        tokenizer = Tokenizer.load(vocabulary)
+    tokenizer = harness.vocabulary(vocabulary)
     found: dict[str, dict[str, Path]] = {}
     for name in formats:
         form = {"int8": Format("int8", 128), "int4": Format("int4", 32), "bf16": Format("bf16")}[name]

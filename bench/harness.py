@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from chatsmith import machine
+from chatsmith.text.bpe import train_tokenizer
+from chatsmith.text.tokenizer import Tokenizer
 from chatsmith.train.speed import matrix_rate
 
 
@@ -73,6 +75,13 @@ def circumstances() -> dict[str, Any]:
         "versions": machine.versions(),
         "commit": commit.stdout.strip() or None,
     }
+
+
+def vocabulary(folder: Path | None) -> Tokenizer:
+    """The vocabulary in a folder, or a small one made now: a model with random weights writes with any."""
+    if folder is not None:
+        return Tokenizer.load(folder)
+    return train_tokenizer(["the quick brown fox jumps over the lazy dog " * 50], vocab_size=300)
 
 
 def as_json(results: dict[str, Any]) -> str:

@@ -32,7 +32,7 @@ from chatsmith.store.parts import load_parts, open_parameters
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny import tiny_model, tiny_tokenizer
 
-pytestmark = pytest.mark.skipif(build.library() is None, reason=f"no kernels of generation here: {build.status()}")
+native = pytest.mark.skipif(build.library() is None, reason=f"no kernels of generation here: {build.status()}")
 
 
 @pytest.fixture
@@ -124,6 +124,7 @@ def test_a_gguf_file_is_measured_by_what_it_holds(folder: Path, text: Path, tmp_
     assert all(np.array_equal(kept(name), read(name)) for name in parameter_shapes(spec))
 
 
+@native
 @pytest.mark.parametrize("kind", ["qwen3", "banded"])
 def test_without_native_kernels_torch_measures(tmp_path: Path, text: Path, kind: str) -> None:
     folder = save_model(tmp_path / "model", tiny_model(kind), tiny_tokenizer(), provenance={})
@@ -153,6 +154,7 @@ def test_without_native_kernels_torch_measures(tmp_path: Path, text: Path, kind:
         assert run("off.gguf")["speed_after"] is None
 
 
+@native
 def test_speeds_are_measured_turn_about(folder: Path) -> None:
     """Each step of one backend lies between steps of the other: a busy moment strikes both."""
     loaded, order = load_parts(folder), []
@@ -169,6 +171,7 @@ def test_speeds_are_measured_turn_about(folder: Path) -> None:
     assert changes >= 8
 
 
+@native
 def test_own_words_fit_a_cache_of_one_context(folder: Path) -> None:
     loaded = load_parts(folder)
     small, large = (NativeBackend(loaded.spec, loaded.parts, cache_bytes=size) for size in (1, 2**24))
@@ -217,6 +220,7 @@ def test_packed_weights_go_back_to_an_ordinary_folder(folder: Path, text: Path, 
     )
 
 
+@native
 def test_a_model_is_faithful_to_itself(folder: Path) -> None:
     loaded = load_parts(folder)
     one, two = (NativeBackend(loaded.spec, loaded.parts, cache_bytes=2**22) for _ in range(2))

@@ -285,7 +285,7 @@ def test_a_banded_layer_keeps_only_what_it_sees() -> None:
     made.add(Request(PREFIXES[1], Sampling(temperature=1, seed=0, max_tokens=30), stop_ids=NONE))
     while made.busy:
         made.step()
-        for sequence in made._running:
+        for sequence in made._schedule.running:
             dense, banded = sequence.table.rows
             assert all(block >= 0 for block in dense)
             assert sum(block >= 0 for block in banded) <= 2  # a band of 5 lies in at most two blocks

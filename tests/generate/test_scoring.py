@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from chatsmith.errors import RequestError
-from chatsmith.generate import batch
+from chatsmith.generate import schedule
 from chatsmith.generate.engine import Engine
 from tiny import tiny_engine, tiny_model
 
@@ -35,7 +35,7 @@ def test_scores_are_log_probabilities(engine: Engine) -> None:
 
 
 def test_many_texts_of_any_length_in_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "_LOGITS_AT_ONCE", 268 * 7)
+    monkeypatch.setattr(schedule, "_LOGITS_AT_ONCE", 268 * 7)
     texts = [random_ids(count, seed=count) for count in (0, 1, 2, 64, 3, 40, 17, 33)]
     for ids, found in zip(texts, engine.score_many(texts), strict=True):
         wanted = expected(engine, ids) if len(ids) > 1 else np.zeros(0)

@@ -62,7 +62,7 @@ def test_look_up_finds_what_the_text_said_before() -> None:
     text = [1, 2, 3, 9, 9, 1, 2]
     engine = tiny_engine()
     [number] = [engine.batch.add(Request(tuple(text), Sampling(max_tokens=5)))]
-    sequence = engine.batch._waiting[0]
+    sequence = engine.batch._schedule.waiting[0]
     lookup = PromptLookup(count=3, longest=3, shortest=2)
     assert lookup.guess([sequence], [10]) == [(3, 9, 9)]
     assert lookup.guess([sequence], [2]) == [(3, 9)]

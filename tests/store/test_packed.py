@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,12 @@ def test_a_header_that_lies_is_named(tmp_path: Path, change: dict[str, dict[str,
     rewrite(tmp_path / PACKED, change)
     with pytest.raises(WorkError, match=message):
         read_packed(tmp_path, tiny_spec(), verify="never")
+
+
+def test_layers_that_no_file_could_hold_are_not_even_listed(tmp_path: Path) -> None:
+    save(tmp_path)
+    with pytest.raises(WorkError, match="4000 layers are claimed, and there are"):
+        read_packed(tmp_path, replace(tiny_spec(), layers=4000), verify="never")
 
 
 @given(data=st.data())

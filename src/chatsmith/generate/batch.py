@@ -1,13 +1,10 @@
 """Answers in the making: requests join, every step moves them on, and they leave when they are done or told to.
 
-A step reads one token of every answer that goes on (and guesses after it), and beside them parts of prompts, within a
-budget, so that no answer waits for a long prompt. Blocks are given out as answers grow; when there are none left, the
-answers that came last go back into the line, and read their text again later: it has the same bits then.
+What a step reads is planned by `Schedule`; here requests become sequences, and logits become tokens and events.
 """
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Sequence as Many
 
 import numpy as np
@@ -15,19 +12,17 @@ import numpy as np
 from chatsmith.errors import Busy
 from chatsmith.generate.backend import Backend, Floats
 from chatsmith.generate.beams import Search
-from chatsmith.generate.blocks import Blocks, Short, Table
+from chatsmith.generate.blocks import Table
 from chatsmith.generate.checks import check
 from chatsmith.generate.choosing import Choice, Row, choose
 from chatsmith.generate.constraints import Matcher
 from chatsmith.generate.noise import fresh_seed, sample_seed
 from chatsmith.generate.requests import Event, Request
+from chatsmith.generate.schedule import Schedule
 from chatsmith.generate.scoring import score_rows
-from chatsmith.generate.sequence import Pooled, PromptSums, Sequence
-from chatsmith.generate.speculation import Guesser, Guesses, Part, assemble
+from chatsmith.generate.sequence import Sequence
+from chatsmith.generate.speculation import Guesser, Part, assemble
 from chatsmith.text.tokenizer import Tokenizer
-
-_LOGITS_AT_ONCE = 2**24  # numbers, 64 MiB in float32
-_CHUNK = 128  # tokens of prompts that are read beside answers
 
 
 class Batch:
@@ -48,32 +43,30 @@ class Batch:
     ) -> None:
         self.backend, self.tokenizer = backend, tokenizer
         self.max_rows, self.max_waiting, self.guesser = max_rows, max_waiting, guesser
-        self.blocks = Blocks(backend.blocks, backend.block_size, len(backend.bands))
-        self.counts = dict.fromkeys(("steps", "read", "reused", "made", "guessed", "right", "preempted"), 0)
         self._vocab_size = tokenizer.vocab_size
-        self._waiting: list[Sequence] = []
-        self._running: list[Sequence] = []
+        self._schedule = Schedule(backend, self._vocab_size, max_rows, guesser)
+        self.blocks, self.counts = self._schedule.blocks, self._schedule.counts
         self._added = 0
 
     @property
     def busy(self) -> bool:
         """Whether any answer is still to be finished."""
-        return bool(self._running or self._waiting)
+        return bool(self._schedule.running or self._schedule.waiting)
 
     @property
     def running(self) -> int:
         """How many answers are being worked on."""
-        return len(self._running)
+        return len(self._schedule.running)
 
     @property
     def waiting(self) -> int:
         """How many answers wait to begin, or to go on."""
-        return len(self._waiting)
+        return len(self._schedule.waiting)
 
     @property
     def tickets(self) -> set[int]:
         """The requests that are not yet done."""
-        return {sequence.number for sequence in (*self._running, *self._waiting)}
+        return {sequence.number for sequence in (*self._schedule.running, *self._schedule.waiting)}
 
     # ---- what is asked ---------------------------------------------------------------------------------------------
 
@@ -88,8 +81,8 @@ class Batch:
         be met, and `Busy` while too many wait.
         """
         self.check(request)
-        if self.max_waiting is not None and len(self._waiting) >= self.max_waiting:
-            raise Busy(f"{len(self._waiting)} requests wait already", "try again later")
+        if self.max_waiting is not None and len(self._schedule.waiting) >= self.max_waiting:
+            raise Busy(f"{len(self._schedule.waiting)} requests wait already", "try again later")
         number, self._added = self._added, self._added + 1
         if matcher is None and request.constraint is not None:
             matcher = Matcher(request.constraint, self.tokenizer)
@@ -117,7 +110,7 @@ class Batch:
             first.roll(self.backend.spec.context)
             for twin in first.twins:
                 twin.begin = first.begin
-        self._waiting.append(first)
+        self._schedule.waiting.append(first)
         return number
 
     def _table(self, request: Request) -> Table:
@@ -125,9 +118,9 @@ class Batch:
 
     def cancel(self, number: int) -> None:
         """Forget a request, waiting or running, and free its blocks; its answers end without a last event."""
-        for sequence in [one for one in (*self._running, *self._waiting) if one.number == number]:
-            self._release(sequence)
-        self._waiting = [sequence for sequence in self._waiting if sequence.number != number]
+        for sequence in [one for one in (*self._schedule.running, *self._schedule.waiting) if one.number == number]:
+            self._schedule.release(sequence)
+        self._schedule.waiting = [sequence for sequence in self._schedule.waiting if sequence.number != number]
 
     def clear(self) -> None:
         """Forget all requests."""
@@ -145,12 +138,11 @@ class Batch:
             raise
 
     def _step(self) -> list[Event]:
-        self._copies: list[tuple[int, int]] = []
-        parts = self._plan()
+        parts = self._schedule.plan()
         if not parts:
             return []
         self.counts["steps"] += 1
-        self.backend.copy(self._copies)
+        self.backend.copy(self._schedule.copies)
         events: list[Event] = []
         pooled = [part for part in parts if part.sequence.pool is not None]
         if pooled:
@@ -160,152 +152,6 @@ class Batch:
             logits = self.backend.logits(assemble(parts))[:, : self._vocab_size]
             events += self._take(parts, logits)
         return events
-
-    # ---- planning --------------------------------------------------------------------------------------------------
-
-    def _plan(self) -> list[Part]:
-        """What to read in this step; room for it is made."""
-        answering = [one for one in self._running if not one.reading and self._together(one)]
-        guesses = self._guess(answering)
-        held = len(answering) + sum(map(len, guesses.values()))
-        budget = self.backend.step_tokens
-        if answering:
-            budget = max(1, min(budget - held, _CHUNK))
-        parts: list[Part] = []
-        for sequence in list(self._running):
-            if sequence not in self._running:
-                continue  # it had to make room for one before
-            if sequence.reading:
-                part = self._read_on(sequence, budget)
-                budget -= len(part.ids) if part else 0
-            elif self._together(sequence):
-                part = self._go_on(sequence, guesses.get(sequence, ()))
-            else:
-                part = None
-            if part:
-                parts.append(part)
-        # Whoever had to make room since it was planned is planned no more (a search gives way as a whole).
-        parts = [part for part in parts if part.sequence in self._running]
-        while self._waiting and budget > 0 and (admitted := self._admit()):
-            part = self._read_on(admitted, budget)
-            assert part is not None
-            parts.append(part)
-            budget -= len(part.ids)
-        return parts
-
-    def _together(self, sequence: Sequence) -> bool:
-        """Whether a sequence may go on: the beams of a search only when all of them can."""
-        search = sequence.search
-        return search is None or not any(one.reading for one in search.sequences)
-
-    def _guess(self, sequences: Many[Sequence]) -> dict[Sequence, Guesses]:
-        if self.guesser is None or not sequences:
-            return {}
-        context = self.backend.spec.context
-        most = [
-            0
-            if one.search is not None or one.matcher is not None
-            else max(0, min(one.limit - one.made - 1, context - one.table.size - 1))
-            for one in sequences
-        ]
-        some = [(one, limit) for one, limit in zip(sequences, most, strict=True) if limit > 0]
-        if not some:
-            return {}
-        found = self.guesser.guess([one for one, _ in some], [limit for _, limit in some])
-        return {one: guesses for (one, _), guesses in zip(some, found, strict=True)}
-
-    def _go_on(self, sequence: Sequence, guesses: Guesses) -> Part | None:
-        """An answer's last token, and guesses at what follows it."""
-        if guesses and sequence.table.needs(sequence.table.size + 1 + len(guesses)) > self.blocks.free:
-            guesses = ()  # nobody has to make room for a guess
-        if not self._make_room(sequence, 1 + len(guesses)):
-            return None
-        ids = (sequence.tokens[-1], *guesses)
-        return Part(sequence, sequence.table, ids, tuple(range(len(ids))), guesses)
-
-    def _read_on(self, sequence: Sequence, budget: int) -> Part | None:
-        """The next part of what a sequence has to read."""
-        if budget <= 0:
-            return None
-        # The last token of a beam waits until all beams of its search can go on together.
-        count = min(sequence.pending - (sequence.search is not None and sequence.made > 0), budget)
-        if sequence.score is not None:
-            count = min(count, max(1, _LOGITS_AT_ONCE // self._vocab_size))
-        if not self._make_room(sequence, count):
-            return None
-        start = sequence.begin + sequence.table.size
-        whole = count == sequence.pending
-        every = sequence.score is not None or sequence.pool is not None
-        wanted = tuple(range(count)) if every else (count - 1,) if whole else ()
-        return Part(sequence, sequence.table, tuple(sequence.tokens[start : start + count]), wanted)
-
-    def _make_room(self, sequence: Sequence, count: int) -> bool:
-        """Blocks for `count` more tokens; who came later gives way. False where the sequence itself had to."""
-        while True:
-            try:
-                self._copies += sequence.table.grow(sequence.table.size + count)
-                return True
-            except Short:
-                last = self._running[-1]
-                self._preempt(last)
-                if last is sequence or (sequence.search is not None and last.search is sequence.search):
-                    return False
-
-    def _preempt(self, sequence: Sequence) -> None:
-        """Take a sequence's blocks (and those of its search) and let it wait to read its text again."""
-        self.counts["preempted"] += 1
-        for one in [sequence] if sequence.search is None else sequence.search.sequences:
-            if one in self._running:
-                self._running.remove(one)
-                held = {block for row in one.table.rows for block in row}
-                self._copies = [copy for copy in self._copies if copy[1] not in held]
-                self._forget(one)
-                if one.made == 0:
-                    self._begin(one)
-                self._wait(one)
-
-    def _admit(self) -> Sequence | None:
-        """Let the first in the line run, where rows and blocks allow."""
-        sequence = self._waiting[0]
-        begun = sequence.search is not None and any(one in self._running for one in sequence.search.sequences)
-        rows = 0 if begun else self._weight(sequence)
-        if rows and self._rows() + rows > self.max_rows:
-            return None
-        if not sequence.placed:
-            self._begin(sequence)
-            if sequence.score is None and sequence.pool is None:
-                sequence.table.adopt(sequence.tokens[sequence.begin :])
-                self.counts["reused"] += sequence.table.hits
-        length = sequence.table.size + sequence.pending
-        if self._running and sequence.table.needs(length) > self.blocks.free:
-            self._forget(sequence)
-            return None
-        sequence.placed = True
-        self._waiting.pop(0)
-        self._run(sequence)
-        return sequence
-
-    def _run(self, sequence: Sequence) -> None:
-        insort(self._running, sequence, key=_order)
-
-    def _wait(self, sequence: Sequence) -> None:
-        insort(self._waiting, sequence, key=_order)
-
-    def _weight(self, sequence: Sequence) -> int:
-        """The rows that a sequence counts for: a search has all its own from the beginning."""
-        return 1 if sequence.search is None else sequence.search.beams.width
-
-    def _rows(self) -> int:
-        searches = {one.search for one in self._running if one.search is not None}
-        alone = sum(one.search is None for one in self._running)
-        return alone + sum(search.beams.width for search in searches)
-
-    def _begin(self, sequence: Sequence) -> None:
-        """Empty sums for what is added up over a prompt."""
-        request = sequence.request
-        if sequence.made == 0 and sequence.index == 0:
-            sequence.score = PromptSums() if request.score_prompt else None
-            sequence.pool = Pooled() if request.embed else None
 
     # ---- what came of it -------------------------------------------------------------------------------------------
 
@@ -328,7 +174,7 @@ class Batch:
                 continue
             if sequence.reading:
                 events += self._read(part, logits[here.start : here.stop])
-                if sequence.pending or sequence not in self._running:
+                if sequence.pending or sequence not in self._schedule.running:
                     continue
             if sequence.search is not None:
                 searches.setdefault(sequence.search, []).append((sequence, here[-1]))
@@ -360,7 +206,7 @@ class Batch:
         if sequence.pending or sequence.limit:
             return []
         score = None if sequence.score is None else sequence.score.done()
-        self._release(sequence)
+        self._schedule.release(sequence)
         return [sequence.event(finish="length", prompt=score)]
 
     def _twins(self, sequence: Sequence) -> list[Sequence]:
@@ -368,12 +214,12 @@ class Batch:
         twins, sequence.twins = sequence.twins, []
         started = []
         for twin in twins:
-            if self._rows() >= self.max_rows:
-                self._wait(twin)
+            if self._schedule.rows() >= self.max_rows:
+                self._schedule.wait(twin)
                 continue
             twin.table.release()
             twin.table, twin.placed = sequence.table.fork(), True
-            self._run(twin)
+            self._schedule.run(twin)
             started.append(twin)
         return started
 
@@ -416,17 +262,17 @@ class Batch:
             if sequence in fed:
                 sequence.table.commit(sequence.tokens, sequence.begin, fed[sequence] + 1 + place)
             if finish is not None:
-                self._release(sequence)
+                self._schedule.release(sequence)
             elif sequence.table.size >= self.backend.spec.context:
                 self._roll(sequence)
         return events
 
     def _roll(self, sequence: Sequence) -> None:
         """A full context: the newer half of it is read again."""
-        self._forget(sequence)
+        self._schedule.forget(sequence)
         sequence.roll(self.backend.spec.context)
-        self._running.remove(sequence)
-        self._wait(sequence)
+        self._schedule.running.remove(sequence)
+        self._schedule.wait(sequence)
 
     def _search(
         self, search: Search, places: dict[Sequence, int], logits: Floats, fed: dict[Sequence, int]
@@ -436,14 +282,14 @@ class Batch:
             if sequence in fed:
                 sequence.table.commit(sequence.tokens, sequence.begin, sequence.table.size + 1)
         first = search.sequences[0]
-        over = search.advance(logits[[places[one] for one in search.sequences]], self._release)
+        over = search.advance(logits[[places[one] for one in search.sequences]], self._schedule.release)
         self.counts["made"] += len(search.sequences)
         if not over:
             for sequence in search.sequences:
-                self._run(sequence)
+                self._schedule.run(sequence)
             return []
         for sequence in search.sequences:
-            self._release(sequence)
+            self._schedule.release(sequence)
         return search.events(first)
 
     def _embed(self, parts: Many[Part]) -> list[Event]:
@@ -463,7 +309,7 @@ class Batch:
             sequence.table.commit(sequence.tokens, sequence.begin, sequence.table.size + len(part.ids))
             if not sequence.pending and pool.total is not None:
                 mean = (pool.total / len(sequence.request.prompt)).astype(np.float32)
-                self._release(sequence)
+                self._schedule.release(sequence)
                 events.append(sequence.event(finish="length", embedding=mean))
         return events
 
@@ -473,20 +319,3 @@ class Batch:
         # What is in its blocks is nothing to begin another answer with.
         self.blocks.forget()
         return sequence.event(finish="error")
-
-    def _forget(self, sequence: Sequence) -> None:
-        """Nothing of a sequence is in any cache any more."""
-        sequence.table.release()
-        sequence.placed = False
-        if self.guesser is not None:
-            self.guesser.forget(sequence)
-
-    def _release(self, sequence: Sequence) -> None:
-        """A sequence has ended."""
-        self._forget(sequence)
-        if sequence in self._running:
-            self._running.remove(sequence)
-
-
-def _order(sequence: Sequence) -> tuple[int, int]:
-    return sequence.order

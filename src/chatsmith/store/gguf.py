@@ -7,6 +7,7 @@ bytes that are left before anything is made of it, so that no lie can cost more 
 
 from __future__ import annotations
 
+import codecs
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _ALIGN = 32
 _MOST_DIMENSIONS = 4
+_PIECE = 2**16  # bytes of a text that are decoded at once
 _U32, _I32, _F32, _BOOL, _STRING, _ARRAY, _U64, _F64 = 4, 5, 6, 7, 8, 9, 10, 12
 # Type of a value → struct letter.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", _U32: "I", _I32: "i", _F32: "f", _BOOL: "?", _U64: "Q", 11: "q", _F64: "d"}
@@ -225,7 +227,12 @@ class _Cursor:
     def text(self) -> str:
         raw = self.take(self.count(1))
         try:
-            return raw.tobytes().decode("utf-8")
+            if len(raw) <= _PIECE:
+                return str(raw, "utf-8")
+            # Piece by piece: a lie about the length costs no more than what is text up to the first byte that is not.
+            decoder = codecs.getincrementaldecoder("utf-8")()
+            pieces = (raw[at : at + _PIECE] for at in range(0, len(raw), _PIECE))
+            return "".join([decoder.decode(piece) for piece in pieces]) + decoder.decode(b"", final=True)
         except UnicodeDecodeError:
             raise self.damaged("a text is not UTF-8") from None
 

@@ -17,7 +17,7 @@ from chatsmith.errors import RequestError, WorkError
 from chatsmith.kernels.infer.matrix import Floats, as_floats
 from chatsmith.specs import ModelSpec, RopeScaling
 from chatsmith.store.gguf import Gguf, rounded, write_gguf
-from chatsmith.store.packing import Read, parameter_shapes
+from chatsmith.store.packing import Read, check_layers, parameter_shapes
 from chatsmith.store.saving import check_parents
 from chatsmith.text.tokenizer import Tokenizer
 from chatsmith.text.tokenizer_merges import ByteLevel
@@ -185,6 +185,7 @@ def open_model(path: Path) -> tuple[ModelSpec, Read, Tokenizer]:
     """
     file = Gguf(path)
     spec = _spec(file)
+    check_layers(spec, len(file.tensors), path)
     shapes, holds = parameter_shapes(spec), {}
     for name, parameters in _names(spec).items():
         rows = [shapes[parameter][0] for parameter in parameters]

@@ -25,7 +25,7 @@ from chatsmith.kernels.infer.session import Part
 from chatsmith.paths import atomic_write
 from chatsmith.specs import ModelSpec
 from chatsmith.store.contents import Verify, check_files
-from chatsmith.store.packing import Entry, Format, entries
+from chatsmith.store.packing import Entry, Format, check_layers, entries
 from chatsmith.store.quantise import GROUPS
 from chatsmith.store.saving import save_folder
 from chatsmith.store.tensors import AGAIN, Arrays
@@ -110,6 +110,7 @@ def read_packed(folder: Path, spec: ModelSpec, verify: Verify = "auto") -> dict[
     """The parts of a packed folder, mapped, after checking that they are exactly what the spec asks for."""
     arrays = Arrays([folder / PACKED])
     check_files(folder, verify, arrays.nbytes, AUTO_VERIFY_PACKED)
+    check_layers(spec, len(arrays.tensors), folder / PACKED)
     parts: dict[str, Part] = {}
     spare = set(arrays.tensors)
     for entry in entries(spec):

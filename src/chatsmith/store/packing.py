@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from chatsmith.errors import WorkError
 from chatsmith.kernels.infer.matrix import PANEL, Floats, Kind, Matrix, as_floats
 from chatsmith.kernels.infer.session import Part
 from chatsmith.specs import ModelSpec
 from chatsmith.store.quantise import quantised
 
+_LEAST_OF_LAYER = 6  # tensors in any layout: two norms, query with key and value, output, up and down
 Read = Callable[[str], NDArray[Any]]
 
 
@@ -68,6 +71,15 @@ def entries(spec: ModelSpec) -> list[Entry]:
                 found.append(replace(entry, name=at + entry.name, sources=sources))
     found += _norm(spec, "norm", E)
     return [*found, Entry("head", ("embed.weight" if spec.tied else "head.weight",), (V,), (V, E), "head")]
+
+
+def check_layers(spec: ModelSpec, tensors: int, where: Path) -> None:
+    """Raises `WorkError` where a file has fewer tensors than its layers need: before a list of them all is made."""
+    if spec.layers * _LEAST_OF_LAYER > tensors:
+        raise WorkError(
+            f"{where}: {spec.layers} layers are claimed, and there are {tensors} tensors",
+            "the file does not belong to its own sizes",
+        )
 
 
 def _norm(spec: ModelSpec, name: str, width: int) -> list[Entry]:

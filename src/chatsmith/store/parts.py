@@ -24,7 +24,7 @@ from chatsmith.store.contents import (
 from chatsmith.store.hf import CONFIG, config_to_spec, load_json
 from chatsmith.store.layouts import Stored, find_parameters
 from chatsmith.store.packed import holds_packed, read_packed
-from chatsmith.store.packing import Format, Read, packed_parts, parameter_shapes, unpacked
+from chatsmith.store.packing import Format, Read, check_layers, packed_parts, parameter_shapes, unpacked
 from chatsmith.store.tensors import Arrays, find_weights
 from chatsmith.text.tokenizer import Tokenizer
 
@@ -72,6 +72,7 @@ def open_parameters(folder: Path, verify: Verify = "auto") -> tuple[Read, Kind]:
         return known.__getitem__, "f32"
     arrays = Arrays(find_weights(folder))
     check_files(folder, verify, arrays.nbytes)
+    check_layers(spec, len(arrays.tensors), folder)
     shapes = parameter_shapes(spec)
     holds = {
         parameter: (found, stored)
