@@ -185,7 +185,7 @@ export class Chat {
     return h(
       "div", { class: "welcome" },
       h("h2", {}, "Talk with ", h("span", { class: "name" }, model?.id ?? "your model")),
-      h("p", {}, `A language model${sized(model)} that runs on this machine. Nothing you write leaves it. Say something, then open any word of the reply to see how it was chosen.`),
+      h("p", {}, `A language model${sized(model)}. It runs on the server of this page, and nothing you write goes further. Say something, then open any word of the reply to see how it was chosen.`),
       h(
         "ul", { class: "ideas" },
         IDEAS.map(([name, text]) =>
