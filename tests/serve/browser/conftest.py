@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("selenium", reason="selenium is not installed")
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -42,7 +43,9 @@ class Browser:
 
     def __init__(self, driver: webdriver.Chrome, url: str) -> None:
         self.driver, self.url = driver, url
-        self._wait = WebDriverWait(driver, 20, poll_frequency=0.03)
+        self._wait = WebDriverWait(
+            driver, 40, poll_frequency=0.03, ignored_exceptions=(StaleElementReferenceException,)
+        )
 
     def open(self, room: str = "") -> None:
         """The page anew, in one of its rooms."""
