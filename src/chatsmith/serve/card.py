@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from chatsmith import machine_rates
+from chatsmith.errors import RequestError
 from chatsmith.generate.batch import Batch
 from chatsmith.serve.served import Served
+from chatsmith.store.hf import load_json
 from chatsmith.text.chat_tools import has_tools
 
 
@@ -30,6 +33,7 @@ def card(served: Served, batch: Batch) -> dict[str, Any]:
         "architecture": spec.architecture or "own",
         "backend": model.engine.backend.name,
         "trained": _trained(model.provenance),
+        "skills": [] if served.folder is None else _skills(served.folder),
         "chat": chat,
         "tools": tools,
         "can": can,
@@ -48,7 +52,29 @@ def _trained(provenance: dict[str, Any]) -> dict[str, Any]:
     told = {name: run[key] for name, key in names.items() if isinstance(run.get(key), (int, float, str))}
     if isinstance(run.get("seconds"), (int, float)):
         told["minutes"] = run["seconds"] / 60
+    recipe = provenance.get("recipe")
+    if isinstance(recipe, dict) and isinstance(recipe.get("seed"), int):
+        told["seed"] = recipe["seed"]
     return told
+
+
+def _skills(folder: Path) -> list[dict[str, Any]]:
+    """What `chatsmith skills --json` wrote beside the weights: right and asked, by skill, split and examples shown."""
+    try:
+        rows = load_json(folder / "skills.json").get("rows")
+    except RequestError:
+        return []
+    names: dict[str, type | tuple[type, ...]] = {
+        "skill": str,
+        "split": str,
+        "shots": int,
+        "correct": int,
+        "count": int,
+        "chance": (int, float),
+    }
+    told = [row for row in (rows if isinstance(rows, list) else [])[:200] if isinstance(row, dict)]
+    fine = [row for row in told if all(isinstance(row.get(name), kind) for name, kind in names.items())]
+    return [{name: row[name] for name in names} for row in fine]
 
 
 def _limit(served: Served) -> dict[str, float]:

@@ -34,7 +34,7 @@ class Served:
             "context": self.context,
             "vocab_size": self.tokenizer.vocab_size,
         }
-        self._folder = folder
+        self.folder = folder
         self.speed = Speed()
         self.weight_bytes = 0 if folder is None else sum(path.stat().st_size for path in weight_files(folder))
         self._fingerprint: asyncio.Future[str] | None = None
@@ -47,9 +47,9 @@ class Served:
         return await asyncio.shield(self._fingerprint)
 
     def _compute(self) -> str:
-        if self._folder is None:
+        if self.folder is None:
             return self.model.fingerprint
-        return weights_fingerprint(self._folder, self.model.spec, self.tokenizer)
+        return weights_fingerprint(self.folder, self.model.spec, self.tokenizer)
 
     def _token(self, number: int) -> dict[str, Any]:
         """{"id", "token", "bytes"}: bytes that are no text are spelled out in "token", so that it names one token."""

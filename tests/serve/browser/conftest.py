@@ -7,7 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 pytest.importorskip("selenium", reason="selenium is not installed")
 
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -41,7 +43,9 @@ class Browser:
 
     def __init__(self, driver: webdriver.Chrome, url: str) -> None:
         self.driver, self.url = driver, url
-        self._wait = WebDriverWait(driver, 20, poll_frequency=0.03)
+        self._wait = WebDriverWait(
+            driver, 40, poll_frequency=0.03, ignored_exceptions=(StaleElementReferenceException,)
+        )
 
     def open(self, room: str = "") -> None:
         """The page anew, in one of its rooms."""
@@ -62,6 +66,14 @@ class Browser:
     def one(self, css: str) -> WebElement:
         """The first match, waited for."""
         return self._wait.until(lambda _: next((found for found in self.all(css) if found.is_displayed()), None), css)
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        """Wait until something holds that is not in the page."""
+        self._wait.until(lambda _: condition())
+
+    def hand(self, file: Path) -> None:
+        """Choose a file to import."""
+        self.driver.find_element(By.CSS_SELECTOR, "input[type=file]").send_keys(str(file))
 
     def keys(self, *keys: str) -> None:
         self.driver.switch_to.active_element.send_keys(*keys)
@@ -111,11 +123,10 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chr
     started.quit()
 
 
-@pytest.fixture(scope="module")
-def served(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server of a tiny model, with conversations of its own."""
-    data = tmp_path_factory.mktemp("data")
-    command = [sys.executable, "-m", "chatsmith", "serve", str(folder), "--port", "0"]
+@contextmanager
+def serving(folder: Path, data: Path, *words: str) -> Iterator[str]:
+    """The address of a server with conversations and keys of its own, in a process that ends with the block."""
+    command = [sys.executable, "-m", "chatsmith", "serve", str(folder), "--port", "0", *words]
     environment = {**os.environ, "CHATSMITH_DATA": str(data)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
@@ -127,6 +138,24 @@ def served(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         yield f"http://localhost:{found[1]}"
         process.terminate()
         process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def served(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server of a tiny model."""
+    with serving(folder, tmp_path_factory.mktemp("data")) as url:
+        yield url
+
+
+@pytest.fixture
+def locked(folder: Path, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """The address of a server that wants a key, and the key."""
+    command = [sys.executable, "-m", "chatsmith", "keys", "new", "page"]
+    made = subprocess.run(command, env={**os.environ, "CHATSMITH_DATA": str(tmp_path)}, capture_output=True, text=True)
+    found = re.search(r"csk-[\w-]+", made.stdout + made.stderr)
+    assert found, made
+    with serving(folder, tmp_path, "--require-key") as url:
+        yield url, found[0]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import { h } from "./dom.js";
 const whole = (value) => Math.round(value).toLocaleString("en");
 
 /** 1,234,567 → 1.2 million: for a headline. */
-function short(value) {
+export function short(value) {
   for (const [size, name] of [[1e12, "trillion"], [1e9, "billion"], [1e6, "million"]])
     if (value >= size) return `${(value / size).toFixed(value / size < 10 ? 1 : 0)} ${name}`;
   return whole(value);
@@ -60,11 +60,17 @@ function speed(measured) {
   );
 }
 
+/** How often it was right, by skill: with no example shown, on kinds it trained on beside kinds held out from it. */
 function skills(found) {
-  const rows = Object.entries(found ?? {}).filter(([, value]) => Array.isArray(value) && value[1] > 0);
+  const rows = (found ?? []).filter(({ count, shots }) => count > 0 && shots === 0);
+  const named = { held_out: "never seen", trained: "trained on" };
   return (
     rows.length > 0 &&
-    h("section", { class: "card" }, h("h2", {}, "What it was asked"), rows.map(([name, [right, asked]]) => meter(name, right / asked, `${right} of ${asked}`)))
+    h(
+      "section", { class: "card" },
+      h("h2", {}, "What it was asked, with no example"),
+      rows.map(({ skill, split, correct, count }) => meter(`${skill}, ${named[split] ?? split}`, correct / count, `${correct} of ${count}`)),
+    )
   );
 }
 
@@ -111,9 +117,9 @@ export function cardView(page) {
           ]),
           results(trained),
           speed(card.speed),
-          skills(card.skills),
           lines("It can", card.can, "can"),
           lines("It cannot", card.cannot, "cannot"),
+          skills(card.skills),
         ),
       ),
     ),

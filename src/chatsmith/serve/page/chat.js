@@ -2,12 +2,13 @@
 
 import { api } from "./api.js";
 import { branchesView } from "./branches.js";
+import { short } from "./card.js";
 import { grow, h, iconButton, toast } from "./dom.js";
 import { problem } from "./problem.js";
 import { MessageView } from "./message.js";
 import { Speaker, storable, withoutOldest, write } from "./reply.js";
 import { remembered, settingsView } from "./settings.js";
-import { legend } from "./tokens.js";
+import { ENDING, legend } from "./tokens.js";
 import { Tree } from "./tree.js";
 
 const IDEAS = [
@@ -16,7 +17,6 @@ const IDEAS = [
   ["Speak French", "How do you say “the cat” in French?"],
   ["Say hello", "Hello! What can you do?"],
 ];
-const ENDING = /^<\|.*\|>$/; // how a token that ends a turn is written
 const NEAR = 80; // pixels from the end within which new words are followed
 const WIDE = matchMedia("(min-width: 1100px)");
 
@@ -185,7 +185,7 @@ export class Chat {
     return h(
       "div", { class: "welcome" },
       h("h2", {}, "Talk with ", h("span", { class: "name" }, model?.id ?? "your model")),
-      h("p", {}, "Then open any word of its reply: what else could have stood there, how likely it was, and where the talk would have gone."),
+      h("p", {}, `A language model${sized(model)}. It runs on the server of this page, and nothing you write goes further. Say something, then open any word of the reply to see how it was chosen.`),
       h(
         "ul", { class: "ideas" },
         IDEAS.map(([name, text]) =>
@@ -385,6 +385,8 @@ export class Chat {
     if (this.following) requestAnimationFrame(() => (this.scroller.scrollTop = this.scroller.scrollHeight));
   }
 }
+
+const sized = (model) => (model?.card?.parameters ? ` of ${short(model.card.parameters)} parameters` : "");
 
 const titleOf = (text) => {
   const line = text.replace(/\s+/g, " ").trim();

@@ -121,7 +121,7 @@ export class Examples {
       markToken(line, place);
     };
     source.branch = (place, candidate) => this.#instead(source, prompt, place, candidate);
-    const line = tokenLine(tokens, { onlook: (place) => look(place, false), onopen: (place) => look(place, true) });
+    const { line } = tokenLine(tokens, { onlook: (place) => look(place, false), onopen: (place) => look(place, true) });
     const p = Math.exp(tokens.reduce((sum, [, , logprob]) => sum + logprob, 0));
     const first = tokens[0]?.[3].slice(0, SHOWN) ?? [];
     return [

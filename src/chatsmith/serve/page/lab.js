@@ -152,7 +152,7 @@ export class Lab {
       this.page.panel.look(source, place, { enter });
       markToken(line, place);
     };
-    const line = tokenLine(source.tokens, {
+    const { line } = tokenLine(source.tokens, {
       onlook: (place) => done && look(place, false),
       onopen: (place) => done && look(place, true),
       branchAt: begun - 1,

@@ -46,12 +46,12 @@ export class MessageView {
     const { message } = this;
     if (this.editing) return;
     if (this.asTokens) {
-      this.line = tokenLine(message.tokens, {
+      this.tokens = tokenLine(message.tokens, {
         onlook: (place) => this.#look(place, false),
         onopen: (place) => this.#look(place, true),
         branchAt: message.settings?.branch_at ?? -1,
       });
-      this.body.replaceChildren(this.line);
+      this.body.replaceChildren(this.tokens.line);
     } else if (message.role === "user") this.body.replaceChildren(h("p", { class: "said" }, message.content));
     else this.body.replaceChildren(h("div", { class: "prose" }, markdown(message.content)));
     if (message.id === undefined) this.body.append(h("span", { class: "caret", "aria-hidden": "true" }));
@@ -59,14 +59,15 @@ export class MessageView {
 
   #look(place, enter) {
     this.actions.look(this.message, place, enter);
-    markToken(this.line, place);
+    markToken(this.tokens.line, place);
   }
 
   /** More of the reply has come: draw it with the next frame, however many tokens come until then. */
   grown() {
     this.#frame ||= requestAnimationFrame(() => {
       this.#frame = 0;
-      this.draw();
+      if (this.asTokens) this.tokens.grown();
+      else replaceTail(this.body.firstChild, markdown(this.message.content));
     });
   }
 
@@ -135,6 +136,21 @@ export class MessageView {
     box.focus();
     box.setSelectionRange(box.value.length, box.value.length);
   }
+}
+
+/** Make what an element holds equal to a fragment, and touch only what follows the blocks that are the same already. */
+function replaceTail(element, fragment) {
+  let old = element.firstChild;
+  while (old && fragment.firstChild && old.isEqualNode(fragment.firstChild)) {
+    old = old.nextSibling;
+    fragment.firstChild.remove();
+  }
+  while (old) {
+    const next = old.nextSibling;
+    old.remove();
+    old = next;
+  }
+  element.append(fragment);
 }
 
 /** What made a reply, in few words: its length, speed, temperature and seed. */

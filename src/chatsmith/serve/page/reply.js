@@ -45,19 +45,42 @@ export async function write({ messages, model, context, settings, reply, signal,
 
 /** The messages without the oldest turns, where a long talk would leave less than a quarter of the context to reply. */
 async function fit(messages, context, signal) {
-  const begin = messages[0].role === "system" ? 1 : 0;
-  const length = messages.reduce((sum, { content }) => sum + content.length, 0);
-  if (!context || length < context / 2) return messages;
-  for (let first = begin; ; first += 2) {
-    const fewer = withoutOldest(messages, first - begin);
-    if (fewer.length <= begin + 1) return fewer;
-    try {
-      // What the server reads to answer this it need not read again for the reply.
-      if ((await api.next({ messages: fewer, count: 1 }, signal)).prompt_tokens <= 0.75 * context) return fewer;
-    } catch (error) {
-      if (error.code !== "context_length_exceeded" && error.status !== 400) throw error;
-    }
+  const begin = messages[0]?.role === "system" ? 1 : 0;
+  const most = (await mostMessages()) - begin;
+  const turns = messages.flatMap(({ role }, at) => (role === "user" ? [at - begin] : [])); // where a talk may begin
+  if (!turns.length) return messages;
+  let low = turns.findIndex((left) => messages.length - begin - left <= most);
+  let high = turns.length - 1;
+  const length = messages.slice(begin + turns[low]).reduce((sum, { content }) => sum + content.length, 0);
+  if (!context || length < context / 2) high = low;
+  // Most talks fit whole: that is asked first, then the range is halved.
+  for (let at = low; low < high; at = (low + high) >> 1) {
+    if (await fits(withoutOldest(messages, turns[at]), context, signal)) high = at;
+    else low = at + 1;
   }
+  return withoutOldest(messages, turns[low]);
+}
+
+/** Whether a quarter of the context is left. What the server reads to answer this it need not read for the reply. */
+async function fits(messages, context, signal) {
+  try {
+    return (await api.next({ messages, count: 1 }, signal)).prompt_tokens <= 0.75 * context;
+  } catch (error) {
+    if (error.status !== 400) throw error;
+    return false;
+  }
+}
+
+let limits = null;
+
+/** How many messages the server takes. */
+async function mostMessages() {
+  try {
+    limits ??= await api.limits();
+  } catch {
+    return 128;
+  }
+  return limits.messages;
 }
 
 /** Messages without the oldest ones, a system prompt excepted. */

@@ -5,6 +5,9 @@
 import { h } from "./dom.js";
 import { bitsOf, bitsText, percent, surprise, textOf, visible } from "./distribution.js";
 
+/** How a token that ends a turn is written. */
+export const ENDING = /^<\|.*\|>$/;
+
 const HOVER = 110; // ms: moving across tokens on the way to somewhere else opens none of them
 
 /** A server's entry of `logprobs.content` as a token. */
@@ -32,23 +35,19 @@ const spoken = ([, text, logprob]) => {
 
 /**
  * Tokens as one line of spans. `onlook(place)` is called for a token hovered or focused, `onopen(place)` for one clicked
- * or entered. One of them is in the tab order; the arrows move between them.
+ * or entered. One of them is in the tab order; the arrows move between them. Gives {line, grown}: `grown()` shows what was
+ * added to `tokens` since.
  */
 export function tokenLine(tokens, { onlook, onopen, branchAt = -1 }) {
-  const spans = tokens.map((token, place) =>
-    h(
-      "span",
-      {
-        class: place === branchAt ? "token turned" : "token",
-        role: "button",
-        tabindex: place === 0 ? "0" : "-1",
-        "aria-label": place === branchAt ? `${spoken(token)}, branched here` : spoken(token),
-        data: { surprise: surprise(token[2]), place },
-      },
-      textOf(token[1]).replace(/\n/g, "⏎\n"),
-    ),
-  );
-  const line = h("div", { class: "tokens", role: "group", "aria-label": "Reply as tokens; arrows move between them" }, spans);
+  const spans = [];
+  const line = h("div", { class: "tokens", role: "group", "aria-label": "Reply as tokens; arrows move between them" });
+  /** Show the tokens that came since; those shown stay as they are. */
+  const grown = () => {
+    const fresh = tokens.slice(spans.length).map((token, at) => tokenSpan(token, spans.length + at, branchAt));
+    spans.push(...fresh);
+    line.append(...fresh);
+  };
+  grown();
   let timer = 0;
   const placeOf = (event) => {
     const span = event.target.closest?.(".token");
@@ -83,7 +82,24 @@ export function tokenLine(tokens, { onlook, onopen, branchAt = -1 }) {
       onopen(place);
     }
   });
-  return line;
+  return { line, grown };
+}
+
+function tokenSpan(token, place, branchAt) {
+  const ends = ENDING.test(token[1]);
+  const said = ends ? `end of the reply, ${percent(Math.exp(token[2]))}` : spoken(token);
+  return h(
+    "span",
+    {
+      class: `token${place === branchAt ? " turned" : ""}${ends ? " ending" : ""}`,
+      role: "button",
+      tabindex: place === 0 ? "0" : "-1",
+      "aria-label": place === branchAt ? `${said}, branched here` : said,
+      title: ends ? "Here it chose to end" : null,
+      data: { surprise: surprise(token[2]), place },
+    },
+    ends ? "end" : textOf(token[1]).replace(/\n/g, "⏎\n"),
+  );
 }
 
 /** Mark the token that is being looked at, wherever it stands. */
