@@ -7,23 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 SHAPES: dict[str, dict[str, Any]] = {
-    "gpt2": {"width": 32, "layers": 4, "heads": 4, "context": 32},
+    "gpt2": {"width": 32, "heads": 4, "context": 32},
     "llama": {
-        "width": 32, "layers": 4, "heads": 8, "kv_heads": 4, "context": 32, "ffn_width": 64, "norm": "rms",
+        "width": 32, "heads": 8, "kv_heads": 4, "context": 32, "ffn_width": 64, "norm": "rms",
         "activation": "swiglu", "positions": "rotary", "attention_bias": False, "ffn_bias": False, "tied": False,
     },
-    "qwen3": {"preset": "modern", "width": 32, "layers": 4, "heads": 8, "kv_heads": 4, "context": 32, "ffn_width": 64},
-    "gpt3": {"width": 32, "layers": 4, "heads": 4, "context": 32, "band": 8},
+    "qwen3": {"preset": "modern", "width": 32, "heads": 8, "kv_heads": 4, "context": 32, "ffn_width": 64},
+    "gpt3": {"width": 32, "heads": 4, "context": 32, "band": 8},
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A division of `size` processes, as the recipe's [parallel] table says it."""
+    """A division of `size` processes, as the recipe's [parallel] table says it, and how many layers it wants."""
 
     name: str
     size: int
     table: dict[str, Any]
+    layers: int = 2
 
 
 def _pipelines(size: int) -> list[Layout]:
@@ -35,7 +36,7 @@ def _pipelines(size: int) -> list[Layout]:
         "zero-bubble-v": {},
     }
     return [
-        Layout(f"pipeline {size} {name}", size, {"pipeline": size, "schedule": name, **more})
+        Layout(f"pipeline {size} {name}", size, {"pipeline": size, "schedule": name, **more}, layers=4)
         for name, more in schedules.items()
         if size == 2 or name != "zero-bubble-v"  # in a V each process has two stages, and these shapes have four layers
     ]
@@ -70,7 +71,12 @@ def text(length: int, seed: int) -> str:
     return "".join(letters)
 
 
-def recipe(tokens: str, shape: str, layout: Layout | None, **changes: Any) -> dict[str, Any]:
+def alone(layers: int) -> Layout:
+    """The control of layouts that want so many layers."""
+    return Layout(f"one process {layers}", 1, {}, layers)
+
+
+def recipe(tokens: str, shape: str, layout: Layout, **changes: Any) -> dict[str, Any]:
     """A run of 20 steps with clipping, accumulation, a ramp, masked documents and odd numbers of rows.
 
     AdamW with a large epsilon: its division by the root of a tiny square magnifies rounding, which this is not about.
@@ -79,13 +85,13 @@ def recipe(tokens: str, shape: str, layout: Layout | None, **changes: Any) -> di
         "seed": 3,
         "threads": 1,
         "data": {"sources": [{"path": tokens}], "mask_documents": True},
-        "model": SHAPES[shape],
-        "batch": {"micro_batch": 4, "accumulation": 3, "ramp_start": 0.3, "ramp_until": 0.4},
+        "model": {**SHAPES[shape], "layers": layout.layers},
+        "batch": {"micro_batch": 2, "accumulation": 3, "ramp_start": 0.3, "ramp_until": 0.4},
         "optimizer": {"name": "adamw", "epsilon": 0.01, "learning_rate": 0.01, "clip": 0.5},
         "schedule": {"steps": 20},
         "precision": {"compute": "float32"},
         "evaluation": {"times": 2, "tokens": 512},
-        "parallel": {**(layout.table if layout else {}), "verify": 5},
+        "parallel": {**layout.table, "verify": 5},
     }
     for table, keys in changes.items():
         mapping[table] = {**mapping[table], **keys} if isinstance(keys, dict) else keys

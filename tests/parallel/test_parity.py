@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from chatsmith.train.metrics import read_log
 from chatsmith.train.recipe import Recipe
 from chatsmith.train.run import train
 
-from .cases import LAYOUTS, SHAPES, Layout, recipe, text
+from .cases import LAYOUTS, SHAPES, Layout, alone, recipe, text
 from .world import StopAt
 
 WORLD = Path(__file__).with_name("world.py")
@@ -73,26 +73,40 @@ def difference(first: Path, second: Path) -> float:
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
-def same(found: Path, expected: Path) -> None:
+def same(found: Path, expected: Path, tolerance: float = TOLERANCE) -> None:
     """Assert that two runs tell the same of every step, and end with the same weights."""
     mine, theirs = read_log(found), read_log(expected)
     assert [record["rows"] for record in mine] == [record["rows"] for record in theirs]
     for key in ("loss", "gradient_norm", "held_out_loss"):
         one, other = ({r["step"]: r[key] for r in records if key in r} for records in (mine, theirs))
-        assert one == pytest.approx(other, abs=TOLERANCE, rel=TOLERANCE), (found.name, key)
-    assert difference(found, expected) < TOLERANCE, found.name
+        assert one == pytest.approx(other, abs=tolerance, rel=tolerance), (found.name, key)
+    assert difference(found, expected) < tolerance, found.name
 
 
-def check(names: Iterable[tuple[str, str]], tokens: str, folder: Path) -> None:
-    """Run some (layout, shape) and their controls, and compare."""
-    pairs = [(BY_NAME[layout], shape) for layout, shape in names]
-    for shape in {shape for _, shape in pairs}:
-        control(recipe(tokens, shape, None), folder / f"control {shape}")
-    for size in sorted({layout.size for layout, _ in pairs}):
-        some = [(layout, shape) for layout, shape in pairs if layout.size == size]
-        launch(size, [case(layout, shape, tokens, folder) for layout, shape in some], folder)
+class Controls:
+    """What one process makes of each shape and depth, run once."""
+
+    def __init__(self, tokens: str, folder: Path) -> None:
+        self._tokens, self._folder = tokens, folder
+
+    def of(self, layout: Layout, shape: str) -> Path:
+        """The folder of the run that this layout of this shape is held to."""
+        out = self._folder / f"{shape} {layout.layers}"
+        if not out.is_dir():
+            control(recipe(self._tokens, shape, alone(layout.layers)), out)
+        return out
+
+
+@pytest.fixture(scope="session")
+def controls(tokens: str, tmp_path_factory: pytest.TempPathFactory) -> Controls:
+    return Controls(tokens, tmp_path_factory.mktemp("controls"))
+
+
+def check(pairs: Sequence[tuple[Layout, str]], tokens: str, controls: Controls, folder: Path) -> None:
+    """Run some layouts of one number of processes, and compare each with its control."""
+    launch(pairs[0][0].size, [case(layout, shape, tokens, folder) for layout, shape in pairs], folder)
     for layout, shape in pairs:
-        same(folder / f"{layout.name} {shape}", folder / f"control {shape}")
+        same(folder / f"{layout.name} {shape}", controls.of(layout, shape))
 
 
 def case(layout: Layout, shape: str, tokens: str, folder: Path, **changes: Any) -> dict[str, Any]:
@@ -111,26 +125,28 @@ FEW = [
 ]
 
 
-def test_layouts_give_what_one_process_gives(tokens: str, tmp_path: Path) -> None:
-    check(FEW, tokens, tmp_path)
+def test_layouts_give_what_one_process_gives(tokens: str, controls: Controls, tmp_path: Path) -> None:
+    check([(BY_NAME[layout], shape) for layout, shape in FEW], tokens, controls, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", SHAPES)
-def test_every_layout_gives_what_one_process_gives(shape: str, tokens: str, tmp_path: Path) -> None:
-    check([(layout.name, shape) for layout in LAYOUTS], tokens, tmp_path)
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_every_layout_gives_what_one_process_gives(size: int, tokens: str, controls: Controls, tmp_path: Path) -> None:
+    check(
+        [(layout, shape) for shape in SHAPES for layout in LAYOUTS if layout.size == size], tokens, controls, tmp_path
+    )
 
 
 def test_a_run_goes_on_under_another_layout(tokens: str, tmp_path: Path) -> None:
     """One process → replicas → a tensor group → a pipeline of stages → one process, each taking five steps more."""
-    control(recipe(tokens, "gpt2", None), tmp_path / "whole")
+    control(recipe(tokens, "gpt2", alone(4)), tmp_path / "whole")
     names = ["replicas 2", "tensor 2", "pipeline 2 interleaved"]
     out, state = tmp_path / "run", {"steps": 5, "keep": 3}
-    first = {**recipe(tokens, "gpt2", None), "checkpoint": state}
+    first = {**recipe(tokens, "gpt2", alone(4)), "checkpoint": state}
     train(from_mapping(Recipe, first, "first"), out, callbacks=[StopAt(4)])
     cases = []
     for number, name in enumerate(names):
-        asked = {**recipe(tokens, "gpt2", BY_NAME[name]), "checkpoint": state}
+        asked = {**recipe(tokens, "gpt2", BY_NAME[name], model={"layers": 4}), "checkpoint": state}
         cases.append({"name": name, "recipe": asked, "out": str(out), "resume": True, "stop": 8 + 4 * number})
     launch(2, cases, tmp_path)
     assert len(checkpoints(out)) == 3

@@ -1,6 +1,7 @@
 """What torchrun starts for the parity tests: many runs in one world. `world.py CASES.json`
 
-A case is {"name", "recipe", "out"}, and may say "resume": true and a step to "stop" after. Starting a process costs
+A case is {"name", "recipe", "out"}, and may say "resume": true, a step to "stop" after, and a "fault" that the run is
+to end with: {"kind", "rank", "step"}, with "ends": false where it goes on. Starting a process costs
 more than a run, so all runs of a number of processes share their processes.
 """
 
@@ -10,14 +11,19 @@ import json
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
 
 from chatsmith.settings import from_mapping
+from chatsmith.text.batches import Batch
 from chatsmith.train.callbacks import Callback, Moment
+from chatsmith.train.parallel import teams
 from chatsmith.train.recipe import Recipe
 from chatsmith.train.run import train
 
@@ -33,11 +39,41 @@ class StopAt(Callback):
             signal.raise_signal(signal.SIGINT)
 
 
+@contextmanager
+def fault(kind: str, rank: int, step: int, **_: Any) -> Iterator[None]:
+    """In one process and step: weights that are no numbers while it computes ("nan"), or one that stays changed."""
+    gradients, steps = teams.Replicas.gradients, 0
+    watch = teams.Divided.watch
+
+    def poisoned(self: teams.Replicas, batch: Batch) -> float:
+        nonlocal steps
+        steps += 1
+        if (self.rank, steps) != (rank, step):
+            return gradients(self, batch)
+        weight = next(self.model.parameters()).data
+        kept = weight.clone()
+        weight.fill_(float("nan"))
+        loss = gradients(self, batch)
+        weight.copy_(kept)
+        return loss
+
+    def flipped(self: teams.Divided, at: int) -> None:
+        if (self.rank, at) == (rank, step):
+            tensor = next(iter(self.optimizer.copies().values()))[0]
+            tensor.view(torch.int32).flatten()[0] ^= 1
+        watch(self, at)
+
+    chosen = (teams.Replicas, "gradients", poisoned) if kind == "nan" else (teams.Divided, "watch", flipped)
+    with patch.object(*chosen):
+        yield
+
+
 def run(case: dict[str, Any]) -> None:
     """Train a case."""
     watch = [StopAt(case["stop"])] if "stop" in case else []
     chosen = from_mapping(Recipe, case["recipe"], case["name"])
-    train(chosen, Path(case["out"]), resume=case.get("resume", False), callbacks=watch)
+    with fault(**case["fault"]) if "fault" in case else nullcontext():
+        train(chosen, Path(case["out"]), resume=case.get("resume", False), callbacks=watch)
 
 
 def main() -> None:
@@ -50,7 +86,8 @@ def main() -> None:
             run(case)
         except BaseException:
             Path(case["out"]).with_suffix(f".error-{dist.get_rank()}").write_text(traceback.format_exc())
-            raise
+            if not case.get("fault", {}).get("ends"):
+                raise
     dist.destroy_process_group()
 
 
