@@ -59,7 +59,7 @@ def test_a_recipe_brings_its_shape_tokens_and_context() -> None:
     assert (by_path.parameters, by_path.training.tokens) == (124_439_808, 10e9)
     assert by_path.training.tokens_origin == "as in the recipe"
     recipe = load_recipe(ROOT / "recipes" / "world.toml")
-    assert plan(recipe).parameters == recipe.spec(1024).parameters
+    assert plan(recipe).parameters == recipe.spec(3072).parameters
 
 
 def test_a_recipe_of_steps_is_counted_in_tokens(tmp_path: Path) -> None:

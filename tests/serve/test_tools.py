@@ -104,11 +104,13 @@ def test_which_models_have_tools() -> None:
 def test_a_tool_that_must_be_called_is_called(client: TestClient) -> None:
     pytest.importorskip("llguidance")
     body: dict[str, Any] = ASKED | {"tool_choice": {"type": "function", "function": {"name": "count"}}, "n": 2}
-    body["logit_bias"] = {"125": 30}  # a random model would write digits for ever
+    # A random model would write digits or white space for ever.
+    [closing], spaces = tokenizer().encode("}"), tokenizer().encode(" \t\r\n")
+    body["logit_bias"] = {str(closing): 30} | {str(space): -100 for space in spaces}
     found = client.post("/v1/chat/completions", json=body)
     assert found.status_code == 200, found.text
     finished = [one for one in found.json()["choices"] if one["finish_reason"] == "tool_calls"]
-    assert finished
+    assert finished, found.text
     for choice in finished:
         [call] = choice["message"]["tool_calls"]
         assert call["function"]["name"] == "count"
