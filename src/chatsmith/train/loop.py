@@ -104,6 +104,7 @@ class Trainer:
         self._pace = Pacer(minutes * 60 if minutes else None, recipe.batch, self._clock)
         self._began = 0.0
         self._checkpointed = (0, 0.0)
+        self._folder_of = -1  # the step that the model folder stands for, as far as this process knows
         plans = [(step, total) for step, total in recipe.schedule.replans] or _known_length(recipe)
         if plans:
             self.timeline = Timeline(plans)
@@ -142,10 +143,14 @@ class Trainer:
         durable: list[Path] = []
         self._writer.save(self.counters.step, tensors, pieces, meta, background=background, then=durable.append)
         if self._save_often:
-            self._save_folder(self)
+            self._write_folder()
         self._checkpointed = (self.counters.step, self._seconds())
         for path in durable:
             self._tell(partial(_checkpointed, path=path))
+
+    def _write_folder(self) -> None:
+        self._save_folder(self)
+        self._folder_of = self.counters.step
 
     def restore(self, state: TrainingState) -> None:
         """Go on from a checkpoint of the same run; a longer schedule is planned from where it stands."""
@@ -199,8 +204,9 @@ class Trainer:
                 self.counters.seconds = self._seconds()
                 if self._checkpointed[0] != self.counters.step or self.counters.step == 0 or not self._save_often:
                     self.save_checkpoint()
-                if not self._save_often:
-                    self._save_folder(self)
+                # A run that was killed between its last checkpoint and its model folder still owes the folder.
+                if self._folder_of != self.counters.step:
+                    self._write_folder()
                 self._writer.wait()
         finally:
             self._log.close()
