@@ -66,12 +66,12 @@ _WORLD_VOCABULARY = 3072
 _PACKED = {".zip": 3, ".tgz": 4, ".gz": 4, ".bz2": 4, ".xz": 4, ".zst": 4, ".parquet": 3, ".pdf": 0.1, ".docx": 1}
 
 _WORLD_PROMPTS = ("Once upon a time", "3 + 4 =", "dog => chien\ncheese =>")
+_TEXT_PROMPTS = ("", "The ")
+"""What the model continues on the way, so that one sees it learn; the empty one begins a document."""
 _WORLD_TEMPERATURE = 0.4
 # With these rates of AdamW and Muon the built-in model copies from its context sooner than with those for documents:
 # docs/explanation.md has what was tried.
 _WORLD_RATES = (0.01, 0.01)
-_TEXT_PROMPTS = ("", "The ")
-"""What the model continues on the way, so that one sees it learn; the empty one begins a document."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,8 @@ def new(
         for callback in callbacks:
             callback.on_note(text)
 
+    if clean_of:
+        existing(clean_of)
     size = _rough_size(paths) if paths else 0
     if paths and not size:  # nothing there can be read: say so before anything is measured
         next(read_documents(paths, report=ReadReport(), field=field), None)

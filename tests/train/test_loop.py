@@ -328,6 +328,11 @@ def test_training_goes_on_from_a_model_folder(tiny: TinyRecipe, tmp_path: Path) 
     assert tuned.loss < first.loss + 0.1 * train(recipe, tmp_path / "fresh").loss
 
 
+def test_one_process_does_not_pass_over_a_layout_for_more(tiny: TinyRecipe, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="tensor 2 is for 2 processes, and there are 1"):
+        train(tiny(parallel={"tensor": 2}), tmp_path / "out")
+
+
 def test_bfloat16_sums_keep_small_gradients() -> None:
     """A thousand gradients of one thousandth: in bfloat16 the sum would stop growing long before 1."""
     parameter = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.bfloat16))

@@ -32,6 +32,8 @@ def launch(
 
     `conversations` is the file in which the page keeps what is said; None is the one of this user.
     """
+    if not 0 <= port < 2**16:
+        raise RequestError(f"a port lies from 0 to 65535, not at {port}", "leave out --port for 8000")
     limits = limits or Limits()
     local = is_local(host)
     keys = Keys() if require_key or not (local or insecure) else None

@@ -46,8 +46,10 @@ def read_record(path: Path) -> Record:
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read(_MAX_BYTES)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise RequestError(f"{path} is no text in UTF-8") from None
     lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: {")]
     for part in [text] if not lines else reversed(lines):
         try:

@@ -215,7 +215,8 @@ def _settled(asked: Recipe, state: TrainingState | None, process: Process, note:
 
     The layout is as asked, and threads are those of each process: another layout resumes a run as well.
     """
-    asked = replace(asked, parallel=layout_of(asked, process)) if process.size > 1 else asked
+    layout = layout_of(asked, process)  # one process, too, must not pass over a layout that is for more
+    asked = replace(asked, parallel=layout) if process.size > 1 else asked
     here = max(1, machine.usable_cores() // process.local_size)
     if state is not None:
         before = from_mapping(Recipe, state.meta["settled"], str(state.path))
