@@ -82,6 +82,8 @@ def train(
             callback.on_note(text)
 
     process = from_environment()
+    if recipe is not None:
+        layout_of(recipe, process)  # one that does not fit is refused before anything is read or written
     with met(process):
 
         def first() -> tuple[Recipe, TrainingState | None, Corpus]:
