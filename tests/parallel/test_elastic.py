@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch.distributed as dist
 
 from chatsmith.settings import from_mapping
 from chatsmith.store.state import checkpoints
 from chatsmith.train.metrics import read_log
+from chatsmith.train.parallel.process import round_of
 from chatsmith.train.parallel.teams import odd_ones
 from chatsmith.train.recipe import Recipe
 
@@ -75,3 +78,29 @@ def test_the_process_whose_copy_differs_is_named() -> None:
     assert odd_ones([{"a": 1, "b": 5}, {"a": 1}, {"a": 2, "b": 5}, {"a": 1}]) == [2]
     assert odd_ones([{"a": 1}, {"a": 2}]) == [0, 1]
     assert odd_ones([{"a": 1}, {"b": 2}]) == []
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_store_that_outlives_its_processes_keeps_rounds_apart(first: int) -> None:
+    """What the dead left in it is not read by those who follow, whoever of them comes first."""
+    store = dist.HashStore()
+
+    def one_round(word: str) -> set[str]:
+        with ThreadPoolExecutor(3) as pool:
+            order = [first, *({0, 1, 2} - {first})]
+            found = []
+            for rank in order:
+                found.append(pool.submit(round_of, store, rank, 3, 30.0))
+                time.sleep(0.03)
+            stores = [future.result() for future in found]
+        stores[0].set("address", word)
+        return {mine.get("address").decode() for mine in stores}
+
+    assert one_round("of the first") == {"of the first"}
+    assert one_round("of the second") == {"of the second"}
+
+
+def test_a_process_that_does_not_come_is_waited_for_so_long() -> None:
+    for rank in range(2):
+        with pytest.raises(RuntimeError, match=r"waited 0\.05 seconds"):
+            round_of(dist.HashStore(), rank, 2, 0.05)

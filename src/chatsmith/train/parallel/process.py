@@ -6,7 +6,10 @@ Nothing here is imported where a run has one process.
 from __future__ import annotations
 
 import datetime
+import json
 import os
+import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +17,17 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from chatsmith.errors import WorkError
 
 _TIMEOUT = "CHATSMITH_TIMEOUT"
 _DEFAULT_TIMEOUT = 600.0
+_ROUND = "chatsmith/round"
+_POLL_SECONDS = 0.01
+_OF_MESSAGES = ("gloo", "NCCL", "ProcessGroup", "TCPStore", "Connection reset", "Connection closed")
+"""What errors of messages between processes say, which are RuntimeErrors like others."""
 T = TypeVar("T")
 
 
@@ -55,9 +64,14 @@ def met(process: Process) -> Iterator[None]:
     cuda = process.device.type == "cuda"
     if cuda:
         torch.cuda.set_device(process.device)
-    seconds = datetime.timedelta(seconds=float(os.environ.get(_TIMEOUT, _DEFAULT_TIMEOUT)))
+    seconds = float(os.environ.get(_TIMEOUT, _DEFAULT_TIMEOUT))
+    timeout = datetime.timedelta(seconds=seconds)
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=seconds)
+        store, rank, size = next(rendezvous("env://", process.rank, process.size, timeout=timeout))
+        store = round_of(store, rank, size, seconds)
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=size, timeout=timeout
+        )
     except (RuntimeError, ValueError) as error:
         raise WorkError(
             f"process {process.rank} of {process.size} did not meet the others: {' '.join(str(error).split())}",
@@ -65,8 +79,46 @@ def met(process: Process) -> Iterator[None]:
         ) from error
     try:
         yield
+    except RuntimeError as error:
+        if not any(word in str(error) for word in _OF_MESSAGES):
+            raise
+        raise WorkError(
+            f"process {process.rank} of {process.size} lost touch with another: {' '.join(str(error).split())}",
+            "torchrun starts them anew; where it has given up, resume the run",
+        ) from error
     finally:
         dist.destroy_process_group()
+
+
+def round_of(store: Store, rank: int, size: int, seconds: float) -> Store:
+    """The part of `store` that belongs to those who are here now; raises RuntimeError where one does not come.
+
+    torchrun keeps its store when it starts the processes anew, with the addresses of the dead in it, and whoever read
+    one of those would wait for its owner in vain. So the first process names the round by a random word, every other
+    answers with one of its own, and believes in the round that has its own word in it.
+    """
+    deadline = time.monotonic() + seconds
+    own = secrets.token_hex(8)
+
+    def patient() -> None:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited {seconds:g} seconds for the others to start")
+        time.sleep(_POLL_SECONDS)
+
+    if rank == 0:
+        answers = [f"{own}/{other}" for other in range(1, size)]
+        store.set(_ROUND, own)
+        while answers and not store.check(answers):
+            patient()
+        store.set(f"{own}/all", json.dumps([store.get(answer).decode() for answer in answers]))
+        return PrefixStore(own, store)
+    while True:
+        if store.check([_ROUND]):
+            name = store.get(_ROUND).decode()
+            store.set(f"{name}/{rank}", own)
+            if store.check([f"{name}/all"]) and own in json.loads(store.get(f"{name}/all")):
+                return PrefixStore(name, store)
+        patient()
 
 
 def in_turn(process: Process, first: Callable[[], T], others: Callable[[], T]) -> T:
