@@ -181,9 +181,9 @@ def new(
     """Make a model that talks from the documents at `paths` in about `minutes`, reading included, into folder `out`.
 
     Reads the documents (without paths: the built-in small world), drops duplicates, learns a vocabulary sized to the
-    text (or of `vocab_size`), measures this machine for a few seconds, chooses a model for what is left of the time,
-    trains it and writes the model folder. `field` names the field of JSON, CSV or Parquet records that holds the text.
-    Text of tests in the files `clean_of` is cut out.
+    text (or of `vocab_size`), measures this machine for a few seconds, chooses a model and a number of threads for what
+    is left of the time, trains it and writes the model folder. `field` names the field of JSON, CSV or Parquet records
+    that holds the text. Text of tests in the files `clean_of` is cut out.
 
     Raises `RequestError` where there is nothing to read, the budget is no time, or `out` already holds a model (unless
     `overwrite`). Ctrl-C ends training after its step; the model folder is then whole, and the report says so.
@@ -233,6 +233,9 @@ def new(
     choice = budget.choose(left, speed, corpus.tokenizer.vocab_size, tokens)
     recipe = _with_choice(base, choice, left / 60, built_in=not paths)
     note(f"chose a model of {choice.spec.parameters:,} parameters for about {choice.tokens / 1e6:.1f} million tokens")
+    if (threads := speed.threads(choice.spec)) < speed.cores:
+        recipe = replace(recipe, threads=threads)
+        note(f"training with {threads} of {speed.cores} threads: just now that is faster than with all of them")
     outcome = train(
         recipe,
         out,

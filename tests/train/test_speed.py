@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 import torch
 
+from chatsmith import machine
 from chatsmith.specs import ModelSpec, modern
+from chatsmith.train import speed as speed_module
 from chatsmith.train.speed import TrainingSpeed, matrix_rate
 
 
@@ -33,3 +38,41 @@ def test_a_step_too_long_to_try_is_reckoned_from_the_one_before(monkeypatch: pyt
     large = modern(512, 64, 8192, 48, 64)
     ratio = large.training_flops_per_token() / spec(32).training_flops_per_token()
     assert speed(large) == pytest.approx(measured / ratio)
+
+
+def timing(seconds: dict[int, float], asked: list[int]) -> Callable[..., list[float]]:
+    """Steps that take so long with so many threads, in the place of a clock; notes which were asked for."""
+
+    def times(work: Callable[[], object], most: float, least: int = 1) -> list[float]:
+        asked.append(torch.get_num_threads())
+        return [seconds[asked[-1]]] * 3
+
+    return times
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen", "tried"),
+    [
+        ({4: 1.0, 2: 1.9}, 4, [4, 2]),  # nobody else is there
+        ({4: 1.0, 2: 0.9, 1: 0.1}, 4, [4, 2]),  # too little to count
+        ({4: 10.0, 2: 2.0, 1: 3.9}, 2, [4, 2, 1]),  # two programs hold two cores
+        ({4: 10.0, 2: 9.0, 1: 1.0}, 4, [4, 2]),
+        ({4: 30.0, 2: 8.0, 1: 4.0}, 1, [4, 2, 1]),
+    ],
+)
+def test_fewer_threads_train_where_they_are_faster(
+    monkeypatch: pytest.MonkeyPatch, seconds: dict[int, float], chosen: int, tried: list[int]
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(machine, "usable_cores", lambda: 4)
+    monkeypatch.setattr(speed_module, "_times", timing(seconds, asked))
+    before = torch.get_num_threads()
+    speed = TrainingSpeed(seconds=1e3)
+    assert speed(spec(32)) == 2048 / seconds[chosen]
+    assert speed.threads(spec(32)) == chosen
+    assert speed.threads(replace(spec(32), dropout=0.1)) == chosen
+    assert speed.threads(spec(4096)) == chosen  # as the last that was measured
+    assert asked == tried
+    speed(spec(64))
+    assert asked[len(tried) :] == ([4] if chosen == 4 else tried)
+    assert torch.get_num_threads() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -19,6 +20,8 @@ from chatsmith.train.recipe import Optimizer
 
 _STEP_TOKENS = 2048
 _SIDES = (256, 1024, 2048)
+_WORTH = 1.2
+"""So many times faster must fewer threads be: what keeps the cores busy may end at any moment."""
 
 
 def kernel_rate(kind: str, seconds: float = 0.5) -> float | None:
@@ -57,6 +60,10 @@ class TrainingSpeed:
 
     A matrix rate does not tell: how much of it a step reaches depends on the width, the vocabulary and the processor. A
     shape whose step would take longer than `seconds` is taken to reach what the one before it reached, in FLOP/s.
+
+    Threads that share a step wait for one another, many times in it. Where another program holds a core, all of them
+    can be far slower than half of them; so half as many are tried as well, for as long as that is faster. Once all
+    cores were faster they are for larger shapes too, which are not tried.
     """
 
     def __init__(self, optimizer: Optimizer | None = None, compute: Compute = "auto", seconds: float = 0.7) -> None:
@@ -65,8 +72,10 @@ class TrainingSpeed:
         self.dtype = compute_dtype(compute, self.device)
         self.seconds = seconds
         self._optimizer = optimizer or Optimizer()
+        self.cores = machine.usable_cores()
         self._flops: float | None = None
         self._known: dict[ModelSpec, float] = {}
+        self._threads: dict[ModelSpec, int] = {}
 
     def __call__(self, spec: ModelSpec) -> float:
         """Tokens per second for `spec`, rows of its context."""
@@ -76,6 +85,11 @@ class TrainingSpeed:
                 self._known[spec] = self._measured(spec)
             self._flops = self._known[spec] * per_token
         return self._flops / per_token
+
+    def threads(self, spec: ModelSpec) -> int:
+        """How many threads trained `spec` fastest; a shape that was not measured, by the last one that was."""
+        last = next(reversed(self._threads.values()), self.cores)
+        return self._threads.get(replace(spec, dropout=0.0), last)
 
     def _measured(self, spec: ModelSpec) -> float:
         rows = max(1, _STEP_TOKENS // spec.context)
@@ -90,5 +104,22 @@ class TrainingSpeed:
                 (loss / count).backward()
                 optimizer.step(1.0)
 
-            times = _times(step, self.seconds, least=3)
-        return rows * spec.context / times[len(times) // 2]
+            seconds, self._threads[spec] = self._fastest(step)
+        return rows * spec.context / seconds
+
+    def _fastest(self, step: Callable[[], None]) -> tuple[float, int]:
+        """The median seconds of a step, and the threads that make it so short."""
+        best = self._median(step, self.cores, self.seconds), self.cores
+        if self.device.type == "cpu" and all(threads < self.cores for threads in self._threads.values()):
+            while fewer := best[1] // 2:
+                seconds = self._median(step, fewer, self.seconds / 2)
+                if seconds * _WORTH > best[0]:
+                    break
+                best = seconds, fewer
+        return best
+
+    @staticmethod
+    def _median(step: Callable[[], None], threads: int, seconds: float) -> float:
+        with machine.using_threads(threads):
+            times = _times(step, seconds, least=3)
+        return times[len(times) // 2]
