@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tomllib
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from chatsmith import create
 from chatsmith.errors import RequestError
 from chatsmith.language_model import load
+from chatsmith.serve.card import _trained
 from chatsmith.specs import ModelSpec
 from chatsmith.text import world
 from chatsmith.train.callbacks import Callback
@@ -57,6 +59,18 @@ def test_the_report_says_what_to_expect(made: create.NewReport) -> None:
     assert 0.5 < made.xz < 8
     json.dumps(made.to_mapping())
     assert "held-out text" in str(made)
+
+
+def test_what_compressors_need_is_on_the_card(made: create.NewReport) -> None:
+    """In chatsmith.toml, in README.md and on the page, beside what the model needs for that text."""
+    provenance = tomllib.loads((made.folder / "chatsmith.toml").read_text())
+    told = {"bits_per_byte": made.bits_per_byte, "gzip_bits_per_byte": made.gzip, "xz_bits_per_byte": made.xz}
+    assert provenance["run"]["compared"] == told
+    shown = _trained(provenance)
+    assert {name: shown[name] for name in told} == told
+    card = (made.folder / "README.md").read_text()
+    assert f"| the same text by gzip | {made.gzip:.3f} bits per byte |" in card
+    assert f"| held-out bits per byte | {made.bits_per_byte:.3f} |" in card
 
 
 def test_the_run_is_written_down_so_that_it_can_be_repeated(made: create.NewReport) -> None:
