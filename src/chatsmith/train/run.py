@@ -32,7 +32,7 @@ from chatsmith.store.saving import holds_model
 from chatsmith.store.state import STATE, TrainingState, checkpoints, load_state
 from chatsmith.text.batches import Batch, evaluation_batches
 from chatsmith.text.shards import TokenSplit
-from chatsmith.train.callbacks import Callback, Outcome, RunStart, Sampler
+from chatsmith.train.callbacks import Callback, Compared, Comparer, Outcome, RunStart, Sampler
 from chatsmith.train.data import TOKENS, Corpus, prepare
 from chatsmith.train.loop import Trainer
 from chatsmith.train.metrics import LOG
@@ -60,6 +60,7 @@ def train(
     overwrite: bool = False,
     corpus: Corpus | None = None,
     sampler: Sampler | None = None,
+    comparer: Comparer | None = None,
     callbacks: Sequence[Callback] = (),
     peak_flops: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -69,7 +70,8 @@ def train(
     With `resume` the run in `out` goes on from its newest intact checkpoint (`recipe` may be None, or the same one);
     on the CPU with the same threads the weights end bit for bit as without the interruption. `corpus` takes tokens
     that exist already instead of reading the recipe's sources. `sampler` continues the recipe's prompts as training
-    goes on. `peak_flops` is the measured FLOP/s that `share_of_peak` is a share of.
+    goes on, and `comparer` puts the finished model beside compressors. `peak_flops` is the measured FLOP/s that
+    `share_of_peak` is a share of.
 
     SIGINT or SIGTERM ends the run after its step, with checkpoint and model folder. Raises `RequestError` where `out`
     holds another run or model (unless `overwrite`) or the recipe cannot be met, and `WorkError` where the disk is full
@@ -97,7 +99,7 @@ def train(
             return asked, state, corpus or prepare(asked, out, reuse=True, note=note)
 
         asked, state, corpus = in_turn(process, first, others)
-        return _train(process, asked, state, corpus, out, sampler, callbacks, peak_flops, clock, note)
+        return _train(process, asked, state, corpus, out, sampler, comparer, callbacks, peak_flops, clock, note)
 
 
 def _train(
@@ -107,6 +109,7 @@ def _train(
     corpus: Corpus,
     out: Path,
     sampler: Sampler | None,
+    comparer: Comparer | None,
     callbacks: Sequence[Callback],
     peak_flops: float | None,
     clock: Callable[[], float],
@@ -124,7 +127,7 @@ def _train(
         raise RequestError(
             "cannot resume: the vocabulary is another one than the run so far had", "start a new run in another folder"
         )
-    run = _Run(asked, settled, out, corpus, model, process)
+    run = _Run(asked, settled, out, corpus, model, process, comparer)
     trainer = run.trainer(sampler=sampler, callbacks=callbacks, peak_flops=peak_flops, clock=clock)
     if state is not None:
         trainer.restore(state)
@@ -284,6 +287,7 @@ class _Run:
     corpus: Corpus
     model: Decoder
     process: Process
+    comparer: Comparer | None
 
     def trainer(self, *, sampler: Sampler | None, callbacks: Sequence[Callback], **options: Any) -> Trainer:
         """The loop over this run's model and data, at its beginning."""
@@ -340,19 +344,23 @@ class _Run:
             if field.name not in ("folder", "recipe", "stopped")
         }
         run = {**figures, "loss": None if outcome.loss != outcome.loss else outcome.loss}
-        run |= {"finished": trainer.progress >= 1.0, "machine": _machine(), "hours": round(outcome.seconds / 3600, 4)}
+        finished = trainer.progress >= 1.0
+        compared = self.comparer(snapshot) if self.comparer and finished else None
+        if compared is not None:
+            run["compared"] = dataclasses.asdict(compared)
+        run |= {"finished": finished, "machine": _machine(), "hours": round(outcome.seconds / 3600, 4)}
         save_model(
             self.out,
             snapshot,
             self.corpus.tokenizer,
             provenance={"recipe": to_mapping(recipe), "run": run},
-            card=model_card(self.out.resolve().name, self.model.spec, self._measured(outcome)),
+            card=model_card(self.out.resolve().name, self.model.spec, self._measured(outcome, compared)),
             generation=_published(recipe.samples.temperature),
             overwrite=True,
         )
 
-    def _measured(self, outcome: Outcome) -> Measured:
-        """What the card says."""
+    def _measured(self, outcome: Outcome, compared: Compared | None) -> Measured:
+        """What the card says; its bits per byte are of the text that compressors were given, where they were."""
         manifests = [folder.manifest for folder in self.corpus.folders]
         return Measured(
             steps=outcome.steps,
@@ -369,7 +377,9 @@ class _Run:
             sources=tuple(source.path for source in self.settled.data.sources),
             train_loss=None if outcome.loss != outcome.loss else outcome.loss,
             held_out_loss=outcome.held_out_loss,
-            held_out_bits_per_byte=outcome.bits_per_byte,
+            held_out_bits_per_byte=compared.bits_per_byte if compared else outcome.bits_per_byte,
+            gzip_bits_per_byte=compared.gzip_bits_per_byte if compared else None,
+            xz_bits_per_byte=compared.xz_bits_per_byte if compared else None,
             chat=any(folder.split("train").has_loss for folder in self.corpus.folders),
         )
 
