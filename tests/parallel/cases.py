@@ -16,6 +16,12 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gpt3": {"width": 32, "heads": 4, "context": 32, "band": 8},
 }  # fmt: skip
 
+WAYS: dict[str, dict[str, Any]] = {
+    "adamw": {},
+    "muon": {"optimizer": {"name": "muon"}, "model": {"dropout": 0.2}},
+}
+"""What the recipe of a case changes: the other optimizer, and dropout, which is to drop the same numbers everywhere."""
+
 
 @dataclass(frozen=True)
 class Layout:
