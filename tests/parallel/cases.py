@@ -50,6 +50,7 @@ def _pipelines(size: int) -> list[Layout]:
 
 LAYOUTS: tuple[Layout, ...] = (
     Layout("replicas 2", 2, {}),
+    Layout("automatic 2", 2, {"layout": "auto"}),
     Layout("sharded 2", 2, {"shard": 2}),
     Layout("tensor 2", 2, {"tensor": 2}),
     Layout("tensor 2 plain", 2, {"tensor": 2, "sequence": False, "loss": False}),

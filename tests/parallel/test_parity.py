@@ -23,7 +23,7 @@ from chatsmith.text.bpe import train_tokenizer
 from chatsmith.text.documents import Document
 from chatsmith.text.shards import write_shards
 from chatsmith.train.metrics import read_log
-from chatsmith.train.recipe import Recipe
+from chatsmith.train.recipe import Recipe, load_recipe
 from chatsmith.train.run import train
 
 from .cases import LAYOUTS, SHAPES, WAYS, Layout, alone, recipe, text
@@ -119,7 +119,8 @@ def case(name: str, layout: Layout, shape: str, tokens: str, folder: Path, **cha
 
 
 FEW = [
-    ("replicas 2", "gpt2", "muon"),
+    ("replicas 2", "gpt2", "adamw"),
+    ("automatic 2", "gpt2", "muon"),
     ("sharded 2", "qwen3", "adamw"),
     ("sharded 2", "llama", "muon"),
     ("tensor 2", "gpt2", "muon"),
@@ -131,6 +132,8 @@ FEW = [
 
 def test_layouts_give_what_one_process_gives(tokens: str, controls: Controls, tmp_path: Path) -> None:
     check([(BY_NAME[layout], shape, way) for layout, shape, way in FEW], tokens, controls, tmp_path)
+    settled = load_recipe(tmp_path / "automatic 2 gpt2 muon" / "chatsmith.toml").parallel
+    assert (settled.layout, settled.replicate) == ("given", 2)  # two replicas of a small model: so it is written down
 
 
 @pytest.mark.slow
