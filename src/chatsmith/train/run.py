@@ -26,8 +26,10 @@ from chatsmith.kernels import build, native
 from chatsmith.models.decoder import Decoder
 from chatsmith.paths import atomic_write
 from chatsmith.settings import from_mapping, to_mapping
+from chatsmith.specs import ModelSpec
 from chatsmith.store.card import Measured, model_card
 from chatsmith.store.folder import load_decoder, save_model
+from chatsmith.store.hf import read_config
 from chatsmith.store.saving import holds_model
 from chatsmith.store.state import STATE, TrainingState, checkpoints, load_state
 from chatsmith.text.batches import Batch, evaluation_batches
@@ -116,7 +118,7 @@ def _train(
     note: Callable[[str], None],
 ) -> Outcome:
     """Train as one of the processes, which have met."""
-    settled = _settled(asked, state, process, note)
+    settled = _settled(asked, state, process, corpus, note)
     torch.set_num_threads(settled.threads)
     keep_memory()
     torch.manual_seed(settled.seed)
@@ -215,14 +217,23 @@ def _resumed(
     return recipe, state
 
 
-def _settled(asked: Recipe, state: TrainingState | None, process: Process, note: Callable[[str], None]) -> Recipe:
+def _settled(
+    asked: Recipe, state: TrainingState | None, process: Process, corpus: Corpus, note: Callable[[str], None]
+) -> Recipe:
     """The recipe with threads, precision, compilation and layout decided, as a resumed run had them.
 
     The layout is as asked, and threads are those of each process: another layout resumes a run as well.
     """
     layout = layout_of(asked, process)  # one process, too, must not pass over a layout that is for more
-    asked = replace(asked, parallel=layout) if process.size > 1 else asked
-    here = max(1, machine.usable_cores() // process.local_size)
+    here = asked.threads or max(1, machine.usable_cores() // process.local_size)
+    dtype = compute_dtype(asked.precision.compute, process.device)
+    if process.size > 1 and layout.layout == "auto":
+        from chatsmith.train.parallel import automatic
+
+        asked, chosen = automatic.choose(asked, _spec(asked, corpus), automatic.at_hand(process), dtype, here)
+        note(chosen)
+    elif process.size > 1:
+        asked = replace(asked, parallel=layout)
     if state is not None:
         before = from_mapping(Recipe, state.meta["settled"], str(state.path))
         if before.parallel == asked.parallel and before.threads > machine.usable_cores():
@@ -230,15 +241,15 @@ def _settled(asked: Recipe, state: TrainingState | None, process: Process, note:
         if before.record.versions != _versions():
             note("versions differ from those the run began with: the weights may differ in their last bits")
         same = before.parallel == asked.parallel
-        return replace(asked, threads=before.threads if same else asked.threads or here, precision=before.precision)
-    threads = asked.threads or here
-    dtype = compute_dtype(asked.precision.compute, process.device)
+        recomputes = asked.precision.activation_checkpointing
+        precision = replace(before.precision, activation_checkpointing=recomputes)
+        return replace(asked, threads=before.threads if same else here, precision=precision)
     precision = replace(
         asked.precision,
         compute="bfloat16" if dtype == torch.bfloat16 else "float32",
         compile="on" if _compiles(asked, dtype, process.device) else "off",
     )
-    return replace(asked, threads=threads, precision=precision)
+    return replace(asked, threads=here, precision=precision)
 
 
 def _compiles(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> bool:
@@ -264,11 +275,18 @@ def _versions() -> dict[str, str]:
     return machine.versions() | {"kernels": Path(kernels._name).stem if kernels else build.status()}
 
 
+def _spec(recipe: Recipe, corpus: Corpus) -> ModelSpec:
+    """The shape of the model."""
+    if recipe.starts_from is not None:
+        return read_config(Path(recipe.starts_from))
+    return recipe.spec(corpus.tokenizer.vocab_size)
+
+
 def _model(recipe: Recipe, corpus: Corpus, device: torch.device) -> Decoder:
     """The model with its first weights, float32."""
     if recipe.starts_from is not None:
         return load_decoder(Path(recipe.starts_from), dtype=torch.float32, device=device)
-    model = Decoder(recipe.spec(corpus.tokenizer.vocab_size), device=device, dtype=torch.float32)
+    model = Decoder(_spec(recipe, corpus), device=device, dtype=torch.float32)
     model.init_weights(recipe.seed)
     return model
 
