@@ -189,6 +189,26 @@ def test_an_answer_has_the_form_that_was_asked_for(client: TestClient) -> None:
     assert "regular expressions" in refused.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#/default", "default": {"pattern": "a+"}},
+        {"$ref": "#/%64efault", "default": {"pattern": "a+"}},
+        {"properties": {"a": {"$ref": "#/properties/b/enum/0"}, "b": {"enum": [{"pattern": "a+"}]}}},
+        {"$ref": "https://example.org/schema.json"},
+        {"$ref": 3},
+    ],
+)
+def test_a_schema_leads_nowhere_but_into_itself(client: TestClient, schema: dict[str, Any]) -> None:
+    form = {"type": "json_schema", "json_schema": {"schema": schema}}
+    refused = client.post("/v1/chat/completions", json=HELLO | {"response_format": form})
+    assert refused.status_code == 400
+    assert "$ref" in refused.json()["error"]["param"]
+    form["json_schema"] = {"schema": {"$defs": {"yes": {"const": True}}, "$ref": "#/$defs/yes"}}
+    taken = client.post("/v1/chat/completions", json=HELLO | {"response_format": form, "max_tokens": 8})
+    assert taken.json()["choices"][0]["message"]["content"] == "true"
+
+
 def test_openai_s_own_client_reads_all_of_it(client: TestClient) -> None:
     openai = pytest.importorskip("openai")
     asking = openai.OpenAI(

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import chatsmith
+from chatsmith.errors import ChatsmithError
 from chatsmith.generate import requests as engine
 from chatsmith.generate.distribution import Distribution
 from chatsmith.generate.sampling import Sampling
@@ -135,6 +136,9 @@ async def _events(room: Room, request: Request, asked: list[engine.Request]) -> 
 
     try:
         found = await room.within(request, gather())
+    except ChatsmithError:  # it was refused, and cost nothing
+        room.give_back(request, tokens)
+        raise
     finally:
         answers.close()
     room.metrics.told({"prompt_tokens": tokens})
