@@ -145,6 +145,16 @@ def test_texts_become_vectors_and_tokens(client: TestClient, model: chatsmith.La
     assert post(client, "detokenize", ids=ids["ids"])["text"] == "The fox <|end|>"
 
 
+def test_a_conversation_is_encoded_as_the_model_reads_it(client: TestClient) -> None:
+    read = post(client, "chat/completions", **HELLO)["replay"]["requests"][0]["prompt"]
+    found = post(client, "tokenize", messages=HELLO["messages"])
+    assert (found["ids"], found["count"]) == (read, len(read))
+    long = [{"role": "user", "content": "word " * 20_000}]
+    assert post(client, "tokenize", messages=long)["count"] > 20_000  # more than the context holds: it is only counted
+    for body in ({}, {"text": "a", "messages": HELLO["messages"]}):
+        assert client.post("/v1/tokenize", json=body).status_code == 400
+
+
 def test_the_model_tells_of_itself(client: TestClient, folder: Any) -> None:
     found = client.get("/v1/models").json()["data"][0]
     assert found["id"] == folder.name

@@ -118,7 +118,8 @@ def test_a_connection_too_many_is_told_when_to_come_back(server: Callable[..., A
         one.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = b"".join(iter(lambda one=one: one.recv(4096), b""))
         head, _, body = answer.partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 503 ") and b"\r\nretry-after: 1\r\n" in head
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nretry-after: 1\r\n" in head
         assert json.loads(body)["error"]["code"] == "too_many_connections"
     assert all(closed(one) for one in late[2:])  # those that say nothing are cut, and those beyond what is answered
     for held in kept:

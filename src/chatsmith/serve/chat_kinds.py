@@ -303,7 +303,7 @@ def _without_patterns(schema: Any, name: str, names: bool = False) -> None:
 
 
 def _check_reference(value: Any, name: str) -> None:
-    """A reference leads to another part of the same schema, and to none that is data: that has not been looked through."""
+    """A reference leads to another part of the same schema, but not into data: nobody has looked for patterns there."""
     parts = unquote(text(value, name, 1024)).split("/")
     if parts[0] != "#" or any(part in _DATA for part in parts):
         raise wrong(name, "must lead to a schema within this one, as #/$defs/NAME does")
