@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,7 +56,10 @@ def launch(
     )
     port = listening.getsockname()[1]
     shown = "localhost" if local else _bracketed(host)
-    serve(app, limits, listening, lambda: say(f"serving {Path(folder).name} at http://{shown}:{port}/ (Ctrl-C ends)"))
+    with contextlib.closing(store):
+        serve(
+            app, limits, listening, lambda: say(f"serving {Path(folder).name} at http://{shown}:{port}/ (Ctrl-C ends)")
+        )
 
 
 def is_local(host: str) -> bool:
