@@ -39,8 +39,11 @@ Case = tuple[Layout, str, str]
 
 @pytest.fixture(scope="session")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """300 documents of the chain, a tenth held out."""
-    folder = tmp_path_factory.mktemp("parallel")
+    return written(tmp_path_factory.mktemp("parallel"))
+
+
+def written(folder: Path) -> str:
+    """Write 300 documents of the chain as tokens, a tenth held out; returns where."""
     vocabulary = train_tokenizer(["abcdefgh"], 261)
     documents = [Document(text(97 + seed % 50, seed), f"made/{seed}") for seed in range(300)]
     write_shards(documents, vocabulary, folder / "tokens", held_out=0.1)

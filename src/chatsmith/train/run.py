@@ -73,7 +73,8 @@ def train(
     on the CPU with the same threads the weights end bit for bit as without the interruption. `corpus` takes tokens
     that exist already instead of reading the recipe's sources. `sampler` continues the recipe's prompts as training
     goes on, and `comparer` puts the finished model beside compressors. `peak_flops` is the measured FLOP/s that
-    `share_of_peak` is a share of.
+    `share_of_peak` is a share of. Processes that torchrun started in place of dead ones go on with the run, whatever
+    was asked.
 
     SIGINT or SIGTERM ends the run after its step, with checkpoint and model folder. Raises `RequestError` where `out`
     holds another run or model (unless `overwrite`) or the recipe cannot be met, and `WorkError` where the disk is full
@@ -88,16 +89,17 @@ def train(
     process = from_environment()
     if recipe is not None:
         layout_of(recipe, process)  # one that does not fit is refused before anything is read or written
-    with met(process):
+    with met(process) as again:
 
         def first() -> tuple[Recipe, TrainingState | None, Corpus]:
-            asked, state = _resumed(recipe, out, note) if resume else (_begun(recipe, out, overwrite, corpus), None)
-            return asked, state, corpus or prepare(asked, out, reuse=resume, note=note)
+            going = resume or (again and (out / RECIPE).is_file())
+            asked, state = _resumed(recipe, out, note) if going else (_begun(recipe, out, overwrite, corpus), None)
+            return asked, state, corpus or prepare(asked, out, reuse=going, note=note)
 
         def others() -> tuple[Recipe, TrainingState | None, Corpus]:
             # The folder is as the first process left it: tokens written, and what was half written cleared.
-            again = resume and not _fresh(out)
-            asked, state = _resumed(recipe, out, note, tidy=False) if again else (_asked(recipe, out), None)
+            going = (resume or again) and not _fresh(out)
+            asked, state = _resumed(recipe, out, note, tidy=False) if going else (_asked(recipe, out), None)
             return asked, state, corpus or prepare(asked, out, reuse=True, note=note)
 
         asked, state, corpus = in_turn(process, first, others)
