@@ -56,6 +56,10 @@ void matrix_row(const Matrix *matrix, int64_t row, float *out);
 #define STRIP 4
 typedef void Panels(const Matrix *m, const Input *x, int64_t row, int rows, int64_t panel, int panels, float *sums);
 Panels panels_float32, panels_float16, panels_bfloat16, panels_int8, panels_int4;
+#if defined(__ARM_FEATURE_MATMUL_INT8) && defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define HAS_MMLA
+Panels mmla_bfloat16, mmla_int8;
+#endif
 Panels *kernel_for(int64_t kind, int64_t rows);
 int tiles_allowed(void);
 

@@ -5,7 +5,7 @@ int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1
 
 int wants(int64_t kind) {
     if (kind == INT8 || kind == INT4) return INT8;
-#if WIDTH == 64
+#if HAS_DOT2
     if (kind == BFLOAT16) return BFLOAT16;
 #endif
     return FLOAT32; /* without products of bfloat16, such weights are widened and meet the exact input */

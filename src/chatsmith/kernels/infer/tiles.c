@@ -204,6 +204,9 @@ Panels *kernel_for(int64_t kind, int64_t rows) {
 #if defined(__AMX_INT8__) && defined(__AMX_BF16__)
     if (kind == BFLOAT16) return tiles_bfloat16;
     if (kind == INT8 && rows >= WORTH_TILES) return tiles_int8;
+#elif defined(HAS_MMLA)
+    if (kind == BFLOAT16 && rows > 1) return mmla_bfloat16;
+    if (kind == INT8 && rows > 1) return mmla_int8;
 #endif
     (void)rows;
     Panels *known[] = {panels_float32, panels_float16, panels_bfloat16, panels_int8, panels_int4};
