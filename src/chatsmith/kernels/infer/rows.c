@@ -91,7 +91,7 @@ INLINE int32_t round_chunk(const float *restrict x, float turn, int8_t *restrict
 }
 
 /* int8 in groups: the largest number of a group becomes 127. `x` has a whole number of groups. */
-static void quantise_row(const float *x, int64_t depth, int64_t group, int8_t *bytes, float *scale, int32_t *sums) {
+void quantise_row(const float *x, int64_t depth, int64_t group, int8_t *bytes, float *scale, int32_t *sums) {
     for (int64_t g = 0; g < depth / group; g++, x += group, bytes += group) {
         float largest = 0;
         for (int64_t i = 0; i < group; i += CHUNK) largest = largest_of(x + i, largest);
