@@ -83,20 +83,15 @@ static void place_row(const AttendJob *job, int64_t sequence, int64_t row, int64
 /* One query meets a block: scores to weights. Returns what its sums so far are to be multiplied by. */
 static float soften(float *scores, int64_t from, int64_t first, int64_t last, float *most, float *weight) {
     int begin = first > from ? (int)(first - from) : 0, end = last - from + 1 < BLOCK ? (int)(last - from + 1) : BLOCK;
-    float now = *most, sum = 0.0f;
-#pragma omp simd reduction(max : now)
-    for (int i = 0; i < BLOCK; i++) {
-        scores[i] = i >= begin && i < end ? scores[i] : -1e30f;
-        now = scores[i] > now ? scores[i] : now;
-    }
-#pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < BLOCK; i++) {
-        float p = fast_exp(scores[i] - now);
-        scores[i] = p = i >= begin && i < end ? p : 0.0f;
-        sum += p;
-    }
+    float largest[16], sums[16] = {0};
+    for (int lane = 0; lane < 16; lane++) largest[lane] = *most;
+    EACH_16(i, BLOCK, scores[i] = i >= begin && i < end ? scores[i] : -1e30f;
+            largest[lane] = scores[i] > largest[lane] ? scores[i] : largest[lane];);
+    float now = largest_lane(largest);
+    EACH_16(i, BLOCK, float p = fast_exp(scores[i] - now); scores[i] = p = i >= begin && i < end ? p : 0.0f;
+            sums[lane] += p;);
     float scale = *most == now ? 1.0f : fast_exp(*most - now);
-    *weight = *weight * scale + sum;
+    *weight = *weight * scale + sum_lanes(sums);
     *most = now;
     return scale;
 }

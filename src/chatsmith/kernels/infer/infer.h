@@ -26,6 +26,23 @@ typedef struct {
     const float *bias;
 } Matrix;
 
+/* Sixteen lanes become one, by halves: four steps in place of fifteen. They are used up. */
+INLINE float largest_lane(float *lanes) {
+#pragma GCC unroll 4
+    for (int half = 8; half; half /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < half; i++) lanes[i] = lanes[i + half] > lanes[i] ? lanes[i + half] : lanes[i];
+    return lanes[0];
+}
+
+INLINE float sum_lanes(float *lanes) {
+#pragma GCC unroll 4
+    for (int half = 8; half; half /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
 /* Rows as a matrix of some kind wants them: in float32, rounded to bfloat16, or in int8 with a scale per group. */
 typedef struct {
     int64_t rows, depth, group, line; /* line: numbers from row to row, so that rows do not share a few cache sets */
