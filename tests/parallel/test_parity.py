@@ -148,7 +148,7 @@ def test_a_run_goes_on_under_another_layout(tokens: str, tmp_path: Path) -> None
     """One process → replicas → a tensor group → a pipeline of stages → one process, each taking five steps more."""
     control(recipe(tokens, "gpt2", alone(4)), tmp_path / "whole")
     names = ["replicas 2", "tensor 2", "pipeline 2 interleaved"]
-    out, state = tmp_path / "run", {"steps": 5, "keep": 3}
+    out, state = tmp_path / "run", {"steps": 5, "keep": 3, "background": True}
     first = {**recipe(tokens, "gpt2", alone(4)), "checkpoint": state}
     train(from_mapping(Recipe, first, "first"), out, callbacks=[StopAt(4)])
     cases = []
