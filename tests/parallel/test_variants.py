@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from chatsmith import machine
 from chatsmith.train.metrics import read_log
 
 from .cases import WAYS
@@ -23,14 +26,37 @@ VARIANTS: list[tuple[str, str, dict[str, Any], float]] = [
 ]
 
 
+# Few steps of one size: each new size is compiled anew.
+COMPILED: dict[str, Any] = {
+    **WAYS["muon"],
+    "precision": {"compute": "float32", "compile": "on"},
+    "batch": {"micro_batch": 2, "accumulation": 2, "ramp_start": 1.0, "ramp_until": 0.0},
+    "data": {"mask_documents": False},
+    "schedule": {"steps": 4},
+    "evaluation": {"times": 0},
+}
+SLOW: list[tuple[str, str, dict[str, Any], float]] = [("context 2", "gpt2", COMPILED, TOLERANCE)]
+
+
 def test_variants_give_what_one_process_gives(tokens: str, tmp_path: Path) -> None:
+    compare(VARIANTS, tokens, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(machine.compiler() is None, reason="torch.compile wants a C++ compiler")
+def test_compiled_layers_give_what_one_process_gives(tokens: str, tmp_path: Path) -> None:
+    compare(SLOW, tokens, tmp_path)
+
+
+def compare(variants: list[tuple[str, str, dict[str, Any], float]], tokens: str, tmp_path: Path) -> None:
+    """Run the variants in one world, and hold each to the same in one process."""
     cases = []
-    for number, (name, shape, changes, _) in enumerate(VARIANTS):
+    for number, (name, shape, changes, _) in enumerate(variants):
         layout = BY_NAME[name]
         control(recipe(tokens, shape, alone(layout.layers), **changes), tmp_path / f"alone {number}")
         cases.append(case(f"divided {number}", layout, shape, tokens, tmp_path, **changes))
     launch(2, cases, tmp_path)
-    for number, (*_, tolerance) in enumerate(VARIANTS):
+    for number, (*_, tolerance) in enumerate(variants):
         same(tmp_path / f"divided {number}", tmp_path / f"alone {number}", tolerance)
 
 

@@ -15,6 +15,7 @@ import re
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -100,6 +101,7 @@ def run(case: dict[str, Any]) -> None:
 def main() -> None:
     """Run the cases one after another; the world ends with the first that fails."""
     cases = json.loads(Path(sys.argv[1]).read_text())
+    warnings.filterwarnings("error", message="FSDP2-wrapped module")  # what a user would see at every sharded run
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     for case in cases:

@@ -20,7 +20,7 @@ from chatsmith.errors import RequestError
 from chatsmith.models import fused
 from chatsmith.models.attention import Attention, attention_mask, places
 from chatsmith.models.cache import Pass
-from chatsmith.models.dropout import Dropout, fresh_noise
+from chatsmith.models.dropout import Dropout, fresh_noise, noise_of
 from chatsmith.models.layers import FeedForward, Linear, Rotary, make_norm
 from chatsmith.specs import ModelSpec
 
@@ -48,7 +48,7 @@ class Block(nn.Module):
         self.attention = Attention(spec, layer, **where)
         self.ffn_norm = make_norm(spec, spec.width, **where)
         self.ffn = FeedForward(spec, **where)
-        self.spec, self.place = spec, 1 + 2 * layer
+        self.spec = spec
 
     def forward(
         self,
@@ -60,9 +60,9 @@ class Block(nn.Module):
     ) -> Tensor:
         """x [B, T, E] → [B, T, E]. A `Window` for a mask asks for the layer in one piece, over the kernels.
 
-        With `noise` what is added is thinned by dropout.
+        With `noise`, the layer's own, what is added is thinned by dropout.
         """
-        dropout = None if noise is None else Dropout(noise, self.place, self.spec.dropout)
+        dropout = None if noise is None else Dropout(noise, self.spec.dropout)
         if isinstance(mask, fused.Window):
             return fused.layer(self, self.spec, x, angles, mask.first, dropout)
         read = self.attention(self.attention_norm(x), angles, mask, cache)
@@ -182,7 +182,7 @@ class Decoder(nn.Module):
         """The embeddings of ids [B, T] at `positions` (None: the running ones), [B, T, E]; with `noise` thinned."""
         x = self.embed(ids, self.dtype)
         if noise is not None:
-            x = Dropout(noise, 0, self.spec.dropout).thin(x, 0)
+            x = Dropout(noise_of(noise, -1), self.spec.dropout).thin(x, 0)
         if self.spec.positions == "learned":
             x = x + self.positions(places(ids.shape[1], ids.device) if positions is None else positions, self.dtype)
         return x
@@ -206,7 +206,8 @@ class Decoder(nn.Module):
         masks = self.masks(x, tokens, segments) if cache is None else (None, None)
         for name, block in self.blocks.named_children():
             mask = masks[self.spec.layer_band(int(name)) is not None]
-            run = partial(block, angles=angles, mask=mask, cache=cache, noise=noise)
+            own = None if noise is None else noise_of(noise, int(name))
+            run = partial(block, angles=angles, mask=mask, cache=cache, noise=own)
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
                 x = checkpoint(run, x, use_reentrant=False)
             else:

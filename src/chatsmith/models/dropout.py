@@ -21,10 +21,9 @@ _LAST_SHIFT = 31
 
 
 class Dropout(NamedTuple):
-    """Dropout at one or more places of a model, those numbered from `place`; noise int64 [B, T]."""
+    """Dropout of a share `rate` at the places of a layer, from the layer's own noise int64 [B, T] (`noise_of`)."""
 
     noise: Tensor
-    place: int
     rate: float
 
     @property
@@ -38,8 +37,8 @@ class Dropout(NamedTuple):
         return min(round(self.rate * _LEVELS), _LEVELS - 1)
 
     def kept(self, part: int, width: int) -> Tensor:
-        """Which of the numbers [B, T, width] are kept at place `place` + `part`: bool."""
-        token = _mixed(self.noise + _signed((self.place + part) * _STEP))
+        """Which of the numbers [B, T, width] are kept at place `part` of the layer: bool."""
+        token = _mixed(self.noise + _signed(part * _STEP))
         words = torch.arange(-(-width // _LANES), device=token.device) * _signed(_STEP)
         lanes = _mixed(token[..., None] + words).view(torch.int16)
         return lanes[..., :width] >= self._dropped - _LEVELS // 2
@@ -47,6 +46,14 @@ class Dropout(NamedTuple):
     def thin(self, x: Tensor, part: int) -> Tensor:
         """x [B, T, E] with numbers dropped."""
         return torch.where(self.kept(part, x.shape[-1]), x * self.scale, 0.0)
+
+
+def noise_of(noise: Tensor, layer: int) -> Tensor:
+    """A layer's noise (-1: the embedding's), each with room for two places.
+
+    Not made in the layer, which torch.compile may compile once for all numbers of layers: it cannot multiply so far.
+    """
+    return noise + _signed(2 * (layer + 1) * _STEP)
 
 
 def fresh_noise(like: Tensor) -> Tensor:

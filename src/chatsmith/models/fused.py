@@ -104,6 +104,13 @@ def _flat(x: Tensor) -> Tensor:
     return x.view(-1, x.shape[-1])
 
 
+def _shaped(fresh: Tensor, like: Tensor) -> Tensor:
+    """A fresh tensor in the shape of another. Not as a view of it: the hooks that sharding hangs on what a layer gives
+    would be lost where someone adds to a view in place, and FSDP warns of that."""
+    shaped: Tensor = torch.ops.aten._unsafe_view(fresh, like.shape)
+    return shaped
+
+
 def _linear_back(slope: Tensor, x: Tensor, name: str, w: Weights, gradients: Weights) -> None:
     """The slopes of a linear map's weight and bias."""
     gradients[f"{name}.weight"] = native.linear_weight(slope, x)
@@ -127,10 +134,10 @@ def _written(
     """read Wᵀ + b, thinned by dropout, added to the residual stream x; and what dropout kept (None without it)."""
     weight, bias = w[f"{name}.weight"], w.get(f"{name}.bias")
     if dropout is None:
-        return native.linear(read, weight, bias, _flat(x)).view_as(x), None
+        return _shaped(native.linear(read, weight, bias, _flat(x)), x), None
     mask = _flat(dropout.kept(part, x.shape[-1]))
     thinned = _written_back(native.linear(read, weight, bias), mask, dropout.scale)  # forward is the same product
-    return thinned.add_(_flat(x)).view_as(x), mask
+    return _shaped(thinned.add_(_flat(x)), x), mask
 
 
 def _written_back(slope: Tensor, mask: Tensor | None, growth: float) -> Tensor:

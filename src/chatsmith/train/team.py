@@ -21,13 +21,12 @@ from chatsmith.train.recipe import Recipe
 
 
 def transform(model: Decoder, recipe: Recipe) -> None:
-    """What is done to the layers of a whole model: recomputation, and compilation where no kernels take its place."""
+    """What is done to the layers of a model or a part of one: recomputation, and compilation where no kernels serve."""
     model.activation_checkpointing = recipe.precision.activation_checkpointing
-    if recipe.precision.compile != "on":
-        return
     dtype = torch.bfloat16 if recipe.precision.compute == "bfloat16" else torch.float32
-    if not fused.suits(model.spec, torch.empty(1, 2, 1, dtype=dtype, device=model.device)):
-        for block in model.blocks:
+    fuses = model.fuses is not False and fused.suits(model.spec, torch.empty(1, 2, 1, dtype=dtype, device=model.device))
+    if recipe.precision.compile == "on" and not fuses:
+        for block in model.blocks.children():
             block.compile()
 
 

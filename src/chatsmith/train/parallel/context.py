@@ -40,3 +40,4 @@ def context_parallel(model: Decoder, group: dist.ProcessGroup) -> None:
     for block in model.blocks.children():
         block.attention.mix = mix
     model.masks = masks  # type: ignore[method-assign]
+    model.fuses = False  # a fused layer has the whole row

@@ -65,10 +65,7 @@ def divided(model: Decoder, recipe: Recipe, device: torch.device) -> tuple[Divid
             sequence=parallel.sequence and parallel.tensor > 1,
             divided_loss=parallel.loss,
         )
-        part.activation_checkpointing = precision.activation_checkpointing
-        if precision.compile == "on":
-            for block in part.blocks.children():
-                block.compile()
+        transform(part, recipe)
         # A pipeline goes through its layers once per micro-batch: what is gathered stays until the last one is back.
         shard(stage, place.sharding, compute, reshard=parallel.reshard and parallel.pipeline == 1)
         made.append(stage)
