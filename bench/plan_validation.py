@@ -44,6 +44,16 @@ from chatsmith.specs import ModelSpec
 from harness import as_json
 
 _TIMES = ("s per step", "device-hours")
+_ALSO_TOLD: dict[str, dict[str, float]] = {
+    # configs/20B.yml of EleutherAI/gpt-neox; one 200 Gbit/s adapter for two devices (section 2.3 of the paper).
+    "Black et al. 2022": {"micro_batch": 4, "network": 12.5e9},
+    # train/tr11-176B-ml/README.md of bigscience-workshop/bigscience: MBS=2; four 100 Gbit/s links for eight devices.
+    "BigScience 2022": {"micro_batch": 2, "network": 6.25e9},
+    # 400 Gbit/s for eight devices; 569 B tokens in 139,200 steps.
+    "Wu et al. 2023": {"rows": 2048, "network": 6.25e9},
+}
+"""What a paper or its configuration tells of the layout and the network, and the file has no column for. The rest stays
+as the planner would have it: the rows at a time that are fastest, and the network that is usual."""
 FLASH_SINCE = 2023
 """Runs published before this year wrote their attention scores to memory: FlashAttention is of May 2022."""
 
@@ -135,7 +145,8 @@ def read(row: dict[str, str]) -> Run:
     vocabulary = int(_number(row, "vocab_size") or 50304)
     spec = _spec(width, layers, heads, context, vocabulary, _need(row, "params", "the size"))
     replicas = int(_number(row, "dp") or count / (_number(row, "tp") or 1) / (_number(row, "pp") or 1))
-    rows = _number(row, "global_batch_seqs") or default_rows(spec, context)
+    told = _ALSO_TOLD.get(paper(row["source"]), {})
+    rows = _number(row, "global_batch_seqs") or told.get("rows") or default_rows(spec, context)
     if rows % replicas:  # a published batch is rounded, a default one knows no device count
         rows = replicas * max(1, round(rows / replicas))
     rows = int(rows)
@@ -156,6 +167,7 @@ def read(row: dict[str, str]) -> Run:
     if reached > (device.fp8_tflops or peak if work.fp8 else peak):
         raise NotUsableError(f"impossible: {reached:.0f} TFLOP/s on a device of {peak:.0f}")
     links = links_of(device)
+    links = dataclasses.replace(links, between=told.get("network", links.between))
     laid_out = any(row[column] for column in ("dp", "pp", "sharding"))
     return Run(row["id"], paper(row["source"]), laid_out, work, device, links,
                _grid(row, work, device, links, count), count, rate, published, convention)  # fmt: skip
@@ -227,6 +239,9 @@ def _grid(row: dict[str, str], work: Workload, device: Accelerator, links: Links
     for key, column in (("tensor", "tp"), ("pipeline", "pp"), ("data", "dp")):
         if value := _number(row, column):
             given[key] = int(value)
+    told = _ALSO_TOLD.get(paper(row["source"]), {})
+    if "micro_batch" in told:
+        given["micro_batch"] = int(told["micro_batch"])
     stated = re.search(r"CP=(\d+)", row["sharding"])
     given["context"] = int(stated[1]) if stated else 1
     sharding = row["sharding"].upper()

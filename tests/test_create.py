@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tomllib
 from itertools import islice
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import pytest
 from chatsmith import create
 from chatsmith.errors import RequestError
 from chatsmith.language_model import load
+from chatsmith.serve.card import _trained
+from chatsmith.specs import ModelSpec
 from chatsmith.text import world
-from chatsmith.train.recipe import load_recipe
+from chatsmith.train.callbacks import Callback
+from chatsmith.train.recipe import Recipe, load_recipe
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +61,18 @@ def test_the_report_says_what_to_expect(made: create.NewReport) -> None:
     assert "held-out text" in str(made)
 
 
+def test_what_compressors_need_is_on_the_card(made: create.NewReport) -> None:
+    """In chatsmith.toml, in README.md and on the page, beside what the model needs for that text."""
+    provenance = tomllib.loads((made.folder / "chatsmith.toml").read_text())
+    told = {"bits_per_byte": made.bits_per_byte, "gzip_bits_per_byte": made.gzip, "xz_bits_per_byte": made.xz}
+    assert provenance["run"]["compared"] == told
+    shown = _trained(provenance)
+    assert {name: shown[name] for name in told} == told
+    card = (made.folder / "README.md").read_text()
+    assert f"| the same text by gzip | {made.gzip:.3f} bits per byte |" in card
+    assert f"| held-out bits per byte | {made.bits_per_byte:.3f} |" in card
+
+
 def test_the_run_is_written_down_so_that_it_can_be_repeated(made: create.NewReport) -> None:
     recipe = load_recipe(made.folder / "chatsmith.toml")
     assert recipe.seed == 3
@@ -79,6 +95,38 @@ def test_time_is_kept(notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         create.new([notes], minutes=10, out=tmp_path / "model")
     spent = time.perf_counter() - began
     assert 600 - spent - 20 < given[0] < 600
+
+
+@pytest.mark.parametrize(("fastest", "asked"), [(1, 1), (2, 0)])
+def test_fewer_threads_are_written_into_the_recipe(
+    notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fastest: int, asked: int
+) -> None:
+    """Only where they are faster: a recipe that asks for none has all cores."""
+    given = []
+
+    class Speed:
+        cores = 2
+
+        def __call__(self, spec: ModelSpec) -> float:
+            return 1e4
+
+        def threads(self, spec: ModelSpec) -> int:
+            return fastest
+
+    def train(recipe: Recipe, *_: object, **__: object) -> object:
+        given.append(recipe.threads)
+        raise RequestError("far enough")
+
+    class Notes(Callback):
+        def on_note(self, text: str) -> None:
+            given.append("1 of 2 threads" in text)
+
+    monkeypatch.setattr(create, "train", train)
+    monkeypatch.setattr(create, "TrainingSpeed", Speed)
+    with pytest.raises(RequestError, match="far enough"):
+        create.new([notes], minutes=1, out=tmp_path / "model", callbacks=[Notes()])
+    assert given[-1] == asked
+    assert sum(given[:-1]) == asked
 
 
 @pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf"), 1e12])

@@ -28,8 +28,8 @@ from chatsmith.text.formats import format_of
 from chatsmith.text.report import ReadReport
 from chatsmith.text.shards import TokenFolder, TokenSplit
 from chatsmith.text.walk import existing, walk
-from chatsmith.train.callbacks import Callback, Outcome
-from chatsmith.train.data import Corpus, prepare
+from chatsmith.train.callbacks import Callback, Compared, Outcome
+from chatsmith.train.data import prepare
 from chatsmith.train.objectives import held_out_loss
 from chatsmith.train.recipe import (
     Batch,
@@ -181,9 +181,9 @@ def new(
     """Make a model that talks from the documents at `paths` in about `minutes`, reading included, into folder `out`.
 
     Reads the documents (without paths: the built-in small world), drops duplicates, learns a vocabulary sized to the
-    text (or of `vocab_size`), measures this machine for a few seconds, chooses a model for what is left of the time,
-    trains it and writes the model folder. `field` names the field of JSON, CSV or Parquet records that holds the text.
-    Text of tests in the files `clean_of` is cut out.
+    text (or of `vocab_size`), measures this machine for a few seconds, chooses a model and a number of threads for what
+    is left of the time, trains it and writes the model folder. `field` names the field of JSON, CSV or Parquet records
+    that holds the text. Text of tests in the files `clean_of` is cut out.
 
     Raises `RequestError` where there is nothing to read, the budget is no time, or `out` already holds a model (unless
     `overwrite`). Ctrl-C ends training after its step; the model folder is then whole, and the report says so.
@@ -233,23 +233,29 @@ def new(
     choice = budget.choose(left, speed, corpus.tokenizer.vocab_size, tokens)
     recipe = _with_choice(base, choice, left / 60, built_in=not paths)
     note(f"chose a model of {choice.spec.parameters:,} parameters for about {choice.tokens / 1e6:.1f} million tokens")
+    if (threads := speed.threads(choice.spec)) < speed.cores:
+        recipe = replace(recipe, threads=threads)
+        note(f"training with {threads} of {speed.cores} threads: just now that is faster than with all of them")
+    compare = _Comparison(corpus.folders[0 if paths else -1], corpus.tokenizer)
     outcome = train(
         recipe,
         out,
         overwrite=overwrite,
         corpus=corpus,
         sampler=continuations,
+        comparer=compare,
         callbacks=callbacks,
         peak_flops=peak,
     )
-    bits, gzipped, xzipped = _compared(out, corpus, corpus.folders[0 if paths else -1])
+    # A run that was stopped early is compared for the report alone.
+    compared = compare.found or compare(load_decoder(out, verify="never"))
     return NewReport(
         folder=out,
         outcome=outcome,
         read=corpus.reports,
-        bits_per_byte=bits,
-        gzip=gzipped,
-        xz=xzipped,
+        bits_per_byte=compared.bits_per_byte if compared else None,
+        gzip=compared.gzip_bits_per_byte if compared else None,
+        xz=compared.xz_bits_per_byte if compared else None,
         seconds=time.perf_counter() - began,
         minutes=minutes,
         parameters=choice.spec.parameters,
@@ -333,20 +339,25 @@ def _with_choice(recipe: Recipe, choice: budget.Choice, minutes: float, *, built
     )
 
 
-def _compared(folder: Path, corpus: Corpus, tokens: TokenFolder) -> tuple[float | None, float | None, float | None]:
-    """Bits per byte of the held-out text among `tokens` by model, gzip and xz."""
-    if "held_out" not in tokens.splits:
-        return None, None, None
-    split = tokens.split("held_out")
-    model = load_decoder(folder, verify="never")
-    batches = evaluation_batches(split, model.spec.context, 16, _COMPARED_TOKENS)
-    measured = held_out_loss(model, batches)
-    text = _beginning(split, corpus.tokenizer)
-    if not text or not measured.bytes:
-        return None, None, None
-    gzipped = 8 * len(gzip.compress(text, 9)) / len(text)
-    xzipped = 8 * len(lzma.compress(text, preset=9)) / len(text)
-    return measured.bits_per_byte, gzipped, xzipped
+class _Comparison:
+    """Compares a model with gzip and xz on the held-out text of a folder of tokens, where it keeps some."""
+
+    def __init__(self, tokens: TokenFolder, tokenizer: Tokenizer) -> None:
+        self.found: Compared | None = None
+        self._tokens, self._tokenizer = tokens, tokenizer
+
+    def __call__(self, model: Decoder) -> Compared | None:
+        if "held_out" not in self._tokens.splits:
+            return None
+        split = self._tokens.split("held_out")
+        measured = held_out_loss(model, evaluation_batches(split, model.spec.context, 16, _COMPARED_TOKENS))
+        text = _beginning(split, self._tokenizer)
+        if not text or not measured.bytes or measured.bits_per_byte is None:
+            return None
+        gzipped = 8 * len(gzip.compress(text, 9)) / len(text)
+        xzipped = 8 * len(lzma.compress(text, preset=9)) / len(text)
+        self.found = Compared(measured.bits_per_byte, gzipped, xzipped)
+        return self.found
 
 
 def _beginning(split: TokenSplit, tokenizer: Tokenizer) -> bytes:

@@ -213,7 +213,7 @@ def measure_gemm(
     sizes = (256, 1024, 1536, 2048) if device == "cpu" else (1024, 2048, 4096, 8192)
     share = seconds / len(sizes)
     best = 0.0
-    with _threads(threads), torch.inference_mode():
+    with using_threads(threads), torch.inference_mode():
         for size in sizes:
             work = 2.0 * size**3
             # A precision that this machine emulates: a larger product only takes longer. The smallest one may be as
@@ -244,7 +244,7 @@ def measure_bandwidth(seconds: float = 0.3, threads: int | None = None, device: 
 
     size = 2**28 if device == "cpu" else 2**30
     size = max(2**22, min(size, memory().available // 8)) if device == "cpu" else size
-    with _threads(threads), torch.inference_mode():
+    with using_threads(threads), torch.inference_mode():
         values = torch.ones(size // 4, dtype=torch.float32, device=device)
         return size / _best_time(partial(torch.max, values), seconds, device)
 
@@ -267,7 +267,8 @@ def _best_time(work: Callable[[], object], seconds: float, device: str) -> float
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def using_threads(count: int | None) -> Iterator[None]:
+    """Compute with so many threads (None: one for each usable core), and with as many as before afterwards."""
     import torch
 
     before = torch.get_num_threads()

@@ -18,6 +18,7 @@ from chatsmith.plan.emit import KINDS, launch_file, settings
 from chatsmith.plan.layout_plan import LayoutPlan, make_plan
 from chatsmith.plan.parallel import Layout, Workload, links_of
 from chatsmith.specs import PRESETS, ModelSpec
+from chatsmith.train.metrics import read_log
 from chatsmith.train.recipe import load_recipe
 
 
@@ -126,22 +127,7 @@ def test_recipes_take_what_the_files_carry(tmp_path: Path) -> None:
     assert (taken.parallel.shard, taken.parallel.tensor, taken.parallel.pipeline) == (4, 4, 2)
 
 
-_EXCHANGE = """
-import os, sys
-import torch
-import torch.distributed as dist
-
-dist.init_process_group("gloo")
-rank, world = dist.get_rank(), dist.get_world_size()
-mine = torch.tensor([float(rank + 1)])
-dist.all_reduce(mine)
-with open(f"{sys.argv[1]}/{rank}", "w") as file:
-    file.write(f"{rank} {world} {os.environ['LOCAL_RANK']} {mine.item():g}")
-dist.destroy_process_group()
-"""
-
-
-def run(text: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
     script = folder / "launch.sh"
     script.write_text(text)
     source = str(Path(__file__).parents[2] / "src")
@@ -151,32 +137,44 @@ def run(text: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.run(
-        ["bash", str(script), *arguments], capture_output=True, text=True, cwd=folder, env=environment, timeout=300
+        ["bash", str(script)], capture_output=True, text=True, cwd=folder, env=environment, timeout=300
     )
 
 
-def test_the_torchrun_file_starts_two_processes_that_meet(tmp_path: Path) -> None:
-    """Arguments take the place of `chatsmith train`: here a program whose two processes add up their ranks."""
-    exchange = tmp_path / "exchange.py"
-    exchange.write_text(_EXCHANGE)
-    found = run(launch_file("torchrun", plan(Layout(data=2))), tmp_path, str(exchange), str(tmp_path))
-    assert found.returncode == 0, found.stderr
-    assert (tmp_path / "0").read_text() == "0 2 0 3"
-    assert (tmp_path / "1").read_text() == "1 2 1 3"
+def test_arguments_take_the_place_of_training(tmp_path: Path) -> None:
+    """So that the machines can be tried out first; a torchrun that only says what it was asked for shows it."""
+    said = tmp_path / "torchrun"
+    said.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    said.chmod(0o755)
+    for layout in (Layout(data=2), Layout(data=16)):
+        script = launch_file("torchrun", plan(layout))
+        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "NODE_RANK": "1", "HEAD": "first"}
+        words = [
+            subprocess.run(
+                ["bash", "-s", *instead], input=script, capture_output=True, text=True, env=environment, check=True
+            ).stdout.splitlines()
+            for instead in ((), ("hello.py", "a b"))
+        ]
+        start = words[1][:-2]
+        assert words == [[*start, *program(script)], [*start, "hello.py", "a b"]]
+        assert f"--nproc-per-node={min(layout.data, 8)}" in start
 
 
-def test_the_torchrun_file_trains(tmp_path: Path) -> None:
-    """On one device, which needs no division, the file as it stands runs `chatsmith train` to the end."""
+def test_the_torchrun_file_trains_in_two_processes(tmp_path: Path) -> None:
+    """The file as it stands divides a training run over two processes, here of the CPU."""
     (tmp_path / "text.txt").write_text("One two three four five six seven eight nine ten. " * 400)
     (tmp_path / "recipe.toml").write_text(
         '[data]\nheld_out = 0.0\nvocab_size = 300\n[[data.sources]]\npath = "text.txt"\n'
-        "[model]\nwidth = 64\nlayers = 2\nheads = 2\ncontext = 64\n[schedule]\nsteps = 2\n[evaluation]\ntimes = 0\n"
+        "[model]\nwidth = 64\nlayers = 2\nheads = 2\ncontext = 64\n[schedule]\nsteps = 3\n[evaluation]\ntimes = 0\n"
     )
-    small = plan(Layout(micro_batch=2), rows=4, spec=ModelSpec(512, 64, 64, 2, 2))
+    layout = Layout(data=2, zero=3, micro_batch=2, recompute="full")
+    small = plan(layout, rows=8, spec=ModelSpec(512, 64, 64, 2, 2))
     found = run(launch_file("torchrun", small), tmp_path)
     assert found.returncode == 0, found.stderr
     kept = load_recipe(tmp_path / "run" / "chatsmith.toml")
-    assert (kept.batch.micro_batch, kept.batch.accumulation, kept.batch.context) == (2, 2, 64)
+    assert (kept.batch.rows, kept.batch.micro_batch, kept.batch.context) == (8, 2, 64)
+    assert (kept.parallel.shard, kept.precision.activation_checkpointing) == (2, True)
+    assert [record["rows"] for record in read_log(tmp_path / "run")] == [8, 8, 8]
     assert (tmp_path / "run" / "model.safetensors").is_file()
 
 

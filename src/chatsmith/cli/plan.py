@@ -107,7 +107,8 @@ def plan(
         from chatsmith.plan.emit import launch_file
 
         recipe = model if model is not None and model.endswith(".toml") else "recipe.toml"
-        write_text(launch_file(emit, found.layout, recipe=recipe))
+        text = launch_file(emit, found.layout, recipe=recipe)
+        print_json({"kind": emit, "text": text, "layout": found.layout}) if json else write_text(text)
     elif json:
         print_json(found)
     else:

@@ -43,7 +43,7 @@ def read_count(value: float | int | str, what: str, high: float, example: str) -
 
 
 def _plain(number: float) -> str:
-    return f"{number:,.0f}" if 1 <= number < 1e7 else f"{number:g}".replace("e+", "e").replace("e-0", "e-")
+    return f"{number:,.0f}" if 1 <= number < 1e9 else f"{number:g}".replace("e+", "e").replace("e-0", "e-")
 
 
 def short(number: float, digits: int = 4) -> str:
@@ -71,16 +71,15 @@ def usd_text(usd: float) -> str:
 
 def duration_text(seconds: float) -> str:
     """A duration in the unit one would say it in: 355.9 years, 33.8 days, 3.04 hours, 24 seconds."""
-    units = (
-        (2 * SECONDS_PER_YEAR, SECONDS_PER_YEAR, "years"),
-        (2 * SECONDS_PER_DAY, SECONDS_PER_DAY, "days"),
-        (SECONDS_PER_HOUR, SECONDS_PER_HOUR, "hours"),
-        (60.0, 60.0, "minutes"),
-    )
-    for least, unit, word in units:
-        if seconds >= least:
-            return f"{_rounded(seconds / unit, 4)} {word}"
-    return f"{_rounded(seconds, 3)} seconds"
+    unit = duration_unit(seconds)
+    word = {SECONDS_PER_YEAR: "years", SECONDS_PER_DAY: "days", SECONDS_PER_HOUR: "hours", 60.0: "minutes"}.get(unit)
+    return f"{_rounded(seconds / unit, 4)} {word}" if word else f"{_rounded(seconds, 3)} seconds"
+
+
+def duration_unit(seconds: float) -> float:
+    """The seconds of the unit one would say a duration in: two years, two days, an hour, a minute and more; else 1."""
+    units = (SECONDS_PER_YEAR, SECONDS_PER_DAY, SECONDS_PER_HOUR, 60.0)
+    return next((unit for unit in units if seconds >= (2 * unit if unit >= SECONDS_PER_DAY else unit)), 1.0)
 
 
 def bytes_text(count: float) -> str:

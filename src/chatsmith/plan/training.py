@@ -18,6 +18,7 @@ from chatsmith.plan.quantities import (
     SECONDS_PER_HOUR,
     SECONDS_PER_YEAR,
     duration_text,
+    duration_unit,
     energy_text,
     flops_text,
     rate_text,
@@ -204,16 +205,18 @@ def spending_formulas(run: Training) -> tuple[Formula, ...]:
     if run.accelerator is None or run.rate is None or run.with_attention is None:
         return ()
     spent = run.by_6nd or run.with_attention
-    hours = spent.device_years * SECONDS_PER_YEAR / SECONDS_PER_HOUR
+    seconds = spent.device_years * SECONDS_PER_YEAR
+    unit, spent_hours = duration_unit(seconds), seconds / SECONDS_PER_HOUR
+    hours = f"{spent_hours:,.0f}" if spent_hours >= 1000 else f"{spent_hours:.4g}"
     found = [
         Formula(
             "time on one device",
             "FLOPs / rate",
-            f"{flops_text(spent.flops)} / {run.rate.tflops:.4g}e12 FLOP/s / {SECONDS_PER_YEAR:,.0f} s",
+            f"{flops_text(spent.flops)} / {run.rate.tflops:.4g}e12 FLOP/s" + (f" / {unit:,.0f} s" if unit > 1 else ""),
             spent.device_years,
             "years",
             f"the rate is {run.rate.origin}",
-            shown=duration_text(spent.device_years * SECONDS_PER_YEAR),
+            shown=duration_text(seconds),
         )
     ]
     if run.price is not None and spent.usd is not None:
@@ -221,7 +224,7 @@ def spending_formulas(run: Training) -> tuple[Formula, ...]:
             Formula(
                 "cost",
                 "device-hours × price",
-                f"{hours:,.0f} h × ${run.price.usd_per_hour:.2f}",
+                f"{hours} h × ${run.price.usd_per_hour:.2f}",
                 spent.usd,
                 "dollars",
                 f"price: {run.price.describe()}",
@@ -234,7 +237,7 @@ def spending_formulas(run: Training) -> tuple[Formula, ...]:
             Formula(
                 "energy",
                 "device-hours × rated power",
-                f"{hours:,.0f} h × {run.accelerator.power_w:g} W",
+                f"{hours} h × {run.accelerator.power_w:g} W",
                 spent.kilowatt_hours,
                 "kWh",
                 "rated power from the data sheet",

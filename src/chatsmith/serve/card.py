@@ -48,7 +48,11 @@ def _trained(provenance: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(run, dict):
         return {}
     names = {"tokens": "tokens", "steps": "steps", "bits_per_byte": "bits_per_byte", "machine": "machine",
-             "held_out_loss": "held_out_loss"}  # fmt: skip
+             "held_out_loss": "held_out_loss", "gzip_bits_per_byte": "gzip_bits_per_byte",
+             "xz_bits_per_byte": "xz_bits_per_byte"}  # fmt: skip
+    # Beside compressors stands what the model needs for the very text that they were given.
+    compared = run.get("compared")
+    run = run | (compared if isinstance(compared, dict) else {})
     told = {name: run[key] for name, key in names.items() if isinstance(run.get(key), (int, float, str))}
     if isinstance(run.get("seconds"), (int, float)):
         told["minutes"] = run["seconds"] / 60

@@ -20,6 +20,19 @@ Sampler = Callable[["Decoder", "Tokenizer", Sequence[str], int, float], Sequence
 
 
 @dataclass(frozen=True, slots=True)
+class Compared:
+    """Bits per byte that a model needs for held-out text, and two compressors for the same text."""
+
+    bits_per_byte: float
+    gzip_bits_per_byte: float
+    xz_bits_per_byte: float
+
+
+Comparer = Callable[["Decoder"], "Compared | None"]
+"""Compares the finished model with compressors; the caller knows which text that makes sense for."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunStart:
     """What a display needs to know before the first step; `first_step` is above 0 where a run is resumed."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -19,6 +21,10 @@ from chatsmith.train.recipe import Optimizer
 
 _STEP_TOKENS = 2048
 _SIDES = (256, 1024, 2048)
+_WORTH = 1.2
+"""So many times faster must fewer threads be: what keeps the cores busy may end at any moment."""
+_LOST = 4.0
+"""With so many times longer steps a number of threads is not tried again."""
 
 
 def kernel_rate(kind: str, seconds: float = 0.5) -> float | None:
@@ -41,9 +47,14 @@ def matrix_rate(compute: Compute = "auto", seconds: float = 0.5) -> float:
     return max([machine.measure_peak(compute, seconds), *own])
 
 
-def _times(work: Callable[[], object], seconds: float, least: int = 1) -> list[float]:
-    """How long each of as many calls as fit took, shortest first, after one that does not count."""
+def _times(work: Callable[[], object], seconds: float, least: int = 1, most: float = math.inf) -> list[float]:
+    """How long each of as many calls as fit took, shortest first, after one that counts only if it took over `most`
+    seconds: then no more are made."""
+    began = time.perf_counter()
     work()
+    first = time.perf_counter() - began
+    if first > most:
+        return [first]
     times: list[float] = []
     while len(times) < least or sum(times) < seconds:
         began = time.perf_counter()
@@ -57,6 +68,10 @@ class TrainingSpeed:
 
     A matrix rate does not tell: how much of it a step reaches depends on the width, the vocabulary and the processor. A
     shape whose step would take longer than `seconds` is taken to reach what the one before it reached, in FLOP/s.
+
+    Threads that share a step wait for one another, many times in it. Where another program holds a core, all of them
+    can be far slower than half of them. So half of them are tried first, and then more or still fewer, for as long as
+    that is faster. Once all were faster they are for larger shapes too, and those are measured with all.
     """
 
     def __init__(self, optimizer: Optimizer | None = None, compute: Compute = "auto", seconds: float = 0.7) -> None:
@@ -65,8 +80,11 @@ class TrainingSpeed:
         self.dtype = compute_dtype(compute, self.device)
         self.seconds = seconds
         self._optimizer = optimizer or Optimizer()
+        self.cores = machine.usable_cores()
         self._flops: float | None = None
         self._known: dict[ModelSpec, float] = {}
+        self._threads: dict[ModelSpec, int] = {}
+        self._lost: set[int] = set()
 
     def __call__(self, spec: ModelSpec) -> float:
         """Tokens per second for `spec`, rows of its context."""
@@ -76,6 +94,14 @@ class TrainingSpeed:
                 self._known[spec] = self._measured(spec)
             self._flops = self._known[spec] * per_token
         return self._flops / per_token
+
+    def threads(self, spec: ModelSpec) -> int:
+        """How many threads trained `spec` fastest; a shape that was not measured, by the last one that was."""
+        return self._threads.get(replace(spec, dropout=0.0), self._last)
+
+    @property
+    def _last(self) -> int:
+        return next(reversed(self._threads.values()), max(1, self.cores // 2))
 
     def _measured(self, spec: ModelSpec) -> float:
         rows = max(1, _STEP_TOKENS // spec.context)
@@ -90,5 +116,30 @@ class TrainingSpeed:
                 (loss / count).backward()
                 optimizer.step(1.0)
 
-            times = _times(step, self.seconds, least=3)
-        return rows * spec.context / times[len(times) // 2]
+            seconds, self._threads[spec] = self._fastest(step)
+        return rows * spec.context / seconds
+
+    def _fastest(self, step: Callable[[], None]) -> tuple[float, int]:
+        """The median seconds of a step, and the threads that make it so short."""
+        if self.device.type != "cpu":
+            return self._median(step, self.cores), self.cores
+        start = self._last
+        best = self._median(step, start), start
+        while (more := min(self.cores, 2 * best[1])) > best[1] and more not in self._lost:
+            seconds = self._median(step, more, max(self.seconds, _LOST * best[0]))
+            if seconds > _WORTH * best[0]:
+                if seconds > _LOST * best[0]:
+                    self._lost.add(more)
+                break
+            best = seconds, more
+        while best[1] <= start < self.cores and (fewer := best[1] // 2):
+            seconds = self._median(step, fewer)
+            if _WORTH * seconds > best[0]:
+                break
+            best = seconds, fewer
+        return best
+
+    def _median(self, step: Callable[[], None], threads: int, most: float = math.inf) -> float:
+        with machine.using_threads(threads):
+            times = _times(step, self.seconds if threads == self.cores else self.seconds / 2, 3, most)
+        return times[len(times) // 2]
