@@ -30,7 +30,12 @@ from chatsmith.specs import ModelSpec, preset
 
 SIDES = Path(__file__).with_name("generate_sides.py")
 SIZES = {"125m": "gpt3-125m", "1.3b": "gpt3-1.3b"}
-FORMATS = {"int8": ("llama.cpp", "ctranslate2"), "int4": ("llama.cpp",), "bf16": ("llama.cpp", "transformers")}
+# Transformers computes in bfloat16 whatever the others do; CTranslate2 has no int4.
+FORMATS = {
+    "int8": ("llama.cpp", "ctranslate2", "transformers"),
+    "int4": ("llama.cpp", "transformers"),
+    "bf16": ("llama.cpp", "transformers"),
+}
 WORK = ("decode 1", "prefill 512", "decode 8", "decode 32")
 
 

@@ -24,7 +24,7 @@ from chatsmith.kernels.infer import build
 from chatsmith.kernels.infer.session import Session, _Decoder, _Layer, _Step
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_infer import BOUNDS, FORMATS, LENGTH, SPECS, ids_of, session
+from test_infer import FORMATS, LENGTH, SPECS, bound, ids_of, session
 
 COMPILER = shutil.which("aarch64-linux-gnu-gcc")
 EMULATOR = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
@@ -94,7 +94,8 @@ def image_of(run: Session, ids: np.ndarray, threads: int) -> bytes:
     logits = image.put(bytes(len(CUTS) * LENGTH * vocabulary * 4))
     steps, row = [], 0
     for which, cuts in enumerate(CUTS):
-        table = np.arange((which + 1) * HOLDS, which * HOLDS, -1, dtype=np.int32)[None]
+        blocks = HOLDS * len(run.spec.bands)
+        table = np.arange((which + 1) * blocks, which * blocks, -1, dtype=np.int32)
         at = 0
         for size in cuts:
             rows = np.arange(size, dtype=np.int32)
@@ -139,7 +140,7 @@ def emulate(folder: Path, variant: str, processor: str, image: Path) -> subproce
 def test_logits_on_arm_are_those_of_torch_and_no_cut_changes_a_bit(
     variant: str, form: str, name: str, folder: Path, tmp_path: Path
 ) -> None:
-    run, same = session(name, FORMATS[form])
+    run, same = session(name, form)
     ids = ids_of(name)
     (tmp_path / "image").write_bytes(image_of(run, ids, threads=2))
     done = emulate(folder, variant, PROCESSORS[variant], tmp_path / "image")
@@ -150,7 +151,7 @@ def test_logits_on_arm_are_those_of_torch_and_no_cut_changes_a_bit(
         wanted = same(torch.from_numpy(ids.astype(np.int64))[None])[0].numpy()
     error = np.abs(whole - wanted).max() / wanted.std()
     print(f"{variant}, {form}, {name}: {error:.2g}")
-    assert error < BOUNDS[FORMATS[form].kind], error
+    assert error < bound(form), error
 
 
 @pytest.mark.parametrize(("variant", "processor"), [("dotprod", "cortex-a53"), ("i8mm", "cortex-a76")])
@@ -158,7 +159,7 @@ def test_the_emulator_does_refuse_what_a_processor_lacks(
     variant: str, processor: str, folder: Path, tmp_path: Path
 ) -> None:
     """Else the test above would say nothing of what each variant may use."""
-    (tmp_path / "image").write_bytes(image_of(session("llama", FORMATS["int8"])[0], ids_of("llama"), threads=1))
+    (tmp_path / "image").write_bytes(image_of(session("llama", "int8")[0], ids_of("llama"), threads=1))
     assert emulate(folder, variant, processor, tmp_path / "image").returncode == -signal.SIGILL
 
 
