@@ -3,6 +3,7 @@
     python bench/generate.py                                    all sizes and formats, with the peers that are at hand
     python bench/generate.py --peers ~/peers/bin/python         the peers live in an environment of their own
     python bench/generate.py --sizes 125m --formats int8 --rounds 9
+    python bench/generate.py --peers ~/peers/bin/python --vocabulary DIR     all peers: CTranslate2 wants GPT-2's words
 
 Weights are random; the same go to every side, converted by its own tools or by ours (llama.cpp's from our GGUF). Sides
 take turns within a round, each in a process of its own that sleeps while another works. Before every sample the machine
