@@ -21,8 +21,8 @@ class KernelHook(BuildHookInterface[Any]):
         if self.target_name != "wheel" or version == "editable":
             return
         sys.path.insert(0, str(Path(self.root) / "src"))
-        from chatsmith.kernels.build import find_compiler
         from chatsmith.kernels.infer import build
+        from chatsmith.kernels.loading import find_compiler
 
         compiler = find_compiler()
         if compiler is None:

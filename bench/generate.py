@@ -3,6 +3,7 @@
     python bench/generate.py                                    all sizes and formats, with the peers that are at hand
     python bench/generate.py --peers ~/peers/bin/python         the peers live in an environment of their own
     python bench/generate.py --sizes 125m --formats int8 --rounds 9
+    python bench/generate.py --peers ~/peers/bin/python --vocabulary DIR     all peers: CTranslate2 wants GPT-2's words
 
 Weights are random; the same go to every side, converted by its own tools or by ours (llama.cpp's from our GGUF). Sides
 take turns within a round, each in a process of its own that sleeps while another works. Before every sample the machine
@@ -30,7 +31,12 @@ from chatsmith.specs import ModelSpec, preset
 
 SIDES = Path(__file__).with_name("generate_sides.py")
 SIZES = {"125m": "gpt3-125m", "1.3b": "gpt3-1.3b"}
-FORMATS = {"int8": ("llama.cpp", "ctranslate2"), "int4": ("llama.cpp",), "bf16": ("llama.cpp", "transformers")}
+# Transformers computes in bfloat16 whatever the others do; CTranslate2 has no int4.
+FORMATS = {
+    "int8": ("llama.cpp", "ctranslate2", "transformers"),
+    "int4": ("llama.cpp", "transformers"),
+    "bf16": ("llama.cpp", "transformers"),
+}
 WORK = ("decode 1", "prefill 512", "decode 8", "decode 32")
 
 

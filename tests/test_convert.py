@@ -97,6 +97,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_measured(folder: P
     refused("new.gguf", "int8", "a GGUF file has no choice of group", group=64)
     refused("new.gguf", "int4", "a GGUF file has no choice of zeros", symmetric=False)
     refused("new.gguf", "int4", "a GGUF file has no choice of head", head="bf16")
+    refused("new.gguf", "int4", "a GGUF file has no choice of cache", cache="int8")
     refused("new", "f16", "f16 has no choice of head", head="int8")
     refused("new", "int8", "int8 has no zeros", symmetric=False)
     refused("new", "int8", r"cannot read .*nowhere\.txt", text=tmp_path / "nowhere.txt")

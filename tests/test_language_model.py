@@ -13,6 +13,7 @@ from rich.console import Console
 import chatsmith
 from chatsmith.dialogue import Dialogue, read_messages
 from chatsmith.errors import RequestError
+from chatsmith.kernels.infer import build
 from chatsmith.language_model import LanguageModel, document_start, published_sampling
 from chatsmith.store.folder import save_model
 from chatsmith.text.chat import Message
@@ -45,6 +46,18 @@ def test_load_gives_the_saved_model(tmp_path: Path, model: LanguageModel) -> Non
     assert loaded.write("the", **FULL).text == model.write("the", **FULL).text
     with pytest.raises(RequestError, match=r"config\.json"):
         chatsmith.load(tmp_path)
+
+
+def test_keys_and_values_in_int8_are_asked_for(tmp_path: Path, model: LanguageModel) -> None:
+    folder = save_model(tmp_path / "m", model.model, model.tokenizer, provenance={})
+    with pytest.raises(RequestError, match="only the native backend keeps keys and values in int8"):
+        chatsmith.load(folder, backend="torch", cache="int8")
+    if build.library() is None:
+        return
+    light = chatsmith.load(folder, backend="native", cache="int8")
+    assert light.engine.backend.name.endswith("in f32, cache in int8")
+    text = "the sea and the sand in the sun"
+    assert light.score(text).nats == pytest.approx(model.score(text).nats, rel=0.01)
 
 
 def test_the_fingerprint_follows_the_weights(model: LanguageModel) -> None:

@@ -31,7 +31,7 @@ from tiny import tiny_model, tiny_spec, tiny_tokenizer
 NONE: frozenset[int] = frozenset()
 CONTEXT = 96
 Numbers = torch.dtype | Kind
-"""What computes: torch in a dtype, or the native backend with weights of a kind."""
+"""What computes: torch in a dtype, or the native backend with weights of a kind (int8: the cache, too)."""
 KINDS: list[tuple[str, Numbers]] = [
     ("qwen3", torch.float32),
     ("qwen3", torch.bfloat16),
@@ -58,10 +58,14 @@ def backend(kind: str, numbers: Numbers, blocks: int = 0) -> Backend:
     if isinstance(numbers, torch.dtype):
         made = model(kind, numbers)
         return TorchBackend(made, cache_bytes=blocks * bytes_per_block(made.spec, numbers.itemsize))
-    room = (
-        blocks * 2 * 2 * 2 * 32 * 32 * (4 if numbers == "f32" else 2)
-    )  # layers · heads in a group, keys and values, …
-    return NativeBackend(tiny_spec(kind, CONTEXT), parts(kind, numbers), cache_bytes=room, threads=1)
+    head = {"f32": 32 * 32 * 4, "int8": 32 * 32 + 64}.get(numbers, 32 * 32 * 2)  # int8 has scales beside
+    return NativeBackend(
+        tiny_spec(kind, CONTEXT),
+        parts(kind, numbers),
+        cache="int8" if numbers == "int8" else None,
+        cache_bytes=blocks * 4 * 2 * head,  # layers and heads of a group, keys and values
+        threads=1,
+    )
 
 
 def batch(kind: str, dtype: Numbers, blocks: int = 0, guesser: Guesser | None = None, rows: int = 5) -> Batch:

@@ -12,8 +12,9 @@ import pytest
 
 from chatsmith import machine
 from chatsmith.kernels import build
+from chatsmith.kernels.loading import find_compiler
 
-pytestmark = pytest.mark.skipif(build.find_compiler() is None, reason="no C compiler on this machine")
+pytestmark = pytest.mark.skipif(find_compiler() is None, reason="no C compiler on this machine")
 
 PROGRAM = "from chatsmith.kernels import build; print(build.library() is not None, '|', build.status())"
 
@@ -73,7 +74,7 @@ print(losses[-1] < losses[0] / 2)
 def test_the_sources_compile_for_every_processor_without_a_warning(processor: str, tmp_path: Path) -> None:
     if platform.machine() != "x86_64":
         pytest.skip("another family of processors")
-    compiler = build.find_compiler()
+    compiler = find_compiler()
     assert compiler is not None
     flags = [flag for flag in build.FLAGS if flag != "-march=native"]
     strict = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-O0", f"-march={processor}"]

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from chatsmith import machine
 from chatsmith.kernels import build
+from chatsmith.kernels.loading import find_compiler
 from chatsmith.machine_rates import Rates
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def _rates(found: machine.Machine) -> Rates:
 
 def _c_compiler() -> machine.Part:
     purpose = "native kernels: much faster training on the CPU"
-    return machine.Part("C compiler", purpose, build.find_compiler() is not None, "apt-get install gcc")
+    return machine.Part("C compiler", purpose, find_compiler() is not None, "apt-get install gcc")
 
 
 def _machine_table(found: machine.Machine, rates: Rates | None, kernels: str | None, versions: dict[str, str]) -> Table:

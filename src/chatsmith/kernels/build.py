@@ -13,13 +13,12 @@ import hashlib
 import os
 import platform
 import shlex
-import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 
+from chatsmith.kernels.loading import Found, Kernels, find_compiler, processor
 from chatsmith.paths import cache_dir
 
 SOURCES = sorted(Path(__file__).parent.glob("*.c"))
@@ -32,39 +31,17 @@ FLAGS = (
 )
 
 
-@lru_cache(maxsize=1)
-def library() -> ctypes.CDLL | None:
-    """The loaded kernels, or None where they cannot be built or are switched off."""
-    return _load()[0]
-
-
-def status() -> str:
-    """One line on whether the kernels are in use, and why not if not."""
-    return _load()[1]
-
-
-@lru_cache(maxsize=1)
-def _load() -> tuple[ctypes.CDLL | None, str]:
-    if os.environ.get("CHATSMITH_KERNELS", "").lower() in ("off", "0", "no"):
-        return None, "switched off by CHATSMITH_KERNELS"
+def _load(_: str) -> Found:
     compiler = find_compiler()
     if compiler is None:
         return None, "no C compiler found: install gcc for faster training on the CPU"
-    try:
-        path = _built(compiler)
-        _open_threads()
-        return ctypes.CDLL(str(path)), f"built with {compiler}"
-    except (OSError, subprocess.SubprocessError) as error:
-        lines = str(getattr(error, "stderr", None) or error).strip().splitlines() or [type(error).__name__]
-        return None, f"could not be built: {lines[0]}"
+    path = _built(compiler)
+    _open_threads()
+    return ctypes.CDLL(str(path)), f"built with {compiler}"
 
 
-def find_compiler() -> str | None:
-    """The C compiler to use: $CC, else gcc, else cc."""
-    for name in (os.environ.get("CC"), "gcc", "cc"):
-        if name and (path := shutil.which(name)):
-            return path
-    return None
+_kernels = Kernels(_load)
+library, status = _kernels.library, _kernels.status
 
 
 def _built(compiler: str) -> Path:
@@ -72,7 +49,7 @@ def _built(compiler: str) -> Path:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
     texts = [path.read_text(encoding="utf-8") for path in (*SOURCES, *HEADERS)]
     flags = (*FLAGS, *shlex.split(os.environ.get("CHATSMITH_CFLAGS", "")))
-    parts = (*texts, version, " ".join(flags), _processor())
+    parts = (*texts, version, " ".join(flags), processor())
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
     folder = cache_dir() / "kernels"
     path = folder / f"kernels-{digest}.so"
@@ -95,15 +72,6 @@ def _built(compiler: str) -> Path:
 
 def _run(command: list[str]) -> None:
     subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-
-
-def _processor() -> str:
-    """What -march=native depends on: the flags of the first processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
 
 
 def _open_threads() -> None:

@@ -15,15 +15,13 @@ import platform
 import subprocess
 import tempfile
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-from chatsmith.kernels.build import find_compiler
+from chatsmith.kernels.loading import SWITCH, Found, Kernels, find_compiler, first_line, processor
 from chatsmith.paths import cache_dir
 
 FOLDER = Path(__file__).parent
 BUILT = FOLDER / "built"
-SWITCH = "CHATSMITH_KERNELS"
 _ARM_NAMES = ("aarch64", "arm64")
 # Arithmetic may be fused but not reordered or assumed finite: a NaN must stay visible.
 _FLAGS = (
@@ -75,22 +73,7 @@ def variants(architecture: str | None = None) -> tuple[Variant, ...]:
     return (Variant("generic", (), frozenset()),)
 
 
-@lru_cache(maxsize=1)
-def library() -> ctypes.CDLL | None:
-    """The loaded kernels, or None where there are none."""
-    return _load()[0]
-
-
-def status() -> str:
-    """One line: which instruction set the native backend uses, or why there is none."""
-    return _load()[1]
-
-
-@lru_cache(maxsize=1)
-def _load() -> tuple[ctypes.CDLL | None, str]:
-    switch = os.environ.get(SWITCH, "").lower()
-    if switch in ("off", "0", "no"):
-        return None, f"switched off by {SWITCH}"
+def _load(switch: str) -> Found:
     known = {variant.name: variant for variant in variants()}
     if switch and switch not in known:
         return None, f"{SWITCH}={switch} names no instruction set: off, or one of {', '.join(known)}"
@@ -101,12 +84,16 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         try:
             loaded = ctypes.CDLL(str(find(variant)))
         except (OSError, subprocess.SubprocessError) as error:
-            why = (str(getattr(error, "stderr", None) or error).strip().splitlines() or [type(error).__name__])[0]
+            why = first_line(error)
             continue
         if loaded.tiles_allowed():
             return loaded, variant.name
         why = "the system gives no right to use matrix tiles"
     return None, f"could not be built: {why}"
+
+
+_kernels = Kernels(_load)
+library, status = _kernels.library, _kernels.status
 
 
 def find(variant: Variant) -> Path:
@@ -156,11 +143,7 @@ def _processor() -> frozenset[str]:
     if platform.machine() in _ARM_NAMES:
         has = {"Linux": _linux_has, "Darwin": _macos_has}.get(platform.system(), lambda word: False)
         return frozenset(word for word in _HWCAPS if has(word))
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
+    return frozenset(processor().split())
 
 
 def _linux_has(word: str) -> bool:

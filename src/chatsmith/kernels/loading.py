@@ -1,0 +1,67 @@
+"""What both libraries of kernels share: one switch, one compiler, one try at loading, one line on what came of it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+SWITCH = "CHATSMITH_KERNELS"
+Found = tuple[ctypes.CDLL | None, str]
+"""A library, or None, and a line that says which it is or why there is none."""
+
+
+class Kernels:
+    """A library that is loaded when it is first asked for.
+
+    `load` is told what CHATSMITH_KERNELS says, where that is not to leave the kernels off; it may raise OSError and
+    SubprocessError.
+    """
+
+    def __init__(self, load: Callable[[str], Found]) -> None:
+        self._load = lru_cache(maxsize=1)(lambda: _try(load))
+
+    def library(self) -> ctypes.CDLL | None:
+        """The loaded kernels, or None where they cannot be built or are switched off."""
+        return self._load()[0]
+
+    def status(self) -> str:
+        """One line: which kernels are in use, or why there are none."""
+        return self._load()[1]
+
+
+def _try(load: Callable[[str], Found]) -> Found:
+    switch = os.environ.get(SWITCH, "").lower()
+    if switch in ("off", "0", "no"):
+        return None, f"switched off by {SWITCH}"
+    try:
+        return load(switch)
+    except (OSError, subprocess.SubprocessError) as error:
+        return None, f"could not be built: {first_line(error)}"
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, in the first line that a compiler or the system wrote about it."""
+    return (str(getattr(error, "stderr", None) or error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def find_compiler() -> str | None:
+    """The C compiler to use: $CC, else gcc, else cc."""
+    for name in (os.environ.get("CC"), "gcc", "cc"):
+        if name and (path := shutil.which(name)):
+            return path
+    return None
+
+
+def processor() -> str:
+    """What this processor can do: the line of its flags in /proc/cpuinfo; its name where there is none."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
