@@ -23,8 +23,8 @@ USER_READY := $(VENV)/.user
 DEV_READY := $(VENV)/.dev
 endif
 
-.PHONY: help chat install test format lint types imports unit test-parallel test-clients docs reference fuzz sanitize \
-        bench clean
+.PHONY: help chat install test format lint types imports unit test-parallel test-clients test-arm docs reference fuzz kills \
+        sanitize bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,13 @@ reference: $(DEV_READY) ## write docs/reference again from the code
 SECONDS ?= 600
 fuzz: $(DEV_READY) ## read damaged model files for SECONDS (ten minutes)
 	$(PYTHON) tests/fuzz/readers.py --seconds $(SECONDS)
+
+POINTS ?= 100
+kills: $(DEV_READY) ## kill runs of two processes at POINTS random points; all must end as if left alone
+	$(PYTHON) tests/parallel/kills.py --points $(POINTS)
+
+test-arm: $(DEV_READY) ## the kernels of generation, cross-compiled and run by an emulated Arm processor, minutes
+	$(PYTHON) -m pytest tests/kernels/test_arm.py -m "slow or not slow" -rs $(PYTEST)
 
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -g -O1
 sanitize: $(DEV_READY) ## the tests of the kernels, built with the address and undefined sanitizers

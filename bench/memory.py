@@ -7,8 +7,8 @@
 Weights are random, drawn and packed one matrix after the other, so that making them never holds the model in float32.
 Each figure comes from a process of its own: it opens the folder, reads a prompt and writes tokens through the engine.
 VmHWM is the most that was ever resident: its own memory and every page of the mapped weights that was touched. The goal
-counts for a talk of 160 tokens; a full context is shown beside it, for the cache grows with every token (bfloat16 keys
-and values). The last line is JSON.
+counts for a talk of 160 tokens; a full context is shown beside it, for the cache grows with every token: with keys and
+values in bfloat16, and in int8, which is asked for. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from chatsmith.generate.backend import CacheKind
 from chatsmith.specs import preset
 from chatsmith.store.packing import Format, parameter_shapes
 
@@ -64,7 +65,7 @@ def resident() -> dict[str, int]:
     return {name: int(kilobytes) * 1024 for name, kilobytes in re.findall(r"(VmHWM|Rss\w+):\s+(\d+) kB", status)}
 
 
-def generate(folder: Path, tokens: int, threads: int) -> dict[str, Any]:
+def generate(folder: Path, tokens: int, cache: CacheKind, threads: int) -> dict[str, Any]:
     """Open a model, read a prompt and write the last WRITTEN of so many tokens; memory at each stage, and the rates."""
     from chatsmith.generate.batch import Batch
     from chatsmith.generate.native import NativeBackend
@@ -74,7 +75,7 @@ def generate(folder: Path, tokens: int, threads: int) -> dict[str, Any]:
 
     imported = resident()
     loaded = load_parts(folder)
-    backend = NativeBackend(loaded.spec, loaded.parts, threads=threads)
+    backend = NativeBackend(loaded.spec, loaded.parts, cache=cache, threads=threads)
     batch = Batch(backend, loaded.tokenizer)
     opened = resident()
     prompt = np.random.default_rng(0).integers(0, loaded.tokenizer.vocab_size, tokens - WRITTEN).tolist()
@@ -98,20 +99,23 @@ def generate(folder: Path, tokens: int, threads: int) -> dict[str, Any]:
     }
 
 
-def measure(folder: Path, name: str, tokens: int, threads: int) -> dict[str, Any]:
+def measure(folder: Path, name: str, tokens: int, cache: CacheKind, threads: int) -> dict[str, Any]:
     """`generate` in a process of its own, beside the goal."""
-    command = [sys.executable, __file__, "--inside", str(folder), "--contexts", str(tokens), "--threads", str(threads)]
+    command = [sys.executable, __file__, "--inside", str(folder), "--contexts", str(tokens), "--caches", cache]
+    command += ["--threads", str(threads)]
     row: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     spec = preset(SIZE)
-    row |= {"format": name, "tokens": tokens, "goal_bytes": GOALS[name]}
+    row |= {"format": name, "cache": cache, "tokens": tokens, "goal_bytes": GOALS[name]}
     row["weight_bytes"] = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    row["cache_bytes"] = tokens * spec.layers * 2 * spec.kv_heads * spec.head_dim * 2
+    numbers = spec.head_dim * 2 if cache == "bf16" else spec.head_dim + 2
+    row["cache_bytes"] = tokens * spec.layers * 2 * spec.kv_heads * numbers
     peak = row["resident"]["VmHWM"]
     row["met"] = peak <= GOALS[name]
     print(
-        f"{SIZE} {name}, {tokens} tokens: {peak / 1e9:.3f} GB resident at most (goal {GOALS[name] / 1e9} GB:"
-        f" {'met' if row['met'] else 'NOT met'}); weights {row['weight_bytes'] / 1e9:.3f},"
-        f" cache {row['cache_bytes'] / 1e9:.3f} GB; {row['decode_tokens_per_second']:.1f} tokens/s"
+        f"{SIZE} {name}, cache {cache}, {tokens} tokens: {peak / 1e9:.3f} GB resident at most"
+        f" (goal {GOALS[name] / 1e9} GB: {'met' if row['met'] else 'NOT met'});"
+        f" weights {row['weight_bytes'] / 1e9:.3f}, cache {row['cache_bytes'] / 1e9:.3f} GB;"
+        f" {row['decode_tokens_per_second']:.1f} tokens/s"
     )
     return row
 
@@ -122,6 +126,7 @@ def main() -> None:
     parser.add_argument(
         "--contexts", nargs="+", type=int, default=[160, 2048], help="tokens, read and written together"
     )
+    parser.add_argument("--caches", nargs="+", choices=("bf16", "int8"), default=["bf16", "int8"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--models", type=Path, help="keep the models here and use those that are there")
     parser.add_argument("--vocabulary", type=Path, help="the folder of GPT-2's vocabulary")
@@ -130,7 +135,7 @@ def main() -> None:
     if min(given.contexts) <= WRITTEN or max(given.contexts) > preset(SIZE).context:
         parser.error(f"--contexts go from {WRITTEN + 1} to {preset(SIZE).context}")
     if given.inside:
-        print(json.dumps(generate(given.inside, given.contexts[0], given.threads)))
+        print(json.dumps(generate(given.inside, given.contexts[0], given.caches[0], given.threads)))
         return
     import harness  # loads torch, which the measured process must not
 
@@ -140,7 +145,11 @@ def main() -> None:
             folder = (given.models or Path(scratch)) / f"{SIZE}-{name}"
             if not folder.exists():
                 prepare(folder, name, given.vocabulary)
-            results["rows"] += [measure(folder, name, tokens, given.threads) for tokens in given.contexts]
+            results["rows"] += [
+                measure(folder, name, tokens, cache, given.threads)
+                for tokens in given.contexts
+                for cache in given.caches
+            ]
     print(harness.as_json(results))
 
 

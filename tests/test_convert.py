@@ -28,8 +28,6 @@ from chatsmith.store.folder import load_decoder, save_model
 from chatsmith.store.gguf_model import as_written, open_model
 from chatsmith.store.packing import parameter_shapes
 from chatsmith.store.parts import load_parts, open_parameters
-
-sys.path.insert(0, str(Path(__file__).parent))
 from tiny import tiny_model, tiny_tokenizer
 
 native = pytest.mark.skipif(build.library() is None, reason=f"no kernels of generation here: {build.status()}")

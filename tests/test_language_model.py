@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,9 +17,6 @@ from chatsmith.language_model import LanguageModel, document_start, published_sa
 from chatsmith.store.folder import save_model
 from chatsmith.text.chat import Message
 from chatsmith.text.tokenizer import Tokenizer
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 from tiny import tiny_model, tiny_tokenizer
 
 FULL = {"max_tokens": 12, "seed": 1, "temperature": 1.0}

@@ -12,6 +12,7 @@ import numpy as np
 from chatsmith.errors import RequestError, WorkError
 from chatsmith.evaluate.faithful import Faithfulness, compare, own_words
 from chatsmith.evaluate.speeds import decoding_speeds
+from chatsmith.generate.backend import CacheKind
 from chatsmith.generate.backends import backend_of
 from chatsmith.kernels.infer.matrix import KINDS, Kind, as_floats
 from chatsmith.kernels.infer.session import Part
@@ -92,6 +93,7 @@ def convert(
     symmetric: bool = True,
     head: Kind | None = None,
     text: Path | None = None,
+    cache: CacheKind | None = None,
     force: bool = False,
     overwrite: bool = False,
     progress: Callable[[str], None] = lambda line: None,
@@ -104,27 +106,27 @@ def convert(
 
     `group` is the number of weights that share a scale (int8 128, int4 32), `symmetric` False gives int4 a zero per
     group, `head` is the kind of the embedding and output head (int8 for int4). Perplexity is measured on `text`, else
-    on what the model writes.
+    on what the model writes; with keys and values in `cache`, if it is meant to be used so.
 
     Raises `RequestError`, before anything is measured, where a size or name is wrong or the target is taken, and
     `WorkError`, with nothing written, when perplexity grows beyond `BOUNDS` and `force` is not set.
     """
     source, target = Path(source), Path(target)
     gguf = target.suffix == ".gguf"
-    form = _format(to, group, symmetric, head, gguf)
+    form = _format(to, group, symmetric, head, cache, gguf)
     (check_file if gguf else check_target)(target, overwrite)
     spec, tokenizer, read, stored = _open(source)
     if gguf:
         model_values(spec, tokenizer, source.stem)
     ids = None if text is None else _read_text(text, tokenizer)
-    size, described = _file_bytes(source), _IN_GGUF[to] if gguf else _describe(form)
+    size, described = _file_bytes(source), _IN_GGUF[to] if gguf else _describe(form, cache)
 
     progress("reading and rounding the weights")
     before = backend_of(spec, dict(packed_parts(spec, read, Format(stored))), cache_bytes=_CACHE_BYTES)
     parts = dict(
         packed_parts(spec, as_written(spec, read, to), Format("f32")) if gguf else packed_parts(spec, read, form)
     )
-    after = backend_of(spec, parts, cache_bytes=_CACHE_BYTES)
+    after = backend_of(spec, parts, cache=cache, cache_bytes=_CACHE_BYTES)
     if ids is None:
         progress("the model writes a text of its own to be measured on")
         ids = own_words(before, tokenizer, _MEASURED_TOKENS)
@@ -150,7 +152,7 @@ def convert(
             parts if form.kind in ("int8", "int4") else read,
             form,
             tokenizer,
-            card=_card(source, target, spec, form, words, found),
+            card=_card(source, target, spec, described, form, words, found),
             generation=read_generation(source) if folder else {},
             provenance=(read_provenance(source) if folder else {}) | {"converted": about},
             overwrite=overwrite,
@@ -169,11 +171,12 @@ def convert(
     )
 
 
-def _format(to: Kind, group: int | None, symmetric: bool, head: Kind | None, gguf: bool) -> Format:
+def _format(to: Kind, group: int | None, symmetric: bool, head: Kind | None, cache: str | None, gguf: bool) -> Format:
     """How the weights of a folder are kept, after checking that what was asked for has a meaning there."""
     if to not in KINDS:
         raise RequestError(f"there is no format {to!r}", "choose one of " + ", ".join(KINDS))
     chosen = [name for name, given in (("group", group), ("zeros", not symmetric), ("head", head)) if given]
+    chosen += ["cache"] if cache and gguf else []
     if chosen and gguf:
         raise RequestError(f"a GGUF file has no choice of {chosen[0]}", f"leave it out: {to} is {_IN_GGUF[to]}")
     if chosen and to not in ("int8", "int4"):
@@ -208,7 +211,9 @@ def _save(
     save_model(target, decoder_of(spec, known), tokenizer, dtype=dtype, **rest)
 
 
-def _card(source: Path, target: Path, spec: ModelSpec, form: Format, words: str, found: Faithfulness) -> str:
+def _card(
+    source: Path, target: Path, spec: ModelSpec, described: str, form: Format, words: str, found: Faithfulness
+) -> str:
     """The card of the source, with what was measured."""
     rows = (
         ("perplexity before", f"{found.perplexity:.3f}"),
@@ -217,18 +222,19 @@ def _card(source: Path, target: Path, spec: ModelSpec, form: Format, words: str,
         ("same likeliest token", f"{found.agreement:.1%}"),
     )
     about = (
-        f"{source.name} in {_describe(form)}, written by `chatsmith convert`. What that changed, on {found.tokens:,} "
+        f"{source.name} in {described}, written by `chatsmith convert`. What that changed, on {found.tokens:,} "
         f"tokens of {words}:"
     )
     card = read_card(source) if source.is_dir() else None
     return converted_card(card, target.name, spec, about, rows, packed=form.kind in ("int8", "int4"))
 
 
-def _describe(form: Format) -> str:
+def _describe(form: Format, cache: CacheKind | None) -> str:
+    used = "" if cache is None else f"; measured with keys and values in {cache}"
     if form.kind in ("f32", "f16", "bf16"):
-        return form.kind
+        return form.kind + used
     shape = "" if form.symmetric else ", with zeros"
-    return f"{form.kind} in groups of {form.group}{shape}, embedding and head in {form.head_kind}"
+    return f"{form.kind} in groups of {form.group}{shape}, embedding and head in {form.head_kind}{used}"
 
 
 def _advice(form: Format, gguf: bool) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from chatsmith.dialogue import Dialogue, read_messages
 from chatsmith.errors import RequestError
-from chatsmith.generate.backend import CACHE_BYTES, Backend, Floats
+from chatsmith.generate.backend import CACHE_BYTES, Backend, CacheKind, Floats
 from chatsmith.generate.backends import Choice, open_folder
 from chatsmith.generate.constraints import Constraint
 from chatsmith.generate.engine import Engine
@@ -49,6 +49,7 @@ def load(
     draft: str | Path | None = None,
     lookup: bool = False,
     backend: Choice | None = None,
+    cache: CacheKind | None = None,
     cache_bytes: int = CACHE_BYTES,
 ) -> LanguageModel:
     """Load a model folder, made by chatsmith or published in Hugging Face layout.
@@ -57,15 +58,18 @@ def load(
     for "native" or "torch". `dtype` None keeps the weights as they are stored. `draft` is the folder of a smaller model
     of the same vocabulary, which guesses what comes next; with `lookup` the text itself does. Guesses are checked: they
     change the speed and no token. Keys and values, those of beginnings that may be read again with them, take at most
-    `cache_bytes` of memory (but one whole context always fits); what was longest out of use makes room. Raises
-    `RequestError` when a part is missing or unknown, `WorkError` when one is damaged.
+    `cache_bytes` of memory (but one whole context always fits); what was longest out of use makes room. The
+    native backend keeps them in bfloat16 (float32 for weights in float32), or in `cache` "int8", which takes half the
+    memory. Raises `RequestError` when a part is missing or unknown, `WorkError` when one is damaged.
     """
     if draft is not None and lookup:
         raise RequestError("either a draft model guesses or look-up does", "leave out draft or lookup")
-    opened = open_folder(Path(folder), backend=backend, device=device, dtype=dtype, cache_bytes=cache_bytes)
+    opened = open_folder(
+        Path(folder), backend=backend, device=device, dtype=dtype, cache=cache, cache_bytes=cache_bytes
+    )
     guesser: Guesser | None = PromptLookup() if lookup else None
     if draft is not None:
-        small = load(draft, device=device, dtype=dtype, backend=backend, cache_bytes=cache_bytes)
+        small = load(draft, device=device, dtype=dtype, backend=backend, cache=cache, cache_bytes=cache_bytes)
         if small.tokenizer.fingerprint != opened.tokenizer.fingerprint:
             raise RequestError(
                 f"{small.name} has another vocabulary than {Path(folder).name}: it cannot draft for it",

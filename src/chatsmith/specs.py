@@ -150,6 +150,11 @@ class ModelSpec:
         return self.band if self.band is not None and layer % 2 == 1 else None
 
     @property
+    def bands(self) -> tuple[int | None, ...]:
+        """The bands of the kinds of layers there are, in the order in which layers take turns."""
+        return tuple(self.layer_band(layer) for layer in range(1 if self.band is None else min(2, self.layers)))
+
+    @property
     def parameter_terms(self) -> dict[str, int]:
         """Trainable parameters by term, exact (for GPT shapes they add up to 12LE² + 13LE + (V + C)E + 2E)."""
         norm = self.width * (2 if self.norm == "layer" else 1)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from chatsmith.errors import MissingExtra, RequestError
-from chatsmith.generate.constraints import Constraint
+from chatsmith.generate.constraints import Constraint, embedded
 from chatsmith.generate.requests import Request
 from chatsmith.generate.sampling import Sampling
 from tiny import tiny_engine, tiny_model, tiny_tokenizer
@@ -47,6 +47,25 @@ def test_answers_have_the_form_that_was_asked_for() -> None:
     assert together[0].distributions[0].kept("penalties") < 268
     assert together[1].ids == engine.complete([Request(PROMPT, hot)])[0].ids
     assert together[2].text in ("in", "inn")
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["schema", "in a grammar"])
+def test_json_leaves_no_room_for_white_space(inside: bool) -> None:
+    """A model that loves nothing but white space still comes to an end, whatever the schema says of layouts."""
+    pytest.importorskip("llguidance")
+    loved = tuple((token, 100.0) for character in " \t\r\n" for token in tiny_tokenizer().encode(character))
+    loves = Sampling(temperature=0, max_tokens=100, logit_bias=loved)
+    schema = {
+        "type": "object",
+        "properties": {"a": {"const": 1}, "b": {"const": [2, {}]}},
+        "required": ["a", "b"],
+        "additionalProperties": False,
+        "x-guidance": {"whitespace_flexible": True, "whitespace_pattern": "[ \\n]*"},
+    }
+    form = Constraint("grammar", f"start: %json {embedded(schema)}") if inside else Constraint.schema(schema)
+    [done] = tiny_engine(tiny_model(context=128)).complete([Request(PROMPT, loves, constraint=form)])
+    assert done.text == '{"a": 1, "b": [2, {}]}'
+    assert done.finish_reason == "eos"
 
 
 @pytest.mark.parametrize(("kind", "text"), [("regex", "(ab"), ("schema", "{"), ("grammar", "start: nothing")])

@@ -39,7 +39,7 @@ KINDS: list[tuple[str, Numbers]] = [
     ("banded", torch.bfloat16),
 ]
 if build.library() is not None:
-    KINDS += [("qwen3", "int8"), ("banded", "f32")]
+    KINDS += [("qwen3", "int8"), ("banded", "f32"), ("banded", "bf16")]
 
 
 @cache
@@ -58,7 +58,9 @@ def backend(kind: str, numbers: Numbers, blocks: int = 0) -> Backend:
     if isinstance(numbers, torch.dtype):
         made = model(kind, numbers)
         return TorchBackend(made, cache_bytes=blocks * bytes_per_block(made.spec, numbers.itemsize))
-    room = blocks * 2 * 2 * 2 * 32 * 32 * (4 if numbers == "f32" else 2)  # layers, heads, keys and values, dims, places
+    room = (
+        blocks * 2 * 2 * 2 * 32 * 32 * (4 if numbers == "f32" else 2)
+    )  # layers · heads in a group, keys and values, …
     return NativeBackend(tiny_spec(kind, CONTEXT), parts(kind, numbers), cache_bytes=room, threads=1)
 
 

@@ -16,6 +16,12 @@ SHAPES: dict[str, dict[str, Any]] = {
     "gpt3": {"width": 32, "heads": 4, "context": 32, "band": 8},
 }  # fmt: skip
 
+WAYS: dict[str, dict[str, Any]] = {
+    "adamw": {},
+    "muon": {"optimizer": {"name": "muon"}, "model": {"dropout": 0.2}},
+}
+"""What the recipe of a case changes: the other optimizer, and dropout, which is to drop the same numbers everywhere."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -44,6 +50,7 @@ def _pipelines(size: int) -> list[Layout]:
 
 LAYOUTS: tuple[Layout, ...] = (
     Layout("replicas 2", 2, {}),
+    Layout("automatic 2", 2, {"layout": "auto"}),
     Layout("sharded 2", 2, {"shard": 2}),
     Layout("tensor 2", 2, {"tensor": 2}),
     Layout("tensor 2 plain", 2, {"tensor": 2, "sequence": False, "loss": False}),

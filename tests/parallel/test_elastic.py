@@ -85,19 +85,19 @@ def test_a_store_that_outlives_its_processes_keeps_rounds_apart(first: int) -> N
     """What the dead left in it is not read by those who follow, whoever of them comes first."""
     store = dist.HashStore()
 
-    def one_round(word: str) -> set[str]:
+    def one_round(word: str) -> tuple[set[str], set[bool]]:
         with ThreadPoolExecutor(3) as pool:
             order = [first, *({0, 1, 2} - {first})]
             found = []
             for rank in order:
                 found.append(pool.submit(round_of, store, rank, 3, 30.0))
                 time.sleep(0.03)
-            stores = [future.result() for future in found]
-        stores[0].set("address", word)
-        return {mine.get("address").decode() for mine in stores}
+            stores, again = zip(*(future.result() for future in found), strict=True)
+        stores[order.index(0)].set("address", word)
+        return {mine.get("address").decode() for mine in stores}, set(again)
 
-    assert one_round("of the first") == {"of the first"}
-    assert one_round("of the second") == {"of the second"}
+    assert one_round("of the first") == ({"of the first"}, {False})
+    assert one_round("of the second") == ({"of the second"}, {True})
 
 
 def test_a_process_that_does_not_come_is_waited_for_so_long() -> None:

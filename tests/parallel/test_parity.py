@@ -23,22 +23,27 @@ from chatsmith.text.bpe import train_tokenizer
 from chatsmith.text.documents import Document
 from chatsmith.text.shards import write_shards
 from chatsmith.train.metrics import read_log
-from chatsmith.train.recipe import Recipe
+from chatsmith.train.recipe import Recipe, load_recipe
 from chatsmith.train.run import train
 
-from .cases import LAYOUTS, SHAPES, Layout, alone, recipe, text
+from .cases import LAYOUTS, SHAPES, WAYS, Layout, alone, recipe, text
 from .world import StopAt
 
 WORLD = Path(__file__).with_name("world.py")
 SOURCE = Path(__file__).parents[2] / "src"
 TOLERANCE = 1e-5
 BY_NAME = {layout.name: layout for layout in LAYOUTS}
+Case = tuple[Layout, str, str]
+"""A layout, a shape, and a way to train it."""
 
 
 @pytest.fixture(scope="session")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """300 documents of the chain, a tenth held out."""
-    folder = tmp_path_factory.mktemp("parallel")
+    return written(tmp_path_factory.mktemp("parallel"))
+
+
+def written(folder: Path) -> str:
+    """Write 300 documents of the chain as tokens, a tenth held out; returns where."""
     vocabulary = train_tokenizer(["abcdefgh"], 261)
     documents = [Document(text(97 + seed % 50, seed), f"made/{seed}") for seed in range(300)]
     write_shards(documents, vocabulary, folder / "tokens", held_out=0.1)
@@ -84,16 +89,16 @@ def same(found: Path, expected: Path, tolerance: float = TOLERANCE) -> None:
 
 
 class Controls:
-    """What one process makes of each shape and depth, run once."""
+    """What one process makes of each shape and depth in each way, run once."""
 
     def __init__(self, tokens: str, folder: Path) -> None:
         self._tokens, self._folder = tokens, folder
 
-    def of(self, layout: Layout, shape: str) -> Path:
+    def of(self, layout: Layout, shape: str, way: str) -> Path:
         """The folder of the run that this layout of this shape is held to."""
-        out = self._folder / f"{shape} {layout.layers}"
+        out = self._folder / f"{shape} {way} {layout.layers}"
         if not out.is_dir():
-            control(recipe(self._tokens, shape, alone(layout.layers)), out)
+            control(recipe(self._tokens, shape, alone(layout.layers), **WAYS[way]), out)
         return out
 
 
@@ -102,39 +107,44 @@ def controls(tokens: str, tmp_path_factory: pytest.TempPathFactory) -> Controls:
     return Controls(tokens, tmp_path_factory.mktemp("controls"))
 
 
-def check(pairs: Sequence[tuple[Layout, str]], tokens: str, controls: Controls, folder: Path) -> None:
-    """Run some layouts of one number of processes, and compare each with its control."""
-    launch(pairs[0][0].size, [case(layout, shape, tokens, folder) for layout, shape in pairs], folder)
-    for layout, shape in pairs:
-        same(folder / f"{layout.name} {shape}", controls.of(layout, shape))
+def check(chosen: Sequence[Case], tokens: str, controls: Controls, folder: Path) -> None:
+    """Run some cases of one number of processes, and compare each with its control."""
+    cases = [case(" ".join((layout.name, shape, way)), layout, shape, tokens, folder, **WAYS[way])
+             for layout, shape, way in chosen]  # fmt: skip
+    launch(chosen[0][0].size, cases, folder)
+    for made, (layout, shape, way) in zip(cases, chosen, strict=True):
+        same(Path(made["out"]), controls.of(layout, shape, way))
 
 
-def case(layout: Layout, shape: str, tokens: str, folder: Path, **changes: Any) -> dict[str, Any]:
+def case(name: str, layout: Layout, shape: str, tokens: str, folder: Path, **changes: Any) -> dict[str, Any]:
     """A case for `world.py`."""
-    name = f"{layout.name} {shape}"
     return {"name": name, "recipe": recipe(tokens, shape, layout, **changes), "out": str(folder / name)}
 
 
 FEW = [
-    ("replicas 2", "gpt2"),
-    ("sharded 2", "qwen3"),
-    ("tensor 2", "gpt2"),
-    ("context 2", "gpt3"),
-    ("pipeline 2 1f1b", "llama"),
-    ("pipeline 2 zero-bubble-v", "gpt2"),
+    ("replicas 2", "gpt2", "adamw"),
+    ("automatic 2", "gpt2", "muon"),
+    ("sharded 2", "qwen3", "adamw"),
+    ("sharded 2", "llama", "muon"),
+    ("tensor 2", "gpt2", "muon"),
+    ("context 2", "gpt3", "muon"),
+    ("pipeline 2 1f1b", "llama", "adamw"),
+    ("pipeline 2 zero-bubble-v", "gpt2", "muon"),
 ]
 
 
 def test_layouts_give_what_one_process_gives(tokens: str, controls: Controls, tmp_path: Path) -> None:
-    check([(BY_NAME[layout], shape) for layout, shape in FEW], tokens, controls, tmp_path)
+    check([(BY_NAME[layout], shape, way) for layout, shape, way in FEW], tokens, controls, tmp_path)
+    settled = load_recipe(tmp_path / "automatic 2 gpt2 muon" / "chatsmith.toml").parallel
+    assert (settled.layout, settled.replicate) == ("given", 2)  # two replicas of a small model: so it is written down
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4, 8])
 def test_every_layout_gives_what_one_process_gives(size: int, tokens: str, controls: Controls, tmp_path: Path) -> None:
-    check(
-        [(layout, shape) for shape in SHAPES for layout in LAYOUTS if layout.size == size], tokens, controls, tmp_path
-    )
+    layouts = [layout for layout in LAYOUTS if layout.size == size]
+    chosen = [(layout, shape, way) for shape in SHAPES for way in WAYS for layout in layouts]
+    check(chosen, tokens, controls, tmp_path)
 
 
 def test_a_run_goes_on_under_another_layout(tokens: str, tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 from chatsmith.train.metrics import read_log
 
+from .cases import WAYS
 from .test_parity import BY_NAME, TOLERANCE, alone, case, control, launch, recipe, same
 from .test_parity import tokens as tokens  # the fixture
 
 BFLOAT16 = {"precision": {"compute": "bfloat16"}}
-RECOMPUTED = {"precision": {"compute": "float32", "activation_checkpointing": True}}
+RECOMPUTED = {"precision": {"compute": "float32", "activation_checkpointing": True}, **WAYS["muon"]}
 VARIANTS: list[tuple[str, str, dict[str, Any], float]] = [
     # Eight bits of mantissa: sums in another order round to other numbers, at each step of the twenty.
     ("replicas 2", "gpt2", BFLOAT16, 0.02),
@@ -27,7 +28,7 @@ def test_variants_give_what_one_process_gives(tokens: str, tmp_path: Path) -> No
     for number, (name, shape, changes, _) in enumerate(VARIANTS):
         layout = BY_NAME[name]
         control(recipe(tokens, shape, alone(layout.layers), **changes), tmp_path / f"alone {number}")
-        cases.append({**case(layout, shape, tokens, tmp_path, **changes), "out": str(tmp_path / f"divided {number}")})
+        cases.append(case(f"divided {number}", layout, shape, tokens, tmp_path, **changes))
     launch(2, cases, tmp_path)
     for number, (*_, tolerance) in enumerate(VARIANTS):
         same(tmp_path / f"divided {number}", tmp_path / f"alone {number}", tolerance)

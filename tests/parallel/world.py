@@ -1,13 +1,17 @@
 """What torchrun starts for the parity tests: many runs in one world. `world.py CASES.json`
 
 A case is {"name", "recipe", "out"}, and may say "resume": true, a step to "stop" after, and a "fault" that the run is
-to end with: {"kind", "rank", "step"}, with "ends": false where it goes on. Starting a process costs
-more than a run, so all runs of a number of processes share their processes.
+to end with: {"kind", "rank", "step"}, with "ends": false where it goes on. With "memory": true each process writes
+OUT.peak-RANK, the most bytes that were resident beyond those before. Starting a process costs more than a run, so all
+runs of a number of processes share their processes.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
+import re
 import signal
 import sys
 import traceback
@@ -68,11 +72,28 @@ def fault(kind: str, rank: int, step: int, **_: Any) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def peak(path: Path) -> Iterator[None]:
+    """Writes down how much memory what is done within took at most. The kernel begins its count anew."""
+
+    def resident(what: str) -> int:
+        found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        return int(found[1]) * 1024 if found else 0
+
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    yield
+    path.write_text(str(resident("VmHWM") - before))
+
+
 def run(case: dict[str, Any]) -> None:
     """Train a case."""
     watch = [StopAt(case["stop"])] if "stop" in case else []
     chosen = from_mapping(Recipe, case["recipe"], case["name"])
-    with fault(**case["fault"]) if "fault" in case else nullcontext():
+    counted = peak(Path(f"{case['out']}.peak-{dist.get_rank()}")) if case.get("memory") else nullcontext()
+    with counted, fault(**case["fault"]) if "fault" in case else nullcontext():
         train(chosen, Path(case["out"]), resume=case.get("resume", False), callbacks=watch)
 
 

@@ -20,8 +20,6 @@ import pytest
 pytest.importorskip("starlette", reason="the extra serve is not installed")
 pytest.importorskip("uvicorn", reason="the extra serve is not installed")
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from starlette.testclient import TestClient
 
 import chatsmith

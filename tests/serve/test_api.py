@@ -145,6 +145,16 @@ def test_texts_become_vectors_and_tokens(client: TestClient, model: chatsmith.La
     assert post(client, "detokenize", ids=ids["ids"])["text"] == "The fox <|end|>"
 
 
+def test_a_conversation_is_encoded_as_the_model_reads_it(client: TestClient) -> None:
+    read = post(client, "chat/completions", **HELLO)["replay"]["requests"][0]["prompt"]
+    found = post(client, "tokenize", messages=HELLO["messages"])
+    assert (found["ids"], found["count"]) == (read, len(read))
+    long = [{"role": "user", "content": "word " * 20_000}]
+    assert post(client, "tokenize", messages=long)["count"] > 20_000  # more than the context holds: it is only counted
+    for body in ({}, {"text": "a", "messages": HELLO["messages"]}):
+        assert client.post("/v1/tokenize", json=body).status_code == 400
+
+
 def test_the_model_tells_of_itself(client: TestClient, folder: Any) -> None:
     found = client.get("/v1/models").json()["data"][0]
     assert found["id"] == folder.name
@@ -187,6 +197,26 @@ def test_an_answer_has_the_form_that_was_asked_for(client: TestClient) -> None:
     )
     assert refused.status_code == 400
     assert "regular expressions" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#/default", "default": {"pattern": "a+"}},
+        {"$ref": "#/%64efault", "default": {"pattern": "a+"}},
+        {"properties": {"a": {"$ref": "#/properties/b/enum/0"}, "b": {"enum": [{"pattern": "a+"}]}}},
+        {"$ref": "https://example.org/schema.json"},
+        {"$ref": 3},
+    ],
+)
+def test_a_schema_leads_nowhere_but_into_itself(client: TestClient, schema: dict[str, Any]) -> None:
+    form = {"type": "json_schema", "json_schema": {"schema": schema}}
+    refused = client.post("/v1/chat/completions", json=HELLO | {"response_format": form})
+    assert refused.status_code == 400
+    assert "$ref" in refused.json()["error"]["param"]
+    form["json_schema"] = {"schema": {"$defs": {"yes": {"const": True}}, "$ref": "#/$defs/yes"}}
+    taken = client.post("/v1/chat/completions", json=HELLO | {"response_format": form, "max_tokens": 8})
+    assert taken.json()["choices"][0]["message"]["content"] == "true"
 
 
 def test_openai_s_own_client_reads_all_of_it(client: TestClient) -> None:

@@ -54,6 +54,15 @@ def test_a_tree_comes_back_as_it_was_also_from_a_file(store: Conversations) -> N
     assert second["messages"][1]["tokens"] == [[5, " a", -0.5, [[5, " a", -0.5], [6, " b", -1.5]]]]
 
 
+def test_a_full_conversation_takes_no_more(tmp_path: Path) -> None:
+    store = Conversations(tmp_path / "c.db", Bounds(stored=20))
+    made = store.create()["id"]
+    first = store.add(made, parent=None, role="user", content="é" * 10)["id"]
+    with pytest.raises(RequestError, match="full"):
+        store.add(made, parent=first, role="assistant", content="a")
+    assert len(store.get(made)["messages"]) == 1
+
+
 def test_search_finds_titles_and_words_in_any_case(store: Conversations) -> None:
     made = forked(store)["id"]
     for part in ("fork", "STRASSE", ""):

@@ -184,6 +184,17 @@ def test_a_key_has_so_much_a_minute(application: Callable[..., Any], tmp_path: P
         assert client.get("/v1/models", headers=headers).status_code == 200
 
 
+def test_who_is_refused_pays_nothing(application: Callable[..., Any], tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.json")
+    headers = {"authorization": f"Bearer {keys.new('alice')}"}
+    with application(keys=keys, limits=Limits(running=1, waiting=1, tokens_per_minute=100)) as client:
+        for path, name in (("completions", "prompt"), ("embeddings", "input")):
+            many = {name: ["a" * 10] * 16}
+            for _ in range(4):
+                late = client.post(f"/v1/{path}", json=many, headers=headers)
+                assert (late.status_code, late.json()["error"]["code"]) == (429, "queue_full")
+
+
 def test_buckets_fill_evenly() -> None:
     now = [0.0]
     rates = Rates(Limits(requests_per_minute=60, tokens_per_minute=600), lambda: now[0])

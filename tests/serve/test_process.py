@@ -108,6 +108,26 @@ def closed(connection: socket.socket) -> bool:
         return True
 
 
+def test_a_connection_too_many_is_told_when_to_come_back(server: Callable[..., Any]) -> None:
+    running = server("--limit", "connections_per_address=2")
+    kept = [socket.create_connection(("127.0.0.1", running.port), timeout=30) for _ in range(2)]
+    for held in kept:
+        held.sendall(b"GET /health HTTP/1.1\r\n")
+    late = [socket.create_connection(("127.0.0.1", running.port), timeout=30) for _ in range(70)]
+    for one in late[:2]:
+        one.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b"".join(iter(lambda one=one: one.recv(4096), b""))
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nretry-after: 1\r\n" in head
+        assert json.loads(body)["error"]["code"] == "too_many_connections"
+    assert all(closed(one) for one in late[2:])  # those that say nothing are cut, and those beyond what is answered
+    for held in kept:
+        held.close()
+    wait_for(lambda: counted(running.url, "connections") == 1)
+    assert httpx.get(f"{running.url}/health").status_code == 200
+
+
 def test_too_long_headers_are_refused(server: Callable[..., Any]) -> None:
     running = server()
     for end, status in ((b"\r\n\r\n", b"431"), (b"", b"400")):  # whole ones, and such as never end

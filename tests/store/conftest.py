@@ -1,16 +1,12 @@
-"""A disk with little room, for the tests of what is written; and `tests/tiny.py` can be imported."""
+"""A disk with little room, for the tests of what is written."""
 
 from __future__ import annotations
 
 import resource
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 
 from chatsmith.cli.built_in import make_built_in
 from chatsmith.cli.console import out, print_error, say, write_text
-from chatsmith.cli.options import SamplingFlags
+from chatsmith.cli.options import Cache, SamplingFlags
 from chatsmith.errors import ChatsmithError, RequestError, did_you_mean
 from chatsmith.paths import cache_dir
 
@@ -49,6 +49,7 @@ def chat(
     system: Annotated[str, Parameter(help="A text that says how to answer, before the talk begins.")] = "",
     script: Annotated[bool, Parameter(help="Hold a short scripted talk.")] = False,
     minutes: Annotated[float, Parameter(help="Training time, where the built-in model must be made first.")] = 3.0,
+    cache: Cache = None,
     sampling: SamplingFlags = SamplingFlags(),  # noqa: B008 - frozen
 ) -> None:
     """Talk with a model; with none yet, make the built-in one first.
@@ -58,7 +59,7 @@ def chat(
     """
     from chatsmith.language_model import load
 
-    loaded = load(model if model is not None else make_built_in(minutes))
+    loaded = load(model if model is not None else make_built_in(minutes), cache=cache)
     if not script and sys.stdin is not None and sys.stdin.isatty():
         _talk(loaded, system, sampling.given())
         return

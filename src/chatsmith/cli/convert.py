@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from chatsmith.cli.options import Json
+from chatsmith.cli.options import Cache, Json
 
 
 def convert(
@@ -27,6 +27,7 @@ def convert(
     text: Annotated[
         Path | None, Parameter(help="A text to measure on; without one, what the model itself writes.")
     ] = None,
+    cache: Cache = None,
     force: Annotated[bool, Parameter(help="Write it whatever it costs.")] = False,
     overwrite: Annotated[bool, Parameter(help="Replace a model that is in the folder already.")] = False,
     json: Json = False,
@@ -36,7 +37,8 @@ def convert(
     int8 and int4 give a folder with packed weights, which the native backend maps and runs without torch; a name that
     ends in .gguf gives a file for llama.cpp (Q8_0, Q4_0, BF16, F16 or F32), which has no choice of --group, --zeros or
     --head. The report tells size, perplexity, divergence, how often the likeliest token stays the same, and, of a
-    folder, speed. Where perplexity grows beyond the bound (int8 0.5%, int4 3%) nothing is written, unless --force.
+    folder, speed; with --cache, what keys and values in that format cost too. Where perplexity grows beyond the bound
+    (int8 0.5%, int4 3%) nothing is written, unless --force.
     """
     import sys
 
@@ -52,6 +54,7 @@ def convert(
         symmetric=not zeros,
         head=head,
         text=text,
+        cache=cache,
         force=force,
         overwrite=overwrite,
         progress=lambda line: print(line, file=sys.stderr),

@@ -17,6 +17,10 @@ _SAMPLING = Group("Sampling", sort_key=9)
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON.")]
 
+Cache = Annotated[
+    Literal["bf16", "int8"] | None,
+    Parameter(help="What keys and values are kept in on the CPU (default: f32 for weights in f32, else bf16)."),
+]
 Field = Annotated[str | None, Parameter(help="The field of JSON, CSV or Parquet records that holds the text.")]
 Duplicates = Annotated[
     Literal["keep", "exact", "near"], Parameter(help="Which documents that came before are dropped.")

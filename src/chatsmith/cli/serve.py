@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from chatsmith.cli.console import out, say
+from chatsmith.cli.options import Cache
 from chatsmith.errors import MissingExtra
 
 
@@ -26,6 +27,7 @@ def serve(
         tuple[str, ...], Parameter(help="Change a limit, as in n=4 or cache_bytes=512MiB; see --explain-limits.")
     ] = (),
     explain_limits: Annotated[bool, Parameter(help="Print every limit and what it is about.")] = False,
+    cache: Cache = None,
     conversations: Annotated[Path | None, Parameter(help="The file that keeps the page's conversations.")] = None,
     minutes: Annotated[float, Parameter(help="Training time, where the built-in model must be made first.")] = 3.0,
 ) -> None:
@@ -52,6 +54,7 @@ def serve(
         require_key=require_key,
         insecure=insecure,
         limits=limits,
+        cache=cache,
         conversations=conversations,
         say=say,
     )

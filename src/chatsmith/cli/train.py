@@ -57,8 +57,6 @@ def train(
         return 0
     if processes != 1:
         _launch(processes)
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) and (folder / "recipe.toml").is_file():
-        resume, overwrite = True, False  # torchrun has replaced a process that died
     outcome = _run(chosen, folder, resume=resume, overwrite=overwrite, tensorboard=tensorboard)
     if int(os.environ.get("RANK", 0)):
         return 0 if outcome.stopped is None else 128 + signal.Signals[outcome.stopped]

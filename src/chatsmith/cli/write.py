@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from chatsmith.cli.options import Json, SamplingFlags
+from chatsmith.cli.options import Cache, Json, SamplingFlags
 
 if TYPE_CHECKING:
     from chatsmith.generate.constraints import Constraint
@@ -26,6 +26,7 @@ def write(
     rolling: Annotated[bool, Parameter(negative="", help="Go on beyond the context, forgetting the oldest.")] = False,
     draft: Annotated[Path | None, Parameter(help="A smaller model of the same vocabulary that guesses ahead.")] = None,
     lookup: Annotated[bool, Parameter(negative="", help="Guess ahead from what the text said before.")] = False,
+    cache: Cache = None,
     sampling: SamplingFlags = SamplingFlags(),  # noqa: B008 - frozen
     json: Json = False,
 ) -> None:
@@ -39,7 +40,7 @@ def write(
 
     text = given_text(text)
     constraint = _constraint(schema, regex)
-    loaded = load(model, draft=draft, lookup=lookup)
+    loaded = load(model, draft=draft, lookup=lookup, cache=cache)
     if json or samples != 1 or beams:
         writing = loaded.write(
             text,

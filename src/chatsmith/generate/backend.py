@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,9 @@ Ints = NDArray[np.int32]
 
 CACHE_BYTES = 2 * 2**30
 """The most that keys and values take unless told otherwise; memory is used only as they come."""
+
+CacheKind = Literal["bf16", "int8"]
+"""What keys and values may be kept in, where the backend leaves a choice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from chatsmith.errors import RequestError
-from chatsmith.generate.backend import CACHE_BYTES, Backend
+from chatsmith.generate.backend import CACHE_BYTES, Backend, CacheKind
 from chatsmith.kernels.infer import build
 from chatsmith.kernels.infer.session import Part
 from chatsmith.machine import may_have_gpu
@@ -40,12 +40,14 @@ def open_folder(
     backend: Choice | None = None,
     device: torch.device | str | None = None,
     dtype: Any = None,
+    cache: CacheKind | None = None,
     cache_bytes: int = CACHE_BYTES,
 ) -> Opened:
     """Open a model folder on the backend that is asked for, or on the best: a GPU, else native, else torch on the CPU.
 
     The native backend computes on the CPU, in the numbers that the weights are stored in: `dtype` is torch's to follow.
-    Keys and values take at most `cache_bytes`, but one whole context always fits.
+    Keys and values take at most `cache_bytes`, but one whole context always fits; `cache` is what the native backend
+    keeps them in, if not what suits the weights.
     """
     if backend is None:
         asked = dtype is not None or (device is not None and str(device) != "cpu")
@@ -54,18 +56,22 @@ def open_folder(
     elif backend == "native" and (dtype is not None or (device is not None and str(device) != "cpu")):
         raise RequestError("the native backend computes on the CPU, in the numbers that are stored", "leave them out")
     if backend == "native":
-        return _native(folder, cache_bytes)
+        return _native(folder, cache, cache_bytes)
+    _only_native(cache)
     if backend == "torch":
         return _torch(folder, device, dtype, cache_bytes)
     raise RequestError(f"there is no backend {backend!r}", "choose native or torch")
 
 
-def backend_of(spec: ModelSpec, parts: Mapping[str, Part], *, cache_bytes: int = CACHE_BYTES) -> Backend:
+def backend_of(
+    spec: ModelSpec, parts: Mapping[str, Part], *, cache: CacheKind | None = None, cache_bytes: int = CACHE_BYTES
+) -> Backend:
     """What computes packed parts (`store.packing`) on the CPU: native where it serves, else torch in float32."""
     if build.library() is not None:
         from chatsmith.generate.native import NativeBackend
 
-        return NativeBackend(spec, parts, cache_bytes=cache_bytes)
+        return NativeBackend(spec, parts, cache=cache, cache_bytes=cache_bytes)
+    _only_native(cache)
     from chatsmith.generate.rows import lay_across
     from chatsmith.generate.torch_backend import TorchBackend
     from chatsmith.store.folder import decoder_of
@@ -76,12 +82,17 @@ def backend_of(spec: ModelSpec, parts: Mapping[str, Part], *, cache_bytes: int =
     return TorchBackend(model, cache_bytes=cache_bytes)
 
 
-def _native(folder: Path, cache_bytes: int) -> Opened:
+def _only_native(cache: CacheKind | None) -> None:
+    if cache is not None:
+        raise RequestError(f"only the native backend keeps keys and values in {cache}", "leave it out")
+
+
+def _native(folder: Path, cache: CacheKind | None, cache_bytes: int) -> Opened:
     from chatsmith.generate.native import NativeBackend
     from chatsmith.store.parts import load_parts
 
     loaded = load_parts(folder)
-    backend = NativeBackend(loaded.spec, loaded.parts, cache_bytes=cache_bytes)
+    backend = NativeBackend(loaded.spec, loaded.parts, cache=cache, cache_bytes=cache_bytes)
     return Opened(backend, loaded.tokenizer, loaded.generation, loaded.provenance, None)
 
 

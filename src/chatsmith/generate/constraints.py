@@ -35,7 +35,19 @@ class Constraint:
 
 
 # One way to write it: a model that has nothing to say could fill an answer with spaces and line ends.
-_LAYOUT: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+# What a schema says of its own layout ("x-guidance") does not count.
+_LAYOUT: Any = {
+    "whitespace_flexible": False,
+    "whitespace_pattern": None,
+    "item_separator": ", ",
+    "key_separator": ": ",
+}
+
+
+def embedded(schema: dict[str, Any]) -> str:
+    """A JSON schema as a grammar embeds it after %json, laid out as `Constraint.schema` lays it out."""
+    return json.dumps(schema | {"x-guidance": _LAYOUT})
+
 
 _tokenizers: WeakKeyDictionary[Tokenizer, Any] = WeakKeyDictionary()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from chatsmith.errors import RequestError
-from chatsmith.generate.backend import CACHE_BYTES, Floats, Step
+from chatsmith.generate.backend import CACHE_BYTES, CacheKind, Floats, Step
 from chatsmith.kernels.infer import build
 from chatsmith.kernels.infer.matrix import Matrix
 from chatsmith.kernels.infer.session import BLOCK, Part, Session
@@ -15,7 +16,6 @@ from chatsmith.models import rotary
 from chatsmith.specs import ModelSpec
 from chatsmith.store.parts import load_parts
 
-_MOST_BLOCKS = 2**20
 STEP_TOKENS = 256
 """Rows beyond this leave a core's own cache, and make others wait."""
 
@@ -24,41 +24,56 @@ class NativeBackend:
     """A decoder and its cache in the kernels' hands; see `Backend`.
 
     `parts` are the packed weights by name (`store.packing`); `cache_bytes` is the most that keys and values may take
-    (but one whole context always fits), and memory is used only as blocks are. Logits are the same bits for any number
-    of `threads` (all cores by default).
+    (but one whole context always fits), and memory is used only as blocks are. `cache` is what they are kept in: by
+    default float32 for weights in float32, else bfloat16. Logits are the same bits for any number of `threads` (all
+    cores by default).
     """
 
-    bands: tuple[int | None, ...] = (None,)
     block_size = BLOCK
     step_tokens = STEP_TOKENS
     version = 0
     """The weights never change."""
 
     def __init__(
-        self, spec: ModelSpec, parts: Mapping[str, Part], *, cache_bytes: int = CACHE_BYTES, threads: int | None = None
+        self,
+        spec: ModelSpec,
+        parts: Mapping[str, Part],
+        *,
+        cache: CacheKind | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        threads: int | None = None,
     ) -> None:
-        self.spec = spec
-        position = 2 * spec.layers * spec.kv_heads * -(-spec.head_dim // 32) * 32 * (4 if _wide(parts) else 2)
-        self.blocks = min(max(cache_bytes // (position * BLOCK), -(-spec.context // BLOCK)), _MOST_BLOCKS)
+        self.spec, self.bands = spec, spec.bands
+        least = len(spec.bands) * -(-spec.context // BLOCK)
         angles = rotary.angles(spec, spec.context) if spec.positions == "rotary" else None
         self.threads = usable_cores() if threads is None else threads
-        self._session = Session(spec, parts, angles=angles, blocks=self.blocks, threads=self.threads)
-        kinds = [part.kind for name, part in parts.items() if isinstance(part, Matrix) and name.startswith("blocks.")]
-        self.name = f"native on {build.status()} in {kinds[0]}"
+        kinds = {name: part.kind for name, part in parts.items() if isinstance(part, Matrix)}
+        self._session = Session(
+            spec,
+            parts,
+            angles=angles,
+            cache=cache or ("f32" if kinds["head"] == "f32" else "bf16"),
+            blocks=least,
+            cache_bytes=cache_bytes,
+            threads=self.threads,
+        )
+        self.blocks = self._session.blocks
+        weights = next(kind for name, kind in kinds.items() if name.startswith("blocks."))
+        self.name = f"native on {build.status()} in {weights}" + ("" if cache is None else f", cache in {cache}")
 
     @classmethod
-    def load(cls, folder: Path, *, cache_bytes: int = CACHE_BYTES, threads: int | None = None) -> NativeBackend:
-        """The backend of a model folder, packed or not."""
+    def load(cls, folder: Path, **settings: Any) -> NativeBackend:
+        """The backend of a model folder, packed or not; `settings` are the constructor's."""
         loaded = load_parts(folder)
-        return cls(loaded.spec, loaded.parts, cache_bytes=cache_bytes, threads=threads)
+        return cls(loaded.spec, loaded.parts, **settings)
 
     def logits(self, step: Step) -> Floats:
         """Compute a step; logits [R, V] of the wanted rows."""
-        return self._session.step(step.ids, step.positions, step.starts, step.tables[0], step.wanted)
+        return self._session.step(step.ids, step.positions, step.starts, step.tables, step.wanted)
 
     def hidden(self, step: Step) -> Floats:
         """Compute a step; the states after the last norm [R, E] of the wanted rows."""
-        return self._session.step(step.ids, step.positions, step.starts, step.tables[0], step.wanted, states=True)
+        return self._session.step(step.ids, step.positions, step.starts, step.tables, step.wanted, states=True)
 
     def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks, each (from, to)."""
@@ -66,9 +81,3 @@ class NativeBackend:
             if not (0 <= source < self.blocks and 0 <= target < self.blocks):
                 raise RequestError(f"there is no block {max(source, target)}: the cache has {self.blocks}")
             self._session.copy_block(source, target)
-
-
-def _wide(parts: Mapping[str, Part]) -> bool:
-    """Whether keys and values are kept in float32: where the weights are."""
-    head = parts["head"]
-    return isinstance(head, Matrix) and head.kind == "f32"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from chatsmith.generate.backend import CACHE_BYTES, Floats, Step
 from chatsmith.generate.rows import Rows
-from chatsmith.models.cache import BLOCK_SIZE, PagedCache, bytes_per_block, groups_of
+from chatsmith.models.cache import BLOCK_SIZE, PagedCache, bytes_per_block
 from chatsmith.models.decoder import Decoder
 from chatsmith.specs import ModelSpec
 
@@ -29,7 +29,7 @@ class TorchBackend:
         self.model = model
         self._looks = 0
         blocks = cache_bytes // bytes_per_block(model.spec, model.dtype.itemsize)
-        self._least = len(groups_of(model.spec)) * -(-model.spec.context // BLOCK_SIZE)
+        self._least = len(model.spec.bands) * -(-model.spec.context // BLOCK_SIZE)
         if most_blocks is not None:
             blocks = min(blocks, most_blocks)
         self.cache = PagedCache(model.spec, max(blocks, self._least), device=model.device, dtype=model.dtype)

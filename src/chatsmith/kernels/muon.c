@@ -1,75 +1,27 @@
 /* Muon (Jordan et al. 2024) over many matrices of one shape in one call: momentum, orthogonalisation, step.
  *
- * Each thread takes a matrix through all of it, so that the matrix stays in that core's cache.
+ * Each thread takes a matrix through all of it, so that the matrix stays in that core's cache. The rounds compute in the
+ * dtype of the weights: they magnify what is small, a rounding to bfloat16 to a hundredth of the step.
  */
 #ifndef NUM
 
 #include "gemm.h"
 
-/* Bytes of scratch per thread for matrices of rows x columns. */
-int64_t muon_scratch(int64_t rows, int64_t columns) {
+/* Bytes of scratch per thread for matrices of rows x columns whose iterates take `bytes` each. */
+int64_t muon_scratch(int64_t rows, int64_t columns, int64_t bytes) {
 #ifdef HAS_GEMM
     int64_t side = rows < columns ? rows : columns;
-    return GEMM_SCRATCH + 2 * rows * columns * 2 + 2 * side * side * 2 + side * side * 4 + rows * columns * 4 + 256;
+    return GEMM_SCRATCH + 2 * rows * columns * bytes + 2 * side * side * bytes + side * side * 4 + rows * columns * 4 + 256;
 #else
-    (void)rows, (void)columns;
+    (void)rows, (void)columns, (void)bytes;
     return 0;
 #endif
 }
 
 #ifdef HAS_GEMM
 
-#define NUM bf16
-#define NAME bf16
-#define IS_FLOAT 0
-#define PER_WORD 2
-#include "tile.h"
-#include "part.h"
-#undef NUM
-#undef NAME
-#undef IS_FLOAT
-#undef PER_WORD
-
 /* The polynomial of one round, a x + b (x x^T) x + c (x x^T)^2 x: five rounds take singular values to about 1. */
 static const float A = 3.4445f, B = -4.7750f, C = 2.0315f;
-
-/* What lies below the diagonal is copied above it, in squares that stay in the first cache. */
-static void mirror(bf16 *x, int64_t side) {
-    for (int64_t top = 0; top < side; top += 32)
-        for (int64_t left = 0; left <= top; left += 32)
-            for (int64_t i = top; i < top + 32 && i < side; i++)
-                for (int64_t j = left; j < left + 32 && j < i; j++) x[j * side + i] = x[i * side + j];
-}
-
-/* x [rows, columns], of Frobenius norm at most 1, towards the nearest matrix with orthogonal rows or columns. */
-static bf16 *orthogonalise(bf16 *x, int64_t rows, int64_t columns, int rounds, char *scratch) {
-    int tall = rows > columns;
-    int64_t side = tall ? columns : rows, other = tall ? rows : columns;
-    bf16 *y = (bf16 *)(scratch + GEMM_SCRATCH), *gram = y + rows * columns, *poly = gram + side * side;
-    float *sums = (float *)(((uintptr_t)(poly + side * side) + 63) / 64 * 64);
-    for (int round = 0; round < rounds; round++) {
-        Out_bf16 to_gram = {gram, 0, 0, sums, side, 1, 1}, to_poly = {poly, 0, 0, sums, side, 1, 1};
-        Out_bf16 to_y = {y, 0, 0, sums, columns, 1, 1};
-        gemm_part_bf16(tall ? WEIGHTS : FORWARD, 1, x, x, to_gram, 0, side, 0, side, other, columns, columns, scratch);
-        mirror(gram, side);
-        gemm_part_bf16(FORWARD, 1, gram, gram, to_poly, 0, side, 0, side, side, side, side, scratch);
-        for (int64_t i = 0; i < side; i++) {
-#pragma omp simd
-            for (int64_t j = 0; j <= i; j++) {
-                float value = B * get_bf16(gram[i * side + j]) + C * get_bf16(poly[i * side + j]);
-                poly[i * side + j] = put_bf16(i == j ? A + value : value);
-            }
-        }
-        mirror(poly, side);
-        if (tall)
-            gemm_part_bf16(BACK, 0, x, poly, to_y, 0, rows, 0, columns, side, columns, side, scratch);
-        else
-            gemm_part_bf16(BACK, 0, poly, x, to_y, 0, rows, 0, columns, side, side, columns, scratch);
-        bf16 *old = x;
-        x = y, y = old;
-    }
-    return x;
-}
 
 #define EACH "muon.c"
 #include "each_type.h"
@@ -77,18 +29,60 @@ static bf16 *orthogonalise(bf16 *x, int64_t rows, int64_t columns, int rounds, c
 
 #else
 
+#define PER_WORD (IS_FLOAT ? 1 : 2)
+#include "tile.h"
+#include "part.h"
+
+/* What lies below the diagonal is copied above it, in squares that stay in the first cache. */
+static void FN(mirror)(NUM *x, int64_t side) {
+    for (int64_t top = 0; top < side; top += 32)
+        for (int64_t left = 0; left <= top; left += 32)
+            for (int64_t i = top; i < top + 32 && i < side; i++)
+                for (int64_t j = left; j < left + 32 && j < i; j++) x[j * side + i] = x[i * side + j];
+}
+
+/* x [rows, columns], of Frobenius norm at most 1, towards the nearest matrix with orthogonal rows or columns. */
+static NUM *FN(orthogonalise)(NUM *x, int64_t rows, int64_t columns, int rounds, char *scratch) {
+    int tall = rows > columns;
+    int64_t side = tall ? columns : rows, other = tall ? rows : columns;
+    NUM *y = (NUM *)(scratch + GEMM_SCRATCH), *gram = y + rows * columns, *poly = gram + side * side;
+    float *sums = (float *)(((uintptr_t)(poly + side * side) + 63) / 64 * 64);
+    for (int round = 0; round < rounds; round++) {
+        FN(Out) to_gram = {gram, 0, 0, sums, side, 1, 1}, to_poly = {poly, 0, 0, sums, side, 1, 1};
+        FN(Out) to_y = {y, 0, 0, sums, columns, 1, 1};
+        FN(gemm_part)(tall ? WEIGHTS : FORWARD, 1, x, x, to_gram, 0, side, 0, side, other, columns, columns, scratch);
+        FN(mirror)(gram, side);
+        FN(gemm_part)(FORWARD, 1, gram, gram, to_poly, 0, side, 0, side, side, side, side, scratch);
+        for (int64_t i = 0; i < side; i++) {
+#pragma omp simd
+            for (int64_t j = 0; j <= i; j++) {
+                float value = B * GET(gram[i * side + j]) + C * GET(poly[i * side + j]);
+                poly[i * side + j] = PUT(i == j ? A + value : value);
+            }
+        }
+        FN(mirror)(poly, side);
+        if (tall)
+            FN(gemm_part)(BACK, 0, x, poly, to_y, 0, rows, 0, columns, side, columns, side, scratch);
+        else
+            FN(gemm_part)(BACK, 0, poly, x, to_y, 0, rows, 0, columns, side, side, columns, scratch);
+        NUM *old = x;
+        x = y, y = old;
+    }
+    return x;
+}
+
 /* One step of `count` matrices: table [4, count] holds the addresses of masters, gradients, momenta and of the weights
  * that are rounded from the masters (read for bfloat16 only). Gradients count times `scale`; momentum looks one step ahead (Nesterov). */
 void FN(muon)(const int64_t *table, char *scratch, int64_t count, int64_t rows, int64_t columns, int64_t rounds,
               float rate, float keep, float momentum, float scale, int threads) {
-    int64_t size = rows * columns, space = (muon_scratch(rows, columns) + 63) / 64 * 64;
+    int64_t size = rows * columns, space = (muon_scratch(rows, columns, (int64_t)sizeof(NUM)) + 63) / 64 * 64;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t item = 0; item < count; item++) {
         float *restrict master = (float *)table[item], *restrict average = (float *)table[2 * count + item];
         const NUM *restrict slope = (const NUM *)table[count + item];
         NUM *restrict weight = (NUM *)table[3 * count + item];
         char *own = scratch + omp_get_thread_num() * space;
-        bf16 *x = (bf16 *)(own + space - (2 * size + 63) / 64 * 64);
+        NUM *x = (NUM *)(own + space - ((int64_t)sizeof(NUM) * size + 63) / 64 * 64);
         double squares = 0.0;
         for (int64_t r = 0; r < rows; r++) {
             float sum = 0.0f;
@@ -97,7 +91,7 @@ void FN(muon)(const int64_t *table, char *scratch, int64_t count, int64_t rows, 
                 float g = GET(slope[i]) * scale, m = average[i] * momentum + (1.0f - momentum) * g;
                 average[i] = m;
                 float ahead = g + momentum * (m - g);
-                x[i] = put_bf16(ahead);
+                x[i] = PUT(ahead);
                 sum += ahead * ahead;
             }
             squares += (double)sum;
@@ -105,15 +99,17 @@ void FN(muon)(const int64_t *table, char *scratch, int64_t count, int64_t rows, 
         /* The Frobenius norm bounds the largest singular value: the rounds start inside their region of convergence. */
         float factor = 1.0f / ((float)sqrt(squares) + 1e-7f);
 #pragma omp simd
-        for (int64_t i = 0; i < size; i++) x[i] = put_bf16(get_bf16(x[i]) * factor);
-        const bf16 *update = orthogonalise(x, rows, columns, (int)rounds, own);
+        for (int64_t i = 0; i < size; i++) x[i] = PUT(GET(x[i]) * factor);
+        const NUM *update = FN(orthogonalise)(x, rows, columns, (int)rounds, own);
 #pragma omp simd
         for (int64_t i = 0; i < size; i++) {
-            float value = master[i] * keep - rate * get_bf16(update[i]);
+            float value = master[i] * keep - rate * GET(update[i]);
             master[i] = value;
             if (!IS_FLOAT) weight[i] = PUT(value);
         }
     }
 }
+
+#undef PER_WORD
 
 #endif

@@ -392,12 +392,12 @@ def muon_(
     stretch: float,
 ) -> None:
     """One Muon step of float32 masters of one shape, from gradients of `dtype` times `scale`: orthogonalised in
-    bfloat16, applied times rate · stretch, decayed by rate · decay. `at` lists masters, gradients, momenta, and the
+    `dtype`, applied times rate · stretch, decayed by rate · decay. `at` lists masters, gradients, momenta, and the
     weights that take the rounded masters (read for bfloat16 only)."""
     library = build.library()
     assert library is not None
     threads = min(torch.get_num_threads(), len(at.counts))
     library.muon_scratch.restype = c_int64
-    space = library.muon_scratch(c_int64(shape[0]), c_int64(shape[1])) + 64
+    space = library.muon_scratch(c_int64(shape[0]), c_int64(shape[1]), c_int64(dtype.itemsize)) + 64
     numbers = (rate * stretch, 1 - rate * decay, momentum, scale)
     _call("muon", dtype, (at.table, _scratch(threads * space)), len(at.counts), *shape, rounds, *numbers, threads)

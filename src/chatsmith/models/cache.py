@@ -23,12 +23,6 @@ BLOCK_SIZE = 32
 _QUERIES = 8  # queries of one sequence that the plain-torch path takes together, whether it has as many or not
 
 
-def groups_of(spec: ModelSpec) -> tuple[int | None, ...]:
-    """The bands of the groups of layers that have tables of their own: dense ones, and banded ones where there are."""
-    bands: tuple[int | None, ...] = (None,)
-    return bands if spec.band is None or spec.layers < 2 else (None, spec.band)
-
-
 def bytes_per_block(spec: ModelSpec, itemsize: int, block_size: int = BLOCK_SIZE) -> int:
     """What one block takes: the keys and values of `block_size` positions in the layers of one group."""
     return 2 * _slots(spec) * spec.kv_heads * spec.head_dim * block_size * itemsize
@@ -36,7 +30,7 @@ def bytes_per_block(spec: ModelSpec, itemsize: int, block_size: int = BLOCK_SIZE
 
 def _slots(spec: ModelSpec) -> int:
     """Layers in the larger group."""
-    return -(-spec.layers // len(groups_of(spec)))
+    return -(-spec.layers // len(spec.bands))
 
 
 class PagedCache:
@@ -53,7 +47,7 @@ class PagedCache:
     ) -> None:
         if blocks < 1 or block_size < 16 or block_size % 16:
             raise RequestError(f"a cache needs blocks of 16, 32, … positions, not {blocks} of {block_size}")
-        self.spec, self.blocks, self.block_size, self.bands = spec, blocks, block_size, groups_of(spec)
+        self.spec, self.blocks, self.block_size, self.bands = spec, blocks, block_size, spec.bands
         shape = (blocks, spec.kv_heads, spec.head_dim, block_size)
         self.keys = [_zeros(shape, device, dtype) for _ in range(_slots(spec))]
         self.values = [_zeros((*shape[:2], block_size, shape[2]), device, dtype) for _ in range(_slots(spec))]

@@ -20,6 +20,7 @@ from chatsmith.errors import RequestError
 from chatsmith.models import fused
 from chatsmith.models.attention import Attention, attention_mask, places
 from chatsmith.models.cache import Pass
+from chatsmith.models.dropout import Dropout, fresh_noise
 from chatsmith.models.layers import FeedForward, Linear, Rotary, make_norm
 from chatsmith.specs import ModelSpec
 
@@ -47,19 +48,27 @@ class Block(nn.Module):
         self.attention = Attention(spec, layer, **where)
         self.ffn_norm = make_norm(spec, spec.width, **where)
         self.ffn = FeedForward(spec, **where)
-        self.spec, self.dropout = spec, spec.dropout
+        self.spec, self.place = spec, 1 + 2 * layer
 
     def forward(
-        self, x: Tensor, angles: Angles | None, mask: Tensor | fused.Window | None, cache: Pass | None
+        self,
+        x: Tensor,
+        angles: Angles | None,
+        mask: Tensor | fused.Window | None,
+        cache: Pass | None,
+        noise: Tensor | None = None,
     ) -> Tensor:
-        """x [B, T, E] → [B, T, E]. A `Window` for a mask asks for the layer in one piece, over the kernels."""
-        if isinstance(mask, fused.Window):
-            return fused.layer(self, self.spec, x, angles, mask.first)
-        x = x + self._drop(self.attention(self.attention_norm(x), angles, mask, cache))
-        return x + self._drop(self.ffn(self.ffn_norm(x)))
+        """x [B, T, E] → [B, T, E]. A `Window` for a mask asks for the layer in one piece, over the kernels.
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+        With `noise` what is added is thinned by dropout.
+        """
+        dropout = None if noise is None else Dropout(noise, self.place, self.spec.dropout)
+        if isinstance(mask, fused.Window):
+            return fused.layer(self, self.spec, x, angles, mask.first, dropout)
+        read = self.attention(self.attention_norm(x), angles, mask, cache)
+        x = x + (read if dropout is None else dropout.thin(read, 0))
+        made = self.ffn(self.ffn_norm(x))
+        return x + (made if dropout is None else dropout.thin(made, 1))
 
 
 class Decoder(nn.Module):
@@ -148,24 +157,32 @@ class Decoder(nn.Module):
         segments: Tensor | None = None,
         positions: Tensor | None = None,
         cache: Pass | None = None,
+        noise: Tensor | None = None,
     ) -> Tensor:
         """The states after the last norm, [B, T, E].
 
         `segments` [B, T] numbers the document of each token: attention then stays inside a document. `positions`
         [B, T] replaces the running positions. With a `cache` the one row of ids [1, T] holds the new tokens of all
-        sequences of the pass; they stand where it says and see their own sequence.
+        sequences of the pass; they stand where it says and see their own sequence. `noise` int64 [B, T] is what dropout
+        draws from in training (None: PyTorch's generator).
         """
         self._check_length(ids.shape[1] if cache is None else cache.longest)
         if cache is not None:
             positions = cache.positions
-        x = self.enter(ids, positions)
-        return self.norm(self.through(x, ids.shape[1], segments=segments, positions=positions, cache=cache))
+        if not (self.spec.dropout and self.training):
+            noise = None
+        elif noise is None:
+            noise = fresh_noise(ids)
+        x = self.enter(ids, positions, noise)
+        return self.norm(
+            self.through(x, ids.shape[1], segments=segments, positions=positions, cache=cache, noise=noise)
+        )
 
-    def enter(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
-        """The embeddings of ids [B, T] at `positions` (None: the running ones), [B, T, E]."""
+    def enter(self, ids: Tensor, positions: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+        """The embeddings of ids [B, T] at `positions` (None: the running ones), [B, T, E]; with `noise` thinned."""
         x = self.embed(ids, self.dtype)
-        if self.spec.dropout:
-            x = F.dropout(x, self.spec.dropout, self.training)
+        if noise is not None:
+            x = Dropout(noise, 0, self.spec.dropout).thin(x, 0)
         if self.spec.positions == "learned":
             x = x + self.positions(places(ids.shape[1], ids.device) if positions is None else positions, self.dtype)
         return x
@@ -178,6 +195,7 @@ class Decoder(nn.Module):
         segments: Tensor | None = None,
         positions: Tensor | None = None,
         cache: Pass | None = None,
+        noise: Tensor | None = None,
     ) -> Tensor:
         """x [B, T, E] after the layers of `blocks`, for rows of `tokens` tokens; the rest is as in `hidden`."""
         angles = None
@@ -188,7 +206,7 @@ class Decoder(nn.Module):
         masks = self.masks(x, tokens, segments) if cache is None else (None, None)
         for name, block in self.blocks.named_children():
             mask = masks[self.spec.layer_band(int(name)) is not None]
-            run = partial(block, angles=angles, mask=mask, cache=cache)
+            run = partial(block, angles=angles, mask=mask, cache=cache, noise=noise)
             if self.activation_checkpointing and self.training and torch.is_grad_enabled():
                 x = checkpoint(run, x, use_reentrant=False)
             else:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from chatsmith.kernels import native
+from chatsmith.models.dropout import Dropout
 from chatsmith.specs import ModelSpec
 
 Weights = dict[str, Tensor]
@@ -52,12 +53,18 @@ def windows(x: Tensor, band: int | None, segments: Tensor | None) -> Tensor | No
     return first.to(torch.int32).contiguous()
 
 
-def layer(block: nn.Module, spec: ModelSpec, x: Tensor, angles: Angles | None, first: Tensor | None) -> Tensor:
+def layer(
+    block: nn.Module,
+    spec: ModelSpec,
+    x: Tensor,
+    angles: Angles | None,
+    first: Tensor | None,
+    dropout: Dropout | None = None,
+) -> Tensor:
     """`block` applied to x [B, T, E]; a query at t sees the keys first[b, t] … t."""
     names, weights = zip(*block.named_parameters(), strict=True)
     if angles is not None:
         angles = (angles[0].contiguous(), angles[1].contiguous())
-    dropout = spec.dropout if block.training else 0.0
     return _Layer.apply(x.contiguous(), spec, dropout, angles, first, names, *weights)
 
 
@@ -67,7 +74,7 @@ class _Layer(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         spec: ModelSpec,
-        dropout: float,
+        dropout: Dropout | None,
         angles: Angles | None,
         first: Tensor | None,
         names: tuple[str, ...],
@@ -76,7 +83,8 @@ class _Layer(torch.autograd.Function):
         w = dict(zip(names, weights, strict=True))
         middle, kept_attention = _attend(x, w, spec, dropout, angles, first)
         y, kept_ffn = _feed(middle, w, spec, dropout)
-        ctx.spec, ctx.dropout, ctx.angles, ctx.first, ctx.names = spec, dropout, angles, first, names
+        ctx.spec, ctx.angles, ctx.first, ctx.names = spec, angles, first, names
+        ctx.growth = 1.0 if dropout is None else dropout.scale
         ctx.split = len(kept_attention)
         ctx.save_for_backward(*kept_attention, *kept_ffn, *weights)
         return y
@@ -87,8 +95,8 @@ class _Layer(torch.autograd.Function):
         inner = len(saved) - len(ctx.names)
         w = dict(zip(ctx.names, saved[inner:], strict=True))
         gradients: Weights = {}
-        d_middle = _feed_back(slope.contiguous(), saved[ctx.split : inner], w, ctx.spec, ctx.dropout, gradients)
-        dx = _attend_back(d_middle, saved[: ctx.split], w, ctx.spec, ctx.dropout, ctx.angles, ctx.first, gradients)
+        d_middle = _feed_back(slope.contiguous(), saved[ctx.split : inner], w, ctx.spec, ctx.growth, gradients)
+        dx = _attend_back(d_middle, saved[: ctx.split], w, ctx.spec, ctx.growth, ctx.angles, ctx.first, gradients)
         return dx, None, None, None, None, None, *(gradients[name] for name in ctx.names)
 
 
@@ -113,18 +121,21 @@ def _norm_back(
     return dx
 
 
-def _written(x: Tensor, read: Tensor, name: str, w: Weights, dropout: float) -> tuple[Tensor, Tensor | None]:
+def _written(
+    x: Tensor, read: Tensor, name: str, w: Weights, dropout: Dropout | None, part: int
+) -> tuple[Tensor, Tensor | None]:
     """read Wᵀ + b, thinned by dropout, added to the residual stream x; and what dropout kept (None without it)."""
     weight, bias = w[f"{name}.weight"], w.get(f"{name}.bias")
-    if not dropout:
+    if dropout is None:
         return native.linear(read, weight, bias, _flat(x)).view_as(x), None
-    thinned, mask = torch.native_dropout(native.linear(read, weight, bias), dropout, True)
+    mask = _flat(dropout.kept(part, x.shape[-1]))
+    thinned = _written_back(native.linear(read, weight, bias), mask, dropout.scale)  # forward is the same product
     return thinned.add_(_flat(x)).view_as(x), mask
 
 
-def _written_back(slope: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+def _written_back(slope: Tensor, mask: Tensor | None, growth: float) -> Tensor:
     """The slope of what was written, before dropout thinned it."""
-    return slope if mask is None else torch.ops.aten.native_dropout_backward(slope, mask, 1 / (1 - dropout))
+    return slope if mask is None else torch.ops.aten.native_dropout_backward(slope, mask, growth)
 
 
 def _gains(w: Weights) -> tuple[Tensor | None, Tensor | None]:
@@ -132,7 +143,7 @@ def _gains(w: Weights) -> tuple[Tensor | None, Tensor | None]:
 
 
 def _attend(
-    x: Tensor, w: Weights, spec: ModelSpec, dropout: float, angles: Angles | None, first: Tensor | None
+    x: Tensor, w: Weights, spec: ModelSpec, dropout: Dropout | None, angles: Angles | None, first: Tensor | None
 ) -> tuple[Tensor, list[Tensor | None]]:
     """x + attention(norm(x)), and what the way back needs."""
     B, T, _ = x.shape
@@ -148,7 +159,7 @@ def _attend(
         query, scales[0] = native.heads(query, spec.head_dim, gains[0], angles, spec.norm_epsilon)
         key, scales[1] = native.heads(key, spec.head_dim, gains[1], angles, spec.norm_epsilon)
     mixed, kept_rows = native.attention(query, key, value, spec.head_dim, first)
-    y, mask = _written(x, _flat(mixed), "attention.output", w, dropout)
+    y, mask = _written(x, _flat(mixed), "attention.output", w, dropout, 0)
     before = raw[:2] if gains[0] is not None else [None, None]
     return y, [x, normed, *kept, *before, *scales, query, key, value, mixed, kept_rows, mask]
 
@@ -158,13 +169,13 @@ def _attend_back(
     kept: tuple[Tensor, ...],
     w: Weights,
     spec: ModelSpec,
-    dropout: float,
+    growth: float,
     angles: Angles | None,
     first: Tensor | None,
     gradients: Weights,
 ) -> Tensor:
     x, normed, scale, mean, raw_query, raw_key, query_scale, key_scale, query, key, value, mixed, kept_rows, mask = kept
-    flat, dim = _written_back(_flat(slope), mask, dropout), spec.head_dim
+    flat, dim = _written_back(_flat(slope), mask, growth), spec.head_dim
     _linear_back(flat, _flat(mixed), "attention.output", w, gradients)
     d_mixed = native.linear_input(flat, w["attention.output.weight"]).view_as(mixed)
     d_query, d_key, d_value = native.attention_back(d_mixed, query, key, value, dim, first, kept_rows)
@@ -182,7 +193,7 @@ def _attend_back(
     return _norm_back(d_normed.view_as(x), x, (scale, mean), "attention_norm", slope, w, gradients)
 
 
-def _feed(x: Tensor, w: Weights, spec: ModelSpec, dropout: float) -> tuple[Tensor, list[Tensor | None]]:
+def _feed(x: Tensor, w: Weights, spec: ModelSpec, dropout: Dropout | None) -> tuple[Tensor, list[Tensor | None]]:
     """x + ffn(norm(x)), and what the way back needs."""
     normed, kept = native.norm(x, w["ffn_norm.weight"], w.get("ffn_norm.bias"), spec.norm_epsilon)
     up = native.linear(_flat(normed), w["ffn.up.weight"], w.get("ffn.up.bias"))
@@ -192,15 +203,15 @@ def _feed(x: Tensor, w: Weights, spec: ModelSpec, dropout: float) -> tuple[Tenso
         active = native.swiglu(gate, up)
     else:
         active = native.gelu_tanh(up)
-    y, mask = _written(x, active, "ffn.down", w, dropout)
+    y, mask = _written(x, active, "ffn.down", w, dropout, 1)
     return y, [x, normed, *kept, up, gate, mask]
 
 
 def _feed_back(
-    slope: Tensor, kept: tuple[Tensor, ...], w: Weights, spec: ModelSpec, dropout: float, gradients: Weights
+    slope: Tensor, kept: tuple[Tensor, ...], w: Weights, spec: ModelSpec, growth: float, gradients: Weights
 ) -> Tensor:
     x, normed, scale, mean, up, gate, mask = kept
-    flat = _written_back(_flat(slope), mask, dropout)
+    flat = _written_back(_flat(slope), mask, growth)
     d_active = native.linear_input(flat, w["ffn.down.weight"])
     if spec.gated:
         d_gate, d_up, active = native.swiglu_back(d_active, gate, up)

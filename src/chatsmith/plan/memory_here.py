@@ -94,7 +94,7 @@ def training_memory(
     # The matrix kernels, which fused layers run on, sum a bfloat16 weight's gradient in float32.
     wide_sum = 2 * table if w == 2 and path == "fused" else 0
     layer = _kept(spec, sizes, tokens, length, w, path, kernels)
-    kept = spec.layers * layer + tokens * (w * sizes.E * (2 if spec.dropout else 1) + 4)
+    kept = spec.layers * layer + tokens * ((w + (1 if spec.dropout else 0)) * sizes.E + 4)
     back = _way_back(spec, sizes, tokens, length, w, path, kernels)
     at_once = min(tokens, max(64, _CHUNK_BYTES // (4 * spec.vocab_size)))
     # Plain torch widens the first rows' logits before there is a gradient of the head.
@@ -111,7 +111,7 @@ def training_memory(
                        passing=back),
         # the optimizer, or the embedding's own gradient beside the head's
         TrainingMemory(**states, gradients=sums + w * parameters, activations=0, output_head=0,
-                       passing=max(table, _optimizer_passing(spec, sizes, optimizer, path))),
+                       passing=max(table, _optimizer_passing(spec, sizes, w, optimizer, path))),
     )  # fmt: skip
     return max(moments, key=lambda moment: moment.total)
 
@@ -142,7 +142,7 @@ def _kept(spec: ModelSpec, z: _Sizes, tokens: int, length: int, w: int, path: Pa
             # The scaled row beside the row; in bfloat16 it takes the row's place beside its float32 copy.
             bytes_each += 4 * (2 * z.E + raw)
     if spec.dropout:
-        bytes_each += 2 * w * z.E  # PyTorch's masks on a CPU are numbers to multiply by
+        bytes_each += 2 * z.E  # a byte for each number that dropout looks at
     return tokens * bytes_each + _kept_scores(spec, tokens, length, w)
 
 
@@ -183,14 +183,17 @@ def _shapes(spec: ModelSpec, z: _Sizes) -> list[tuple[int, int]]:
     return [*shapes, (z.F, z.E)] if spec.gated else shapes
 
 
-def _optimizer_passing(spec: ModelSpec, z: _Sizes, optimizer: str, path: Path) -> int:
+def _optimizer_passing(spec: ModelSpec, z: _Sizes, w: int, optimizer: str, path: Path) -> int:
     """What Muon makes of the gradients of all matrices of one shape, where PyTorch computes it."""
     if optimizer == "adamw" or path == "fused":
         return 0
     shapes = _shapes(spec, z)
-    # Gradient and momentum ahead in float32; in bfloat16 the latter, the iterate and the next one, and two square ones.
+    # Gradient and momentum ahead in float32; in the weights' dtype the latter, where that is another, the iterate and
+    # the next one, and two square ones.
+    each = 8 + (6 if w == 2 else 8)
     return max(
-        spec.layers * shapes.count(shape) * (14 * shape[0] * shape[1] + 4 * min(shape) ** 2) for shape in set(shapes)
+        spec.layers * shapes.count(shape) * (each * shape[0] * shape[1] + 2 * w * min(shape) ** 2)
+        for shape in set(shapes)
     )
 
 
@@ -199,5 +202,6 @@ def _scratch(spec: ModelSpec, z: _Sizes, length: int, w: int, optimizer: str) ->
     head for attention, or the iterates of a matrix for Muon, whichever is most (`kernels/*.c`)."""
     panels = 626_688
     attention = length * (spec.head_dim * (3 * w + 8) + 192 * w + 180)
-    muon = max(panels + 8 * rows * columns + 8 * min(rows, columns) ** 2 for rows, columns in _shapes(spec, z))
+    each = 2 * w + 4  # two iterates, and sums in float32
+    muon = max(panels + each * (rows * columns + min(rows, columns) ** 2) for rows, columns in _shapes(spec, z))
     return max(panels, attention, muon if optimizer == "muon" else 0)

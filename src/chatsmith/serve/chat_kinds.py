@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 from chatsmith.generate.constraints import Constraint
 from chatsmith.serve.errors import wrong
@@ -275,12 +276,15 @@ class Form:
 
 
 def read_schema(value: Any, name: str, bounds: Bounds) -> dict[str, Any]:
-    """A JSON schema of bounded size. Regular expressions are not taken from a request."""
+    """A JSON schema of bounded size. Regular expressions and addresses are not taken from a request."""
     given = mapping(value, name)
     if len(json.dumps(given)) > bounds["schema_bytes"]:
         raise wrong(name, f"must have at most {bounds['schema_bytes']:g} bytes")
     _without_patterns(given, name)
     return given
+
+
+_DATA = ("enum", "const", "default", "examples")  # what stands under these is no schema
 
 
 def _without_patterns(schema: Any, name: str, names: bool = False) -> None:
@@ -292,8 +296,17 @@ def _without_patterns(schema: Any, name: str, names: bool = False) -> None:
         for key, value in schema.items():
             if not names and key in ("pattern", "patternProperties"):
                 raise wrong(name, f"must do without {key}: regular expressions are not taken from a request")
-            if names or key not in ("enum", "const", "default", "examples"):
+            if not names and key in ("$ref", "$dynamicRef", "$recursiveRef"):
+                _check_reference(value, f"{name}.{key}")
+            if names or key not in _DATA:
                 _without_patterns(value, name, not names and key in ("properties", "$defs", "definitions"))
+
+
+def _check_reference(value: Any, name: str) -> None:
+    """A reference leads to another part of the same schema, but not into data: nobody has looked for patterns there."""
+    parts = unquote(text(value, name, 1024)).split("/")
+    if parts[0] != "#" or any(part in _DATA for part in parts):
+        raise wrong(name, "must lead to a schema within this one, as #/$defs/NAME does")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,21 +23,26 @@ def conversation_routes(store: Conversations, limits: Limits) -> list[Route]:
     """Routes under /conversations. An owner's name is in `request.state.owner`, where keys are in use."""
 
     def route(path: str, method: str, answer: Callable[[Request, str, Any], Any], status: int = 200) -> Route:
-        """`answer(request, owner, body)` runs in a thread: a write waits for the disk, and other requests go on."""
+        """`answer(request, owner, body)` runs in a thread, with the reading and writing of its JSON: a write waits for
+        the disk, a conversation may be long, and other requests go on."""
 
         async def handle(request: Request) -> Response:
             owner = getattr(request.state, "owner", "")
             most = _IMPORTED if path.endswith("/import") else limits.body_bytes
+            sent = await read_body(request.receive, limits, most) if method in ("POST", "PATCH") else b""
+
+            def work() -> Response:
+                found = answer(request, owner, _object(sent, limits))
+                if isinstance(found, Response):
+                    return found
+                return Response(status_code=204) if found is None else JSONResponse(found, status)
+
             try:
-                body = await _object(request, limits, most) if method in ("POST", "PATCH") else {}
-                found = await asyncio.to_thread(answer, request, owner, body)
+                return await asyncio.to_thread(work)
             except NotThere as error:
                 raise ApiError(404, error.message, code="not_found") from None
             except RequestError as error:
                 raise ApiError.of(error) from None
-            if isinstance(found, Response):
-                return found
-            return Response(status_code=204) if found is None else JSONResponse(found, status)
 
         return Route(path, handle, methods=[method])
 
@@ -81,8 +86,8 @@ def _only(body: Json, *names: str) -> Json:
     return body
 
 
-async def _object(request: Request, limits: Limits, most: int) -> Json:
-    body = parse(await read_body(request.receive, limits, most) or b"{}", limits.json_depth)
+def _object(sent: bytes, limits: Limits) -> Json:
+    body = parse(sent or b"{}", limits.json_depth)
     if not isinstance(body, dict):
         raise RequestError("the body must be a JSON object")
     return body

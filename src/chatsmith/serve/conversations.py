@@ -61,6 +61,7 @@ class Bounds:
     content: int = 262_144  # of a message
     tokens: int = 1_048_576  # of a message, as JSON
     settings: int = 4_096  # as JSON
+    stored: int = 14 * 2**20  # bytes of a conversation's messages: what is exported can be imported again
     listed: int = 200  # conversations in one answer
 
 
@@ -200,6 +201,10 @@ class Conversations:
         """Add a message after its `parent` (None begins the conversation) and make it the leaf; see `_add`."""
         with self._change() as database:
             _row(database, conversation, owner)
+            measured = "SELECT count(*), sum(length(CAST(content AS BLOB)) + length(tokens)) FROM messages"
+            found = database.execute(f"{measured} WHERE conversation = ?", (conversation,)).fetchone()
+            if found[0] >= self.bounds.messages or (found[1] or 0) >= self.bounds.stored:
+                raise RequestError(f"this conversation is full with {found[0]:,} messages", "begin another")
             made = self._add(database, conversation, message)
             row = _message(database, conversation, made)
         return _read(row)
@@ -209,9 +214,6 @@ class Conversations:
         unknown = message.keys() - {"parent", "role", "content", "tokens", "settings"}
         if unknown:
             raise RequestError(f"a message has no {', '.join(sorted(unknown))}")
-        [count] = database.execute("SELECT count(*) FROM messages WHERE conversation = ?", (conversation,)).fetchone()
-        if count >= self.bounds.messages:
-            raise RequestError(f"this conversation has {count:,} messages already", "begin another")
         parent, role = message.get("parent"), message.get("role")
         before = None if parent is None else _message(database, conversation, parent)["role"]
         if (before, role) not in ((None, "user"), ("assistant", "user"), ("user", "assistant")):

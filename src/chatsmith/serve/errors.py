@@ -65,6 +65,11 @@ def closing() -> ApiError:
     return ApiError(503, "the server is closing down", code="closing", retry=5)
 
 
+def crowded() -> ApiError:
+    """There are as many connections as there may be."""
+    return ApiError(503, "too many connections are open", code="too_many_connections", retry=1)
+
+
 def too_slow(seconds: float) -> ApiError:
     """A request has used its time."""
     return ApiError(503, f"the answer took more than {seconds:g} s", code="timeout", retry=5)

@@ -61,7 +61,8 @@ FIELDS = (
     ),
     Field("text", (NEXT,), Text(), "the text to look after"),
     Field("tokens", (NEXT,), Ids(1), "token ids to look after, in place of a text"),
-    Field("text", (ENCODE,), Text(), "what to encode; names of special tokens in it are plain text", required=True),
+    Field("text", (ENCODE,), Text(), "what to encode; names of special tokens in it are plain text"),
+    Field("messages", (ENCODE,), Messages(), "a conversation, in place of a text: what the model would read of it"),
     Field("ids", (DECODE,), Ids(), "what to decode", required=True),
     Field("input", (EMBED,), Prompts(), "what to embed: a text, token ids, or a list of such", required=True),
     # how long

@@ -23,7 +23,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_HEADERS = [
+HEADERS = [
     (b"content-security-policy", POLICY.encode()),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -59,7 +59,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 names = {name for name, _ in message["headers"]}
-                more = [(name, value) for name, value in _HEADERS if name not in names]
+                more = [(name, value) for name, value in HEADERS if name not in names]
                 if scope["path"] != "/" and not scope["path"].startswith("/page/") and b"cache-control" not in names:
                     more.append((b"cache-control", b"no-store"))
                 message["headers"] = [*message["headers"], *more]
@@ -141,9 +141,14 @@ def _origin(origin: str) -> str:
         return ""
 
 
-async def _refuse(error: ApiError, send: Send) -> None:
+def refusal(error: ApiError) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """The headers and the body of an answer that is an error."""
     body = dumps(error.body()).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers()}
-    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": raw})
+    return [(name.encode(), value.encode()) for name, value in headers.items()], body
+
+
+async def _refuse(error: ApiError, send: Send) -> None:
+    headers, body = refusal(error)
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

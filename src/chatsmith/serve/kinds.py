@@ -70,7 +70,7 @@ def whole(value: Any, name: str, low: float, high: float) -> int:
 
 def _kind(value: Any) -> str:
     named = {bool: "true or false", str: "a text", list: "a list", dict: "an object", type(None): "null"}
-    return named.get(type(value), "a number")
+    return named.get(type(value), "a fraction" if isinstance(value, float) else "a number")
 
 
 @dataclass(frozen=True, slots=True)

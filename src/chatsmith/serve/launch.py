@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from chatsmith.errors import RequestError
+from chatsmith.generate.backend import CacheKind
 from chatsmith.language_model import load
 from chatsmith.serve.app import create_app
 from chatsmith.serve.conversation_routes import conversation_routes
@@ -25,12 +27,14 @@ def launch(
     require_key: bool = False,
     insecure: bool = False,
     limits: Limits | None = None,
+    cache: CacheKind | None = None,
     conversations: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
     """Serve a model folder until a signal ends it. Raises `RequestError` where that would not be safe.
 
-    `conversations` is the file in which the page keeps what is said; None is the one of this user.
+    `cache` is what keys and values are kept in, if not what suits the weights (`chatsmith.load`). `conversations` is
+    the file in which the page keeps what is said; None is the one of this user.
     """
     if not 0 <= port < 2**16:
         raise RequestError(f"a port lies from 0 to 65535, not at {port}", "leave out --port for 8000")
@@ -45,7 +49,7 @@ def launch(
     listening = bind(host, port)
     store = Conversations(conversations or default_path())
     app = create_app(
-        load(folder, cache_bytes=limits.cache_bytes),
+        load(folder, cache=cache, cache_bytes=limits.cache_bytes),
         folder=Path(folder),
         limits=limits,
         keys=keys,
@@ -55,7 +59,10 @@ def launch(
     )
     port = listening.getsockname()[1]
     shown = "localhost" if local else _bracketed(host)
-    serve(app, limits, listening, lambda: say(f"serving {Path(folder).name} at http://{shown}:{port}/ (Ctrl-C ends)"))
+    with contextlib.closing(store):
+        serve(
+            app, limits, listening, lambda: say(f"serving {Path(folder).name} at http://{shown}:{port}/ (Ctrl-C ends)")
+        )
 
 
 def is_local(host: str) -> bool:

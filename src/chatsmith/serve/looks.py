@@ -11,13 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import chatsmith
+from chatsmith.errors import ChatsmithError
 from chatsmith.generate import requests as engine
 from chatsmith.generate.distribution import Distribution
 from chatsmith.generate.sampling import Sampling
 from chatsmith.serve.card import card
 from chatsmith.serve.errors import ApiError, wrong
 from chatsmith.serve.fields import DECODE, EMBED, ENCODE, NEXT
-from chatsmith.serve.prepare import conversation_ids
+from chatsmith.serve.prepare import conversation_ids, encode_conversation
 from chatsmith.serve.room import Room, json_response
 from chatsmith.serve.served import Served
 from chatsmith.serve.tell import dumps, short
@@ -43,9 +44,7 @@ async def next_(request: Request) -> Response:
 
 
 def _next_request(served: Served, fields: dict[str, Any], isolation: str) -> engine.Request:
-    given = [name for name in ("text", "tokens", "messages") if fields[name] is not None]
-    if len(given) != 1:
-        raise wrong(given[1] if given else "text", "is missing" if not given else f"does not go with {given[0]}")
+    _only_one(fields, "text", "tokens", "messages")
     if fields["messages"] is not None:
         ids = conversation_ids(served, fields["messages"], None)
     else:
@@ -53,6 +52,13 @@ def _next_request(served: Served, fields: dict[str, Any], isolation: str) -> eng
     ids += fields["prefix_ids"] or ()
     sampling = served.sampling(fields | {"max_tokens": 1}, len(ids), "max_tokens")
     return engine.Request(tuple(ids), sampling, stop_ids=frozenset(), look=True, isolation=isolation)
+
+
+def _only_one(fields: dict[str, Any], *names: str) -> None:
+    """Raises `ApiError` unless one of these fields is given, and no other."""
+    given = [name for name in names if fields[name] is not None]
+    if len(given) != 1:
+        raise wrong(given[1] if given else names[0], "is missing" if not given else f"does not go with {given[0]}")
 
 
 def _ranked(served: Served, seen: Distribution, fields: dict[str, Any]) -> dict[str, Any]:
@@ -135,6 +141,9 @@ async def _events(room: Room, request: Request, asked: list[engine.Request]) -> 
 
     try:
         found = await room.within(request, gather())
+    except ChatsmithError:  # it was refused, and cost nothing
+        room.give_back(request, tokens)
+        raise
     finally:
         answers.close()
     room.metrics.told({"prompt_tokens": tokens})
@@ -144,10 +153,19 @@ async def _events(room: Room, request: Request, asked: list[engine.Request]) -> 
 async def encode(request: Request) -> Response:
     """POST /v1/tokenize"""
     room = Room.of(request)
+    served = room.served
     fields = await room.read(request, ENCODE)
-    ids = await asyncio.to_thread(room.served.tokenizer.encode, fields["text"])
-    tokens = [room.served.token(number) for number in ids]
-    return json_response(dumps({"ids": ids, "tokens": tokens, "count": len(ids), "model": room.served.name}))
+    _only_one(fields, "text", "messages")
+
+    def encoded() -> str:
+        if fields["text"] is not None:
+            ids = served.tokenizer.encode(fields["text"])
+        else:
+            ids = encode_conversation(served, fields["messages"], None)
+        tokens = [served.token(number) for number in ids]
+        return dumps({"ids": ids, "tokens": tokens, "count": len(ids), "model": served.name})
+
+    return json_response(await asyncio.to_thread(encoded))
 
 
 async def decode(request: Request) -> Response:

@@ -32,7 +32,7 @@ _ERRORS = {
     "415": "The content type is not application/json",
     "431": "The headers are too long",
     "429": "Too much at once; Retry-After says when to come back",
-    "503": "The server is closing down, or the answer took too long",
+    "503": "The server is closing down or has too many connections, or the answer took too long",
 }
 
 

@@ -74,7 +74,15 @@ def prepare_chat(served: Served, fields: Fields, isolation: str) -> Prepared:
 
 
 def conversation_ids(served: Served, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> list[int]:
-    """The ids of a conversation up to where the model's words begin."""
+    """The ids of a conversation up to where the model's words begin; one that cannot fit is not even encoded."""
+    served.check_length(sum(len(message["content"]) for message in messages))
+    return encode_conversation(served, messages, tools)
+
+
+def encode_conversation(
+    served: Served, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None
+) -> list[int]:
+    """The same, however long it is."""
     plain = tools is None and all(message.keys() == {"role", "content"} for message in messages)
     if not served.tokenizer.chat_template:
         raise ApiError(
@@ -82,7 +90,6 @@ def conversation_ids(served: Served, messages: list[dict[str, Any]], tools: list
         )
     if not plain and not has_tools(served.tokenizer):
         raise wrong("messages", "have tools in them, and this model's chat template has no place for them")
-    served.check_length(sum(len(message["content"]) for message in messages))
     if plain:
         return served.model.chat_ids([Message(**message) for message in messages])
     return encode_with_tools(served.tokenizer, messages, tools)

@@ -48,10 +48,11 @@ class Room:
         if self.draining:
             raise closing()
         body = await read_body(request.receive, self.limits, self.limits.body_bytes)
-        depth = self.limits.json_depth
-        value = parse(body, depth) if len(body) < _SMALL else await asyncio.to_thread(parse, body, depth)
-        bounds = self.served.bounds
-        fields = read(path, value, bounds) if len(body) < _SMALL else await asyncio.to_thread(read, path, value, bounds)
+
+        def understood() -> dict[str, Any]:
+            return read(path, parse(body, self.limits.json_depth), self.served.bounds)
+
+        fields = understood() if len(body) < _SMALL else await asyncio.to_thread(understood)
         self.served.check_name(fields["model"])
         return fields
 

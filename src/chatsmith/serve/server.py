@@ -15,7 +15,10 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from chatsmith.errors import RequestError, WorkError
+from chatsmith.serve.errors import crowded
+from chatsmith.serve.guard import HEADERS, refusal
 from chatsmith.serve.limits import Limits
+from chatsmith.serve.metrics import Metrics
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -32,9 +35,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 def serve(app: Starlette, limits: Limits, listening: socket.socket, ready: Callable[[], None]) -> None:
     """Serve until a signal says to stop; then running requests have `drain_seconds`. Returns when all has ended."""
+    metrics: Metrics = app.state.room.metrics
     config = uvicorn.Config(
         app,
-        http=_protocol(limits),
+        http=_protocol(limits, lambda: metrics.answered("other", 503, 0.0)),
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -82,23 +86,60 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _protocol(limits: Limits) -> type[asyncio.Protocol]:
-    """uvicorn's protocol, for whom slow headers, unread answers and too many connections end a connection."""
+_TURNED_AWAY = 64  # connections that are being told so at a time; further ones are cut
+_GOODBYE_SECONDS = 2.0
+
+
+class _TurnedAway(asyncio.Protocol):
+    """One connection too many: at its first words it is told when to come back. What it says is not read."""
+
+    def __init__(self, transport: asyncio.Transport, others: set[_TurnedAway]) -> None:
+        self._transport, self._others, self._told = transport, others, False
+        others.add(self)
+        # Closed at once, with words of the client unread, the answer would be lost: the client is to hang up.
+        self._end = asyncio.get_running_loop().call_later(_GOODBYE_SECONDS, transport.abort)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer once."""
+        if self._told:
+            return
+        self._told = True
+        headers, body = refusal(crowded())
+        lines = [b"HTTP/1.1 503 Service Unavailable", b"connection: close", b"cache-control: no-store"]
+        lines += [name + b": " + value for name, value in [*headers, *HEADERS]]
+        self._transport.write(b"\r\n".join([*lines, b"", body]))
+        self._transport.write_eof()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has gone."""
+        self._end.cancel()
+        self._others.discard(self)
+
+
+def _protocol(limits: Limits, refused: Callable[[], None]) -> type[asyncio.Protocol]:
+    """uvicorn's protocol, for whom slow headers and unread answers end a connection, and one too many is turned away;
+    `refused` is called for each of these."""
     addresses: Counter[str] = Counter()
+    turned_away: set[_TurnedAway] = set()
 
     class Bounded(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
         _unread: asyncio.TimerHandle | None = None
-        _address = ""
+        _address: str | None = None
 
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._address = self.client[0] if self.client else ""
-            addresses[self._address] += 1
-            too_many = len(self.connections) > limits.connections
-            if too_many or addresses[self._address] > limits.connections_per_address:
-                transport.abort()
+            peer = transport.get_extra_info("peername")
+            address = str(peer[0]) if peer else ""
+            if len(self.connections) >= limits.connections or addresses[address] >= limits.connections_per_address:
+                refused()
+                if len(turned_away) < _TURNED_AWAY:
+                    transport.set_protocol(_TurnedAway(transport, turned_away))
+                else:
+                    transport.abort()
                 return
+            super().connection_made(transport)
+            self._address = address
+            addresses[address] += 1
             self._deadline = self.loop.call_later(limits.header_seconds, transport.abort)
 
         def data_received(self, data: bytes) -> None:
@@ -126,8 +167,10 @@ def _protocol(limits: Limits) -> type[asyncio.Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             for timer in (self._deadline, self._unread):
                 self._stop(timer)
+            if self._address is None:  # it was cut before it began
+                return
             addresses[self._address] -= 1
-            if addresses[self._address] <= 0:
+            if not addresses[self._address]:
                 del addresses[self._address]
             super().connection_lost(exc)
 

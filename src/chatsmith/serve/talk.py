@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from chatsmith.errors import ChatsmithError
 from chatsmith.generate.requests import Event
 from chatsmith.generate.stopping import StopText
 from chatsmith.serve.desk import Answers
@@ -39,8 +40,10 @@ async def _answer(request: Request, path: str, prepare: Callable[..., Prepared])
     answers = room.desk.ask(prepared.asked)
     try:
         await room.within(request, answers.taken())
-    except BaseException:
+    except BaseException as error:
         answers.close()
+        if isinstance(error, ChatsmithError):  # it was refused, and cost nothing
+            room.give_back(request, prepared.planned_tokens)
         raise
     if fields["stream"]:
         return _Stream(request, answers, teller)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any
 
-from chatsmith.generate.constraints import Constraint
+from chatsmith.generate.constraints import Constraint, embedded
 from chatsmith.serve.errors import wrong
 from chatsmith.text.chat_tools import has_tools
 from chatsmith.text.tokenizer import Tokenizer
@@ -89,9 +89,9 @@ def call_format(
         }
         for name in chosen
     ]
-    schema = json.dumps({"anyOf": forms})
+    schema = {"anyOf": forms}
     if not marked:
-        return CallFormat(format.names, marked, key, Constraint("schema", schema))
+        return CallFormat(format.names, marked, key, Constraint.schema(schema))
     quoted = [name if name in tokenizer.specials else json.dumps(name) for name in (_OPEN, _CLOSE)]
-    grammar = f'start: {quoted[0]} "\\n" call "\\n" {quoted[1]}\ncall: %json {schema}\n'
+    grammar = f'start: {quoted[0]} "\\n" call "\\n" {quoted[1]}\ncall: %json {embedded(schema)}\n'
     return CallFormat(format.names, marked, key, Constraint("grammar", grammar))

@@ -58,13 +58,13 @@ class StateWriter:
         self.wait()
         self._meet()  # the first process has put the one before in place, and nobody writes into its staging folder
         if not background:
-            self._write(step, tensors, pieces, meta, then)
+            self._write(step, tensors, pieces, meta, then, background)
             return
         own = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
         def work() -> None:
             try:
-                self._write(step, own, pieces, meta, then)
+                self._write(step, own, pieces, meta, then, background)
             except BaseException as error:
                 self._error = error
 
@@ -91,6 +91,7 @@ class StateWriter:
         pieces: Mapping[str, Piece],
         meta: Mapping[str, Any],
         then: Callable[[Path], None],
+        background: bool,
     ) -> None:
         if self._size == 1:
             then(save_state(self._folder, step, tensors, meta, self._keep))
@@ -104,6 +105,8 @@ class StateWriter:
             done = {"name": name, "sha256": file_sha256(staging / name), "pieces": described}
             with atomic_write(staging / _DONE.format(self._rank), "w") as file:
                 json.dump(done, file)
+            if not background:
+                self._meet()  # rather than wait for a file of someone who may have died
             if self._rank > 0:
                 return
             parts = [self._part(staging / _DONE.format(rank)) for rank in range(self._size)]

@@ -33,7 +33,8 @@ class Batch:
 
     With documents masked, `segments` int32 [B, T] numbers the documents of a row from 0 (tokens see only their own
     document) and `positions` int64 [B, T] counts from 0 in each; otherwise both are None. `text_bytes`, in batches
-    for evaluation, counts the UTF-8 bytes of text behind the targets.
+    for evaluation, counts the UTF-8 bytes of text behind the targets. `noise` int64 [B, T], where the model is trained
+    with dropout, is what that draws from.
     """
 
     inputs: np.ndarray
@@ -41,6 +42,7 @@ class Batch:
     segments: np.ndarray | None = None
     positions: np.ndarray | None = None
     text_bytes: int | None = None
+    noise: np.ndarray | None = None
 
 
 class Batches:

@@ -21,10 +21,11 @@ from chatsmith.errors import WorkError
 from chatsmith.models.decoder import Decoder
 from chatsmith.store.pieces import Under
 from chatsmith.store.state import TrainingState
+from chatsmith.text.batches import Batch
 from chatsmith.train.callbacks import Callback, Moment, Outcome
 from chatsmith.train.interrupts import StopSignals
 from chatsmith.train.metrics import LogWriter, NoLog, StepRecord, peak_memory
-from chatsmith.train.objectives import HeldOut, HeldOutLoss, Objective, held_out_loss
+from chatsmith.train.objectives import HeldOut, HeldOutLoss, Objective, held_out_loss, with_noise
 from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.pace import Pacer
 from chatsmith.train.recipe import Recipe
@@ -253,12 +254,17 @@ class Trainer:
 
     def _update(self, rows: int, factor: float) -> tuple[float, float, bool]:
         """One step of the weights; returns loss per token, gradient norm, and whether both were finite."""
-        total = self.team.gradients(self.objective.draw(rows))
+        total = self.team.gradients(self._draw(rows))
         if not math.isfinite(total):
             self.optimizer.zero_grad()
             return total, math.nan, False
         norm = self.optimizer.step(factor)
         return total, norm, math.isfinite(norm)
+
+    def _draw(self, rows: int) -> Batch:
+        """The rows of this step, with noise for dropout where the model has it."""
+        batch = self.objective.draw(rows)
+        return with_noise(batch, self.recipe.seed, self.counters.step) if self.model.spec.dropout else batch
 
     def _between_steps(self, before: float, record: StepRecord) -> None:
         after = self.progress
@@ -328,7 +334,7 @@ class Trainer:
         state = self.objective.state()
         with torch.random.fork_rng(devices=[]):
             for _ in range(2):  # the first one loads kernels, and compiles where it should
-                batch = self.objective.draw(rows)
+                batch = self._draw(rows)
                 began = self._clock()
                 self.team.gradients(batch)
                 took = self._clock() - began

@@ -91,10 +91,16 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def next_token_loss(
-    model: Any, inputs: Tensor, targets: Tensor, *, segments: Tensor | None = None, positions: Tensor | None = None
+    model: Any,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    segments: Tensor | None = None,
+    positions: Tensor | None = None,
+    noise: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Summed loss in nats and the number of targets that count, for inputs and targets [B, T]."""
-    hidden = model.hidden(inputs, segments=segments, positions=positions)
+    hidden = model.hidden(inputs, segments=segments, positions=positions, noise=noise)
     flat = targets.reshape(-1)
     loss = head_loss(hidden.view(-1, hidden.shape[-1]), model.head_weight, flat)
     return loss, (flat != IGNORE).sum()

@@ -124,9 +124,10 @@ class _Source:
 
 def rows_of(batch: Batch, part: slice) -> Batch:
     """Some rows of a batch, as views."""
-    segments = None if batch.segments is None else batch.segments[part]
-    positions = None if batch.positions is None else batch.positions[part]
-    return Batch(batch.inputs[part], batch.targets[part], segments, positions)
+    segments, positions, noise = (
+        None if column is None else column[part] for column in (batch.segments, batch.positions, batch.noise)
+    )
+    return Batch(batch.inputs[part], batch.targets[part], segments, positions, noise=noise)
 
 
 def _joined(parts: Sequence[Batch]) -> Batch:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol, overload
 
 import numpy as np
 import torch
@@ -71,15 +71,28 @@ def batch_loss(model: nn.Module, batch: Batch, device: torch.device | None = Non
         model,
         _tensor(batch.inputs, device),
         _tensor(batch.targets, device),
-        segments=None if batch.segments is None else _tensor(batch.segments, device),
-        positions=None if batch.positions is None else _tensor(batch.positions, device),
+        segments=_tensor(batch.segments, device),
+        positions=_tensor(batch.positions, device),
+        noise=_tensor(batch.noise, device),
     )
     return loss
 
 
-def _tensor(array: np.ndarray, device: torch.device | None) -> Tensor:
+@overload
+def _tensor(array: np.ndarray, device: torch.device | None) -> Tensor: ...
+@overload
+def _tensor(array: None, device: torch.device | None) -> None: ...
+def _tensor(array: np.ndarray | None, device: torch.device | None) -> Tensor | None:
+    if array is None:
+        return None
     made = torch.from_numpy(array)
     return made if device is None or device.type == "cpu" else made.to(device, non_blocking=True)
+
+
+def with_noise(batch: Batch, seed: int, step: int) -> Batch:
+    """The batch of a step with what dropout draws from: of seed and step, and of nothing that divides the work."""
+    noise = np.random.default_rng((seed, step)).integers(-(2**63), 2**63, batch.inputs.shape)
+    return replace(batch, noise=noise)
 
 
 def predicted(batch: Batch) -> int:

@@ -333,10 +333,13 @@ class Parallel:
     `schedule` orders the micro-batches of a pipeline; `interleave` is the number of stages of each process (0: two
     where the schedule wants several). `reshard` lets weights go between forward and backward (ZeRO stage 3, else 2).
 
+    With `layout` "auto" all these numbers are chosen for the processes and devices at hand, as the planner does.
+
     A loss that is not finite stops the run, naming the process, or with `not_finite` = "skip" costs its step. Copies of
     weights are compared every `verify` steps (0: never), so that a machine that computes wrongly is named.
     """
 
+    layout: Literal["given", "auto"] = "given"
     replicate: int = 0
     shard: int = 1
     tensor: int = 1
@@ -354,6 +357,11 @@ class Parallel:
         for name, least in (("replicate", 0), ("shard", 1), ("tensor", 1), ("pipeline", 1), ("context", 1)):
             value = getattr(self, name)
             require(least <= value <= 2**20, f"parallel.{name} must lie from {least} to {2**20}, not {value}")
+            require(
+                self.layout == "given" or value == least,
+                f"parallel.layout is auto, and parallel.{name} is {value}",
+                f"leave out parallel.{name}, which is chosen, or the layout",
+            )
         require_count("parallel.verify", self.verify, 0)
         require(0 <= self.interleave <= 64, f"parallel.interleave must lie from 0 to 64, not {self.interleave}")
         several = self.schedule in ("interleaved", "zero-bubble", "zero-bubble-v")

@@ -8,7 +8,6 @@ out/config.json …        the model folder, from the first checkpoint on
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import time
 from collections import Counter
@@ -20,36 +19,34 @@ from typing import Any
 
 import torch
 
-from chatsmith import machine
 from chatsmith.errors import RequestError
-from chatsmith.kernels import build, native
 from chatsmith.models.decoder import Decoder
 from chatsmith.paths import atomic_write
 from chatsmith.settings import from_mapping, to_mapping
-from chatsmith.store.card import Measured, model_card
-from chatsmith.store.folder import load_decoder, save_model
+from chatsmith.store.folder import load_decoder
 from chatsmith.store.saving import holds_model
 from chatsmith.store.state import STATE, TrainingState, checkpoints, load_state
 from chatsmith.text.batches import Batch, evaluation_batches
 from chatsmith.text.shards import TokenSplit
-from chatsmith.train.callbacks import Callback, Compared, Comparer, Outcome, RunStart, Sampler
+from chatsmith.train.callbacks import Callback, Comparer, Outcome, RunStart, Sampler
 from chatsmith.train.data import TOKENS, Corpus, prepare
 from chatsmith.train.loop import Trainer
 from chatsmith.train.metrics import LOG
 from chatsmith.train.mixture import StagedBatches
 from chatsmith.train.mixtures import weights
+from chatsmith.train.model_folder import write_model_folder
 from chatsmith.train.objectives import HeldOut, NextToken
 from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.parallel.layouts import layout_of
 from chatsmith.train.parallel.process import Process, from_environment, in_turn, met
-from chatsmith.train.precision import compute_dtype, keep_memory
-from chatsmith.train.recipe import Recipe, Record, check_resumable, load_recipe
+from chatsmith.train.precision import keep_memory
+from chatsmith.train.recipe import Recipe, check_resumable, load_recipe
+from chatsmith.train.settle import record_of, settle, spec_of
 from chatsmith.train.team import Alone, over_masters, transform
 
 RECIPE = "recipe.toml"
 # A model folder is written with every checkpoint while that takes a moment; larger models are saved at the end.
 _SAVE_OFTEN_PARAMETERS = 20_000_000
-_COMPILE_PAYS_MINUTES = 15
 
 
 def train(
@@ -71,7 +68,8 @@ def train(
     on the CPU with the same threads the weights end bit for bit as without the interruption. `corpus` takes tokens
     that exist already instead of reading the recipe's sources. `sampler` continues the recipe's prompts as training
     goes on, and `comparer` puts the finished model beside compressors. `peak_flops` is the measured FLOP/s that
-    `share_of_peak` is a share of.
+    `share_of_peak` is a share of. Processes that torchrun started in place of dead ones go on with the run, whatever
+    was asked.
 
     SIGINT or SIGTERM ends the run after its step, with checkpoint and model folder. Raises `RequestError` where `out`
     holds another run or model (unless `overwrite`) or the recipe cannot be met, and `WorkError` where the disk is full
@@ -86,16 +84,17 @@ def train(
     process = from_environment()
     if recipe is not None:
         layout_of(recipe, process)  # one that does not fit is refused before anything is read or written
-    with met(process):
+    with met(process) as again:
 
         def first() -> tuple[Recipe, TrainingState | None, Corpus]:
-            asked, state = _resumed(recipe, out, note) if resume else (_begun(recipe, out, overwrite, corpus), None)
-            return asked, state, corpus or prepare(asked, out, reuse=resume, note=note)
+            going = resume or (again and (out / RECIPE).is_file())
+            asked, state = _resumed(recipe, out, note) if going else (_begun(recipe, out, overwrite, corpus), None)
+            return asked, state, corpus or prepare(asked, out, reuse=going, note=note)
 
         def others() -> tuple[Recipe, TrainingState | None, Corpus]:
             # The folder is as the first process left it: tokens written, and what was half written cleared.
-            again = resume and not _fresh(out)
-            asked, state = _resumed(recipe, out, note, tidy=False) if again else (_asked(recipe, out), None)
+            going = (resume or again) and not _fresh(out)
+            asked, state = _resumed(recipe, out, note, tidy=False) if going else (_asked(recipe, out), None)
             return asked, state, corpus or prepare(asked, out, reuse=True, note=note)
 
         asked, state, corpus = in_turn(process, first, others)
@@ -116,13 +115,13 @@ def _train(
     note: Callable[[str], None],
 ) -> Outcome:
     """Train as one of the processes, which have met."""
-    settled = _settled(asked, state, process, note)
+    settled = settle(asked, state, process, corpus, note)
     torch.set_num_threads(settled.threads)
     keep_memory()
     torch.manual_seed(settled.seed)
     model = _model(asked, corpus, process.device)
     asked.check_spec(model.spec)
-    settled = replace(settled, record=_record(corpus))
+    settled = replace(settled, record=record_of(corpus))
     if state is not None and state.meta["tokenizer"] != corpus.tokenizer.fingerprint:
         raise RequestError(
             "cannot resume: the vocabulary is another one than the run so far had", "start a new run in another folder"
@@ -215,66 +214,13 @@ def _resumed(
     return recipe, state
 
 
-def _settled(asked: Recipe, state: TrainingState | None, process: Process, note: Callable[[str], None]) -> Recipe:
-    """The recipe with threads, precision, compilation and layout decided, as a resumed run had them.
-
-    The layout is as asked, and threads are those of each process: another layout resumes a run as well.
-    """
-    layout = layout_of(asked, process)  # one process, too, must not pass over a layout that is for more
-    asked = replace(asked, parallel=layout) if process.size > 1 else asked
-    here = max(1, machine.usable_cores() // process.local_size)
-    if state is not None:
-        before = from_mapping(Recipe, state.meta["settled"], str(state.path))
-        if before.parallel == asked.parallel and before.threads > machine.usable_cores():
-            note(f"the run so far had {before.threads} threads; this machine has {machine.usable_cores()} cores")
-        if before.record.versions != _versions():
-            note("versions differ from those the run began with: the weights may differ in their last bits")
-        same = before.parallel == asked.parallel
-        return replace(asked, threads=before.threads if same else asked.threads or here, precision=before.precision)
-    threads = asked.threads or here
-    dtype = compute_dtype(asked.precision.compute, process.device)
-    precision = replace(
-        asked.precision,
-        compute="bfloat16" if dtype == torch.bfloat16 else "float32",
-        compile="on" if _compiles(asked, dtype, process.device) else "off",
-    )
-    return replace(asked, threads=threads, precision=precision)
-
-
-def _compiles(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether to run the layers through torch.compile: it costs about a minute, and gains a tenth to a third.
-
-    Where our own kernels serve they are faster than what it makes, and take its place.
-    """
-    if recipe.precision.compile != "auto":
-        return recipe.precision.compile == "on"
-    minutes = recipe.schedule.minutes
-    if minutes is not None and minutes < _COMPILE_PAYS_MINUTES:
-        return False
-    if device.type == "cuda":
-        return True
-    kernels_serve = native.ready(torch.empty(1, dtype=dtype))
-    return minutes is not None and not kernels_serve and machine.compiler() is not None
-
-
-def _versions() -> dict[str, str]:
-    """Versions of all that the weights' last bits depend on."""
-    kernels = build.library()
-    # The library's name holds a digest of its source, compiler and processor.
-    return machine.versions() | {"kernels": Path(kernels._name).stem if kernels else build.status()}
-
-
 def _model(recipe: Recipe, corpus: Corpus, device: torch.device) -> Decoder:
     """The model with its first weights, float32."""
     if recipe.starts_from is not None:
         return load_decoder(Path(recipe.starts_from), dtype=torch.float32, device=device)
-    model = Decoder(recipe.spec(corpus.tokenizer.vocab_size), device=device, dtype=torch.float32)
+    model = Decoder(spec_of(recipe, corpus), device=device, dtype=torch.float32)
     model.init_weights(recipe.seed)
     return model
-
-
-def _record(corpus: Corpus) -> Record:
-    return Record(_versions(), corpus.tokenizer.fingerprint, corpus.fingerprints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,52 +282,10 @@ class _Run:
         snapshot = trainer.snapshot()
         if not trainer.team.leads:
             return
-        recipe = self.repeatable(trainer)
-        outcome = trainer.outcome(recipe, None)
-        figures = {
-            field.name: getattr(outcome, field.name)
-            for field in dataclasses.fields(outcome)
-            if field.name not in ("folder", "recipe", "stopped")
-        }
-        run = {**figures, "loss": None if outcome.loss != outcome.loss else outcome.loss}
         finished = trainer.progress >= 1.0
         compared = self.comparer(snapshot) if self.comparer and finished else None
-        if compared is not None:
-            run["compared"] = dataclasses.asdict(compared)
-        run |= {"finished": finished, "machine": _machine(), "hours": round(outcome.seconds / 3600, 4)}
-        save_model(
-            self.out,
-            snapshot,
-            self.corpus.tokenizer,
-            provenance={"recipe": to_mapping(recipe), "run": run},
-            card=model_card(self.out.resolve().name, self.model.spec, self._measured(outcome, compared)),
-            generation=_published(recipe.samples.temperature),
-            overwrite=True,
-        )
-
-    def _measured(self, outcome: Outcome, compared: Compared | None) -> Measured:
-        """What the card says; its bits per byte are of the text that compressors were given, where they were."""
-        manifests = [folder.manifest for folder in self.corpus.folders]
-        return Measured(
-            steps=outcome.steps,
-            tokens=outcome.tokens,
-            minutes=outcome.seconds / 60,
-            tokens_per_second=outcome.tokens / outcome.seconds if outcome.seconds else None,
-            machine=_machine(),
-            seed=self.settled.seed,
-            version=self.settled.record.versions.get("chatsmith"),
-            documents=sum(manifest.documents for manifest in manifests),
-            data_tokens=sum(manifest.tokens for manifest in manifests),
-            data_bytes=sum(manifest.bytes for manifest in manifests),
-            data_fingerprint=", ".join(manifest.fingerprint[:16] for manifest in manifests),
-            sources=tuple(source.path for source in self.settled.data.sources),
-            train_loss=None if outcome.loss != outcome.loss else outcome.loss,
-            held_out_loss=outcome.held_out_loss,
-            held_out_bits_per_byte=compared.bits_per_byte if compared else outcome.bits_per_byte,
-            gzip_bits_per_byte=compared.gzip_bits_per_byte if compared else None,
-            xz_bits_per_byte=compared.xz_bits_per_byte if compared else None,
-            chat=any(folder.split("train").has_loss for folder in self.corpus.folders),
-        )
+        outcome = trainer.outcome(self.repeatable(trainer), None)
+        write_model_folder(snapshot, self.corpus, outcome, finished=finished, compared=compared)
 
     def _held_out(self) -> list[HeldOut]:
         """Held-out batches of each source that keeps some and that the run ends with, read once and kept."""
@@ -423,14 +327,3 @@ def _samples(recipe: Recipe, corpus: Corpus, sampler: Sampler, model: Decoder) -
     asked = recipe.samples
     texts = sampler(model, corpus.tokenizer, asked.prompts, asked.tokens, asked.temperature)
     return list(zip(asked.prompts, texts, strict=True))
-
-
-def _published(temperature: float) -> dict[str, Any]:
-    """How the finished model is to be talked with, as generation_config.json says it."""
-    return {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
-
-
-@cache
-def _machine() -> str:
-    found = machine.describe()
-    return f"{found.cpu}, {found.cores} cores"

@@ -5,12 +5,6 @@
  * so its result does not depend on where a prompt was cut, nor on who shares its tile. */
 #include "attend.h"
 
-int64_t padded_dim(const Decoder *d) { return round_up(d->head_dim, 32); }
-
-int64_t head_bytes(const Decoder *d) { return padded_dim(d) * BLOCK * (d->wide_cache ? 4 : 2); }
-
-int64_t block_bytes(const Decoder *d) { return d->layers * d->kv_heads * 2 * head_bytes(d); }
-
 static int64_t group_of(const Decoder *d) { return d->heads / d->kv_heads; }
 
 /* Rows of one sequence that attend together: 32 queries or one row's. */
@@ -23,13 +17,7 @@ static int64_t tile_queries(const Decoder *d) { return round_up(tile_rows(d) * g
 
 int64_t attend_scratch(const Decoder *d) {
     int64_t queries = tile_queries(d), dim = padded_dim(d);
-    return queries * (2 * dim + 2 * BLOCK + 16) * 4 + queries * BLOCK * 4;
-}
-
-static char *block_at(const AttendJob *job, int64_t sequence, int64_t position, int64_t head) {
-    const Decoder *d = job->decoder;
-    int64_t block = job->step->tables[sequence * job->step->table_stride + position / BLOCK];
-    return job->step->cache + block * block_bytes(d) + (job->layer * d->kv_heads + head) * 2 * head_bytes(d);
+    return (queries * (2 * dim + 3 * BLOCK + 16) + dim) * 4;
 }
 
 /* ---- new keys, values and queries -------------------------------------------------------------------------------- */
@@ -48,65 +36,45 @@ static void norm_and_turn(const AttendJob *job, float *x, const float *gain, int
     if (d->cosine) turn(x, d->cosine + at, d->sine + at, d->head_dim);
 }
 
-/* Keys lie with the position as the lane, values with it as the depth. Two halves that lie side by side: for a key two
- * numbers of the head, for a value two positions. */
-static void store_key(const Decoder *d, char *to, int64_t slot, const float *x) {
-    int64_t dim = padded_dim(d), panel = slot / PANEL, lane = slot % PANEL;
-    if (d->wide_cache) {
-        float *at = (float *)to + panel * dim * PANEL + lane;
-        for (int64_t i = 0; i < d->head_dim; i++) at[i * PANEL] = x[i];
-        return;
-    }
-    uint32_t *at = (uint32_t *)to + panel * dim / 2 * PANEL + lane;
-    for (int64_t i = 0; i < d->head_dim; i += 2) {
-        uint32_t second = i + 1 < d->head_dim ? put_bf16(x[i + 1]) : 0;
-        at[i / 2 * PANEL] = put_bf16(x[i]) | second << 16;
-    }
-}
-
-static void store_value(const Decoder *d, char *to, int64_t slot, const float *x) {
-    for (int64_t i = 0; i < d->head_dim; i += PANEL) {
-        int count = d->head_dim - i < PANEL ? (int)(d->head_dim - i) : PANEL;
-        if (d->wide_cache) {
-            memcpy((float *)to + i * BLOCK + slot * PANEL, x + i, (size_t)count * 4);
-            continue;
-        }
-        bf16 *at = (bf16 *)to + i * BLOCK + slot / 2 * PANEL * 2 + slot % 2;
-        for (int j = 0; j < count; j++) at[2 * j] = put_bf16(x[i + j]);
-    }
-}
-
 /* A block that is begun is emptied: what an earlier owner left there is multiplied by zero, so it must be finite. */
 static void clear_block(const AttendJob *job, int64_t sequence, int64_t row, int64_t head) {
     int64_t position = job->step->positions[row];
     if (position % BLOCK) return;
-    memset(block_at(job, sequence, position, head), 0, (size_t)(2 * head_bytes(job->decoder)));
+    memset(held_at(job, sequence, position, head).keys, 0, (size_t)(2 * head_bytes(job->decoder)));
+}
+
+/* A query as the cache's numbers want it, filled up with zeros. */
+static void place_query(const AttendJob *job, int64_t to, const float *query, float *whole) {
+    const Decoder *d = job->decoder;
+    const Input *in = &job->queries;
+    int64_t dim = d->head_dim, wide = padded_dim(d);
+    float factor = 1.0f / sqrtf((float)dim);
+    if (in->halves) {
+        bf16 *halves = in->halves + to * in->line;
+        for (int64_t i = 0; i < dim; i++) halves[i] = put_bf16(query[i] * factor);
+        for (int64_t i = dim; i < wide; i++) halves[i] = 0;
+        return;
+    }
+    float *floats = in->bytes ? whole : in->floats + to * in->line;
+    for (int64_t i = 0; i < dim; i++) floats[i] = query[i] * factor;
+    for (int64_t i = dim; i < wide; i++) floats[i] = 0;
+    if (in->bytes) quantise_row(whole, wide, wide, in->bytes + to * in->line, in->scale + to, in->sums + to);
 }
 
 /* One row and key/value head: its queries to where `attend_tile` wants them, its key and value to the cache. */
-static void place_row(const AttendJob *job, int64_t sequence, int64_t row, int64_t head) {
+static void place_row(const AttendJob *job, int64_t sequence, int64_t row, int64_t head, float *scratch) {
     const Decoder *d = job->decoder;
     const Layer *layer = &d->layer[job->layer];
-    int64_t dim = d->head_dim, wide = padded_dim(d), group = group_of(d), position = job->step->positions[row];
+    int64_t dim = d->head_dim, group = group_of(d), position = job->step->positions[row];
     float *qkv = job->qkv + row * job->stride, *key = qkv + (d->heads + head) * dim, *value = key + d->kv_heads * dim;
     norm_and_turn(job, key, layer->key_gain, position);
-    char *keys = block_at(job, sequence, position, head), *values = keys + head_bytes(d);
-    store_key(d, keys, position % BLOCK, key);
-    store_value(d, values, position % BLOCK, value);
-    float factor = 1.0f / sqrtf((float)dim);
+    Held held = held_at(job, sequence, position, head);
+    store_key(d, held, position % BLOCK, key);
+    store_value(d, held, position % BLOCK, value);
     for (int64_t g = 0; g < group; g++) {
         float *query = qkv + (head * group + g) * dim;
-        int64_t to = (head * job->step->rows + row) * group + g;
         norm_and_turn(job, query, layer->query_gain, position);
-        if (job->queries.halves) {
-            bf16 *halves = job->queries.halves + to * job->queries.line;
-            for (int64_t i = 0; i < dim; i++) halves[i] = put_bf16(query[i] * factor);
-            for (int64_t i = dim; i < wide; i++) halves[i] = 0;
-        } else {
-            float *floats = job->queries.floats + to * job->queries.line;
-            for (int64_t i = 0; i < dim; i++) floats[i] = query[i] * factor;
-            for (int64_t i = dim; i < wide; i++) floats[i] = 0;
-        }
+        place_query(job, (head * job->step->rows + row) * group + g, query, scratch);
     }
 }
 
@@ -115,64 +83,72 @@ static void place_row(const AttendJob *job, int64_t sequence, int64_t row, int64
 /* One query meets a block: scores to weights. Returns what its sums so far are to be multiplied by. */
 static float soften(float *scores, int64_t from, int64_t first, int64_t last, float *most, float *weight) {
     int begin = first > from ? (int)(first - from) : 0, end = last - from + 1 < BLOCK ? (int)(last - from + 1) : BLOCK;
-    float now = *most, sum = 0.0f;
-#pragma omp simd reduction(max : now)
-    for (int i = 0; i < BLOCK; i++) {
-        scores[i] = i >= begin && i < end ? scores[i] : -1e30f;
-        now = scores[i] > now ? scores[i] : now;
-    }
-#pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < BLOCK; i++) {
-        float p = fast_exp(scores[i] - now);
-        scores[i] = p = i >= begin && i < end ? p : 0.0f;
-        sum += p;
-    }
+    float largest[16], sums[16] = {0};
+    for (int lane = 0; lane < 16; lane++) largest[lane] = *most;
+    EACH_16(i, BLOCK, scores[i] = i >= begin && i < end ? scores[i] : -1e30f;
+            largest[lane] = scores[i] > largest[lane] ? scores[i] : largest[lane];);
+    float now = largest_lane(largest);
+    EACH_16(i, BLOCK, float p = fast_exp(scores[i] - now); scores[i] = p = i >= begin && i < end ? p : 0.0f;
+            sums[lane] += p;);
     float scale = *most == now ? 1.0f : fast_exp(*most - now);
-    *weight = *weight * scale + sum;
+    *weight = *weight * scale + sum_lanes(sums);
     *most = now;
     return scale;
 }
 
+/* The weights of one query in a block as the values want them. In int8 they take the scales of the values along. */
+static void place_weights(Input *to, int64_t query, float *weights, const bf16 *scale) {
+    if (to->halves) {
+        for (int i = 0; i < BLOCK; i++) to->halves[query * BLOCK + i] = put_bf16(weights[i]);
+    } else if (to->bytes) {
+        for (int i = 0; i < BLOCK; i++) weights[i] *= get_bf16(scale[i]);
+        quantise_row(weights, BLOCK, BLOCK, to->bytes + query * BLOCK, to->scale + query, to->sums + query);
+    } else {
+        memcpy(to->floats + query * BLOCK, weights, BLOCK * 4);
+    }
+}
+
 /* Rows `row` to `row + rows` of a sequence, for one key/value head, to job->mixed. */
-static void attend_tile(AttendJob *job, int64_t sequence, int64_t row, int64_t rows, int64_t head, char *scratch) {
+static void attend_tile(AttendJob *job, int64_t sequence, int64_t row, int64_t rows, int64_t head, float *scratch) {
     const Decoder *d = job->decoder;
     const Step *step = job->step;
     int64_t dim = padded_dim(d), group = group_of(d), queries = rows * group, held = tile_queries(d);
     int64_t band = d->layer[job->layer].band;
-    float *acc = (float *)scratch, *mixture = acc + held * dim, *scores = mixture + held * dim;
+    float *acc = scratch, *mixture = acc + held * dim, *scores = mixture + held * dim;
     float *most = scores + held * BLOCK, *weight = most + held, *floats = weight + held;
-    int kind = d->wide_cache ? FLOAT32 : BFLOAT16;
-    Input in = job->queries, probabilities = {.rows = queries, .depth = BLOCK, .line = BLOCK};
-    if (in.halves) probabilities.halves = (bf16 *)floats;
-    else probabilities.floats = floats;
+    bf16 *ones = (bf16 *)(floats + held * (BLOCK + 2)); /* the scales of values are in the weights already */
+    Input in = job->queries, weights = {.rows = queries, .depth = BLOCK, .line = BLOCK, .group = BLOCK};
+    if (in.halves)
+        weights.halves = (bf16 *)floats;
+    else if (in.bytes)
+        weights.scale = floats, weights.sums = (int32_t *)floats + held, weights.bytes = (int8_t *)(floats + 2 * held);
+    else
+        weights.floats = floats;
+    for (int64_t i = 0; i < dim; i++) ones[i] = 0x3f80;
     int64_t at = (head * step->rows + row) * group;
-    Panels *kernel = kernel_for(kind, queries);
+    Panels *kernel = kernel_for(d->cache, queries);
     memset(acc, 0, (size_t)(queries * dim) * 4);
     for (int64_t q = 0; q < queries; q++) most[q] = -1e30f, weight[q] = 0.0f;
-    int64_t low = step->positions[row], high = step->positions[row + rows - 1];
-    low = band && low >= band ? low - band + 1 : 0;
+    int64_t low = first_seen(band, step->positions[row]), high = step->positions[row + rows - 1];
     for (int64_t from = low / BLOCK * BLOCK; from <= high; from += BLOCK) {
-        char *keys = block_at(job, sequence, from, head);
-        Matrix key = {.kind = kind, .depth = dim, .weight = keys};
-        Matrix value = {.kind = kind, .depth = BLOCK, .weight = keys + head_bytes(d)};
+        Held block = held_at(job, sequence, from, head);
+        Matrix key = {.kind = d->cache, .depth = dim, .group = dim, .weight = block.keys, .scale = block.key_scale};
+        Matrix value = {.kind = d->cache, .depth = BLOCK, .group = BLOCK, .weight = block.values, .scale = ones};
         for (int64_t q = 0; q < queries; q += MOST_ROWS) {
             int some = queries - q < MOST_ROWS ? (int)(queries - q) : MOST_ROWS;
             kernel(&key, &in, at + q, some, 0, BLOCK / PANEL, scores + q * BLOCK);
         }
         for (int64_t q = 0; q < queries; q++) {
             int64_t position = step->positions[row + q / group];
-            int64_t first = band && position >= band ? position - band + 1 : 0;
+            int64_t first = first_seen(band, position);
             float *mine = scores + q * BLOCK, *sums = acc + q * dim;
             float scale = soften(mine, from, first, position, &most[q], &weight[q]);
             if (scale != 1.0f) EACH_16(i, dim, sums[i] *= scale;);
-            if (in.halves)
-                for (int i = 0; i < BLOCK; i++) probabilities.halves[q * BLOCK + i] = put_bf16(mine[i]);
-            else
-                memcpy(probabilities.floats + q * BLOCK, mine, BLOCK * 4);
+            place_weights(&weights, q, mine, block.value_scale);
         }
         for (int64_t q = 0; q < queries; q += MOST_ROWS) {
             int some = queries - q < MOST_ROWS ? (int)(queries - q) : MOST_ROWS;
-            kernel(&value, &probabilities, q, some, 0, (int)(dim / PANEL), mixture);
+            kernel(&value, &weights, q, some, 0, (int)(dim / PANEL), mixture);
             EACH_16(i, some * dim, acc[q * dim + i] += mixture[i];);
         }
     }
@@ -202,14 +178,15 @@ static void find_tile(const AttendJob *job, int64_t tile, int64_t *sequence, int
 static void attend_work(void *context, int64_t begin, int64_t end, int thread) {
     AttendJob *job = context;
     int64_t heads = job->decoder->kv_heads, sequence, row, rows;
+    float *scratch = pool_scratch(job->pool, thread);
     for (int64_t piece = begin; piece < end; piece++) {
         int64_t head = piece % heads;
         find_tile(job, piece / heads, &sequence, &row, &rows);
         if (job->clears)
             for (int64_t r = row; r < row + rows; r++) clear_block(job, sequence, r, head);
         if (job->places)
-            for (int64_t r = row; r < row + rows; r++) place_row(job, sequence, r, head);
-        if (job->attends) attend_tile(job, sequence, row, rows, head, pool_scratch(job->pool, thread));
+            for (int64_t r = row; r < row + rows; r++) place_row(job, sequence, r, head, scratch);
+        if (job->attends) attend_tile(job, sequence, row, rows, head, scratch);
     }
 }
 
@@ -217,7 +194,7 @@ static void attend_work(void *context, int64_t begin, int64_t end, int thread) {
 void attend(Pool *pool, const Decoder *d, const Step *step, int64_t layer, float *qkv, float *mixed, Input queries) {
     AttendJob job = {.decoder = d, .step = step, .layer = layer, .qkv = qkv, .mixed = mixed, .queries = queries};
     job.pool = pool, job.stride = (d->heads + 2 * d->kv_heads) * d->head_dim, job.tile_rows = tile_rows(d);
-    job.queries.depth = job.queries.line = padded_dim(d);
+    job.queries.depth = job.queries.line = job.queries.group = padded_dim(d);
     int64_t tiles = 0, longest = 0;
     for (int64_t s = 0; s < step->sequences; s++) {
         int64_t rows = step->starts[s + 1] - step->starts[s];

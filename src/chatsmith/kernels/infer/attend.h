@@ -6,6 +6,12 @@
 
 #define TILE_QUERIES 32
 
+/* The keys and values of one head of one layer in a block. */
+typedef struct {
+    char *keys, *values;
+    bf16 *key_scale, *value_scale; /* int8: of each position */
+} Held;
+
 typedef struct {
     const Decoder *decoder;
     const Step *step;
@@ -15,5 +21,9 @@ typedef struct {
     Input queries; /* [kv_heads][rows][heads / kv_heads][head_dim, filled up] */
     int clears, places, attends; /* what is done this time */
 } AttendJob;
+
+Held held_at(const AttendJob *job, int64_t sequence, int64_t position, int64_t head);
+void store_key(const Decoder *d, Held to, int64_t slot, const float *x);
+void store_value(const Decoder *d, Held to, int64_t slot, const float *x);
 
 #endif

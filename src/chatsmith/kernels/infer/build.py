@@ -24,6 +24,7 @@ from chatsmith.paths import cache_dir
 FOLDER = Path(__file__).parent
 BUILT = FOLDER / "built"
 SWITCH = "CHATSMITH_KERNELS"
+_ARM_NAMES = ("aarch64", "arm64")
 # Arithmetic may be fused but not reordered or assumed finite: a NaN must stay visible.
 _FLAGS = (
     *("-std=gnu11", "-O3", "-fPIC", "-shared", "-pthread", "-fopenmp-simd", "-fvisibility=hidden"),
@@ -34,7 +35,7 @@ _SANITIZE = ("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """An instruction set: the compiler's flags for it, and the words /proc/cpuinfo must have."""
+    """An instruction set: the compiler's flags for it, and what the processor must have, in /proc/cpuinfo's words."""
 
     name: str
     flags: tuple[str, ...]
@@ -55,15 +56,22 @@ def _x86() -> tuple[Variant, ...]:
     )
 
 
-def variants() -> tuple[Variant, ...]:
-    """The instruction sets of this kind of machine, best first."""
-    if platform.machine() in ("x86_64", "AMD64"):
+def _arm() -> tuple[Variant, ...]:
+    matrices = {"asimddp", "i8mm", "bf16"}
+    return (
+        Variant("i8mm", ("-march=armv8.2-a+dotprod+i8mm+bf16",), frozenset(matrices)),
+        Variant("dotprod", ("-march=armv8.2-a+dotprod",), frozenset({"asimddp"})),
+        Variant("neon", ("-march=armv8-a",), frozenset()),
+    )
+
+
+def variants(architecture: str | None = None) -> tuple[Variant, ...]:
+    """The instruction sets of an architecture (of this machine's when it is left out), best first."""
+    name = architecture or platform.machine()
+    if name in ("x86_64", "AMD64"):
         return _x86()
-    if platform.machine() in ("aarch64", "arm64"):
-        return (
-            Variant("dotprod", ("-march=armv8.2-a+dotprod",), frozenset({"asimddp"})),
-            Variant("neon", ("-march=armv8-a",), frozenset()),
-        )
+    if name in _ARM_NAMES:
+        return _arm()
     return (Variant("generic", (), frozenset()),)
 
 
@@ -137,10 +145,33 @@ def digest(variant: Variant) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+# What Linux tells a program of an Arm processor: (AT_HWCAP or AT_HWCAP2, bit), from its asm/hwcap.h; and what macOS
+# calls the same.
+_HWCAPS = {"asimddp": (16, 20), "i8mm": (26, 13), "bf16": (26, 14)}
+_SYSCTLS = {"asimddp": b"FEAT_DotProd", "i8mm": b"FEAT_I8MM", "bf16": b"FEAT_BF16"}
+
+
 def _processor() -> frozenset[str]:
     """What this processor can do, in the words of /proc/cpuinfo."""
+    if platform.machine() in _ARM_NAMES:
+        has = {"Linux": _linux_has, "Darwin": _macos_has}.get(platform.system(), lambda word: False)
+        return frozenset(word for word in _HWCAPS if has(word))
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return frozenset()
     return frozenset(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
+
+
+def _linux_has(word: str) -> bool:
+    ask = ctypes.CDLL(None).getauxval
+    ask.argtypes, ask.restype = [ctypes.c_ulong], ctypes.c_ulong
+    kind, bit = _HWCAPS[word]
+    return bool(ask(kind) >> bit & 1)
+
+
+def _macos_has(word: str) -> bool:
+    answer, size = ctypes.c_int(0), ctypes.c_size_t(4)
+    name = b"hw.optional.arm." + _SYSCTLS[word]
+    failed = ctypes.CDLL(None).sysctlbyname(name, ctypes.byref(answer), ctypes.byref(size), None, ctypes.c_size_t(0))
+    return not failed and answer.value == 1

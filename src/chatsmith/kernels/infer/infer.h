@@ -26,6 +26,23 @@ typedef struct {
     const float *bias;
 } Matrix;
 
+/* Sixteen lanes become one, by halves: four steps in place of fifteen. They are used up. */
+INLINE float largest_lane(float *lanes) {
+#pragma GCC unroll 4
+    for (int half = 8; half; half /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < half; i++) lanes[i] = lanes[i + half] > lanes[i] ? lanes[i + half] : lanes[i];
+    return lanes[0];
+}
+
+INLINE float sum_lanes(float *lanes) {
+#pragma GCC unroll 4
+    for (int half = 8; half; half /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+    return lanes[0];
+}
+
 /* Rows as a matrix of some kind wants them: in float32, rounded to bfloat16, or in int8 with a scale per group. */
 typedef struct {
     int64_t rows, depth, group, line; /* line: numbers from row to row, so that rows do not share a few cache sets */
@@ -48,6 +65,7 @@ int64_t round_up(int64_t count, int64_t multiple);
 int64_t line_of(int64_t kind, int64_t depth);
 int wants(int64_t kind); /* FLOAT32, BFLOAT16 or INT8: how a matrix of this kind wants its input */
 void prepare(Pool *pool, const Matrix *matrix, const float *x, int64_t stride, int64_t rows, Input *input);
+void quantise_row(const float *x, int64_t depth, int64_t group, int8_t *bytes, float *scale, int32_t *sums);
 void multiply(Pool *pool, const Matrix *matrix, const Input *input, Output output);
 void matrix_row(const Matrix *matrix, int64_t row, float *out);
 
@@ -56,6 +74,10 @@ void matrix_row(const Matrix *matrix, int64_t row, float *out);
 #define STRIP 4
 typedef void Panels(const Matrix *m, const Input *x, int64_t row, int rows, int64_t panel, int panels, float *sums);
 Panels panels_float32, panels_float16, panels_bfloat16, panels_int8, panels_int4;
+#if defined(__ARM_FEATURE_MATMUL_INT8) && defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define HAS_MMLA
+Panels mmla_bfloat16, mmla_int8;
+#endif
 Panels *kernel_for(int64_t kind, int64_t rows);
 int tiles_allowed(void);
 
@@ -73,7 +95,8 @@ typedef struct {
 } Layer;
 
 typedef struct {
-    int64_t width, layers, heads, kv_heads, head_dim, ffn_width, vocabulary, context, activation, wide_cache, blocks;
+    int64_t width, layers, heads, kv_heads, head_dim, ffn_width, vocabulary, context, activation, cache, blocks; /* cache: a kind */
+    int64_t groups; /* of layers, which take turns: each group has tables of its own */
     double epsilon;
     const float *cosine, *sine; /* [context][head_dim / 2], or NULL */
     Matrix embed, positions, head;
@@ -84,15 +107,17 @@ typedef struct {
 /* One pass: rows of several sequences, each at the next positions of its own. */
 typedef struct {
     int64_t rows, sequences, wanted, table_stride;
-    const int32_t *ids, *positions, *starts, *tables, *want;
+    const int32_t *ids, *positions, *starts, *tables, *want; /* tables [groups][sequences][table_stride] */
     float *logits, *states; /* of the wanted rows; one of them is NULL */
     char *cache;
 } Step;
 
-/* The cache is a row of blocks of BLOCK positions. A block holds, for each layer and key/value head, the keys as a panel
- * matrix with the positions as outputs, and the values as one with the positions as depth. */
+/* The cache is a row of blocks of BLOCK positions. A block serves one group of layers and holds, for each of its layers
+ * and key/value heads, the keys as a panel matrix with the positions as outputs, and the values as one with the positions
+ * as depth. */
 #define BLOCK 32
 int64_t block_bytes(const Decoder *d);
+int64_t first_seen(int64_t band, int64_t position); /* the first position that a query sees */
 int64_t head_bytes(const Decoder *d); /* of the keys, or the values, of one head of one layer in a block */
 int64_t padded_dim(const Decoder *d); /* head_dim filled up to whole tiles */
 int64_t attend_scratch(const Decoder *d);

@@ -57,9 +57,8 @@ INLINE void block_bfloat16(int rows, int panels, const Matrix *m, const Input *x
             if (v % PARTS == 0 && rows == 1) FAR(at);
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++) {
-#if WIDTH == 64
-                __m512bh pair = (__m512bh)_mm512_set1_epi32(word(x->halves + (row + r) * x->line + k));
-                acc[r][v] = (fpart)_mm512_dpbf16_ps((__m512)acc[r][v], (__m512bh)w, pair);
+#if HAS_DOT2
+                acc[r][v] = dot2(acc[r][v], w, word(x->halves + (row + r) * x->line + k));
 #else
                 const float *in = x->floats + (row + r) * x->line + k;
                 acc[r][v] = fma_f((fpart)((upart)w << 16), all_f(in[0]), acc[r][v]);
@@ -102,7 +101,7 @@ INLINE void block_int(int rows, int panels, int small, const Matrix *m, const ch
                 const char *from = at + v / PARTS * apart + v % PARTS * WIDTH;
                 ipart w = load_i(from);
                 if (v % PARTS == 0 && rows == 1) FAR(from);
-                ipart low = small ? w & 0x0f0f0f0f : signed_bytes(w), high = (ipart)((upart)w >> 4) & 0x0f0f0f0f;
+                ipart low = small ? w & 0x0f0f0f0f : signed_bytes(w), high = high_halves(w);
 #pragma GCC unroll 8
                 for (int r = 0; r < rows; r++) {
                     const int8_t *in = x->bytes + (row + r) * x->line + g * m->group + k;

@@ -11,14 +11,16 @@
 #define _GNU_SOURCE
 #include "pool.h"
 
-#include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
 #include <time.h>
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
 #include <unistd.h>
+#endif
 
 #define MOST_THREADS 256
 #define AWAKE_NS 100000   /* how long a thread without work looks for some before it sleeps */
@@ -61,6 +63,31 @@ static inline void relax(void) {
 #endif
 }
 
+/* Sleeps until `word` is no longer `seen`; may wake for nothing. */
+#if defined(__linux__)
+static void sleep_while(_Atomic uint32_t *word, uint32_t seen) {
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+static void wake_all(_Atomic uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0); }
+#else /* macOS: one bell for all pools */
+static pthread_mutex_t bell_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t bell = PTHREAD_COND_INITIALIZER;
+
+static void sleep_while(_Atomic uint32_t *word, uint32_t seen) {
+    pthread_mutex_lock(&bell_lock);
+    if (atomic_load(word) == seen) pthread_cond_wait(&bell, &bell_lock);
+    pthread_mutex_unlock(&bell_lock);
+}
+
+static void wake_all(_Atomic uint32_t *word) {
+    (void)word;
+    pthread_mutex_lock(&bell_lock);
+    pthread_cond_broadcast(&bell);
+    pthread_mutex_unlock(&bell_lock);
+}
+#endif
+
 static uint64_t pack(uint64_t begin, uint64_t end) { return begin << 32 | end; }
 
 /* One piece of a seat's range, from the front or the back; -1 when it is empty. */
@@ -102,7 +129,7 @@ static void *live(void *seat_) {
             if (!until) until = time + AWAKE_NS;
             if (time < until) continue;
             atomic_fetch_add(&pool->sleeping, 1);
-            syscall(SYS_futex, &pool->signal, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+            sleep_while(&pool->signal, seen);
             atomic_fetch_sub(&pool->sleeping, 1);
         }
         seen = signal;
@@ -149,7 +176,7 @@ void pool_run(Pool *pool, int64_t pieces, Work *work, void *context) {
         atomic_store(&pool->seat[t].range, pack(begin, end));
     }
     atomic_fetch_add(&pool->signal, 1);
-    if (atomic_load(&pool->sleeping)) syscall(SYS_futex, &pool->signal, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+    if (atomic_load(&pool->sleeping)) wake_all(&pool->signal);
     int64_t start = now();
     int64_t count = work_off(pool, 0);
     if (count) pool->piece_ns = (now() - start) / count;
@@ -172,7 +199,7 @@ void pool_free(Pool *pool) {
     if (!pool) return;
     atomic_store(&pool->closing, 1);
     atomic_fetch_add(&pool->signal, 1);
-    syscall(SYS_futex, &pool->signal, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+    wake_all(&pool->signal);
     for (int t = 1; t < pool->threads; t++) pthread_join(pool->seat[t].thread, NULL);
     for (int t = 0; t < pool->threads; t++) free(pool->seat[t].scratch);
     free(pool);

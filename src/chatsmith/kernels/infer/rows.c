@@ -5,7 +5,7 @@ int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1
 
 int wants(int64_t kind) {
     if (kind == INT8 || kind == INT4) return INT8;
-#if WIDTH == 64
+#if HAS_DOT2
     if (kind == BFLOAT16) return BFLOAT16;
 #endif
     return FLOAT32; /* without products of bfloat16, such weights are widened and meet the exact input */
@@ -71,34 +71,35 @@ void norm_head(const float *x, const float *gain, float *y, int64_t dim, float e
 
 /* ---- getting ready ----------------------------------------------------------------------------------------------- */
 
-#define CHUNK 32 /* every group is a whole number of these: loops of a fixed length become plain vectors */
-
-INLINE float largest_of(const float *restrict x, float so_far) {
-#pragma omp simd reduction(max : so_far)
-    for (int i = 0; i < CHUNK; i++) so_far = fabsf(x[i]) > so_far ? fabsf(x[i]) : so_far;
-    return so_far;
-}
-
-INLINE int32_t round_chunk(const float *restrict x, float turn, int8_t *restrict bytes) {
-    int32_t sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int i = 0; i < CHUNK; i++) {
-        int32_t rounded = (int32_t)rintf(x[i] * turn);
-        bytes[i] = (int8_t)rounded;
-        sum += rounded;
+/* Sixteen numbers times `turn`, rounded, to bytes; and added to `totals`. */
+INLINE void round_16(const float *x, float turn, int8_t *bytes, int32_t *totals) {
+#if WIDTH == 64
+    __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), _mm512_set1_ps(turn)));
+    _mm_storeu_si128((void *)bytes, _mm512_cvtepi32_epi8(rounded)); /* the compiler goes a longer way */
+    _mm512_storeu_si512(totals, _mm512_add_epi32(_mm512_loadu_si512(totals), rounded));
+#else
+#pragma omp simd
+    for (int lane = 0; lane < 16; lane++) {
+        int32_t rounded = (int32_t)rintf(x[lane] * turn);
+        bytes[lane] = (int8_t)rounded;
+        totals[lane] += rounded;
     }
-    return sum;
+#endif
 }
 
-/* int8 in groups: the largest number of a group becomes 127. `x` has a whole number of groups. */
-static void quantise_row(const float *x, int64_t depth, int64_t group, int8_t *bytes, float *scale, int32_t *sums) {
+/* int8 in groups, which are multiples of 32: the largest number of a group becomes 127. Sixteen lanes run through a group,
+ * and only at its end meet. */
+void quantise_row(const float *x, int64_t depth, int64_t group, int8_t *bytes, float *scale, int32_t *sums) {
     for (int64_t g = 0; g < depth / group; g++, x += group, bytes += group) {
-        float largest = 0;
-        for (int64_t i = 0; i < group; i += CHUNK) largest = largest_of(x + i, largest);
-        float step = largest / 127.0f, turn = step > 0 ? 1.0f / step : 0.0f;
+        float most[16] = {0};
+        int32_t totals[16] = {0};
+        EACH_16(i, group, most[lane] = fabsf(x[i]) > most[lane] ? fabsf(x[i]) : most[lane];);
+        float largest = largest_lane(most), step = largest / 127.0f, turn = step > 0 ? 1.0f / step : 0.0f;
         if (!(turn < 3e38f)) step = turn = 0.0f; /* numbers so small that they are nothing */
+        for (int64_t i = 0; i < group; i += 16) round_16(x + i, turn, bytes + i, totals);
         int32_t sum = 0;
-        for (int64_t i = 0; i < group; i += CHUNK) sum += round_chunk(x + i, turn, bytes + i);
+#pragma omp simd reduction(+ : sum)
+        for (int lane = 0; lane < 16; lane++) sum += totals[lane];
         scale[g] = step;
         sums[g] = sum;
     }

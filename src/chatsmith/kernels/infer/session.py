@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from chatsmith.errors import RequestError, WorkError
 from chatsmith.kernels.infer import build
-from chatsmith.kernels.infer.matrix import KINDS, Floats, Matrix
+from chatsmith.kernels.infer.matrix import KINDS, Floats, Kind, Matrix
 from chatsmith.specs import ModelSpec
 
 BLOCK = 32
 """Positions in a block of the cache."""
+MOST_BLOCKS = 2**20
 # Memory is taken as it is written; Python 3.11 and 3.12 do not know the word for not even promising it before.
 _MAPPING = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
 _ACTIVATIONS = {"gelu_tanh": 1, "gelu": 2, "swiglu": 3}
@@ -47,7 +48,7 @@ class _Layer(Structure):
 class _Decoder(Structure):
     _sizes = ("width", "layers", "heads", "kv_heads", "head_dim", "ffn_width", "vocabulary", "context")
     _fields_ = [
-        *((name, c_int64) for name in (*_sizes, "activation", "wide_cache", "blocks")),
+        *((name, c_int64) for name in (*_sizes, "activation", "cache", "blocks", "groups")),
         ("epsilon", c_double),
         *((name, c_void_p) for name in ("cosine", "sine")),
         *((name, _Matrix) for name in ("embed", "positions", "head")),
@@ -86,7 +87,11 @@ Part = Matrix | NDArray[Any]
 
 
 class Session:
-    """One decoder, its cache of `blocks` blocks, and its own threads.
+    """One decoder, its cache, and its own threads.
+
+    The cache has as many blocks as take `cache_bytes`, at least `blocks` and at most MOST_BLOCKS; memory is touched as
+    they are used. A block holds positions of one group of layers (`ModelSpec.bands`). `cache` is what keys and values
+    are kept in: f32, bf16 or int8, with a scale for each head and position.
 
     `parts` are matrices and vectors by name: embed (where not tied), positions (where learned), head; norm.weight and
     norm.bias; blocks.N. before attention_norm, ffn_norm (.weight, .bias), attention.query_norm and .key_norm (.weight),
@@ -100,10 +105,14 @@ class Session:
         parts: Mapping[str, Part],
         *,
         angles: tuple[Floats, Floats] | None,
+        cache: Kind,
         blocks: int,
+        cache_bytes: int = 0,
         threads: int,
     ) -> None:
-        self.spec, self.blocks = spec, blocks
+        if cache not in ("f32", "bf16", "int8"):
+            raise RequestError(f"keys and values are not kept in {cache}", "choose f32, bf16 or int8")
+        self.spec = spec
         self._held: list[Any] = []
         self._library = _functions()
         layers = (_Layer * spec.layers)()
@@ -111,7 +120,7 @@ class Session:
             self._fill_layer(layer, parts, f"blocks.{number}.", spec.layer_band(number) or 0)
         decoder = _Decoder(
             spec.width, spec.layers, spec.heads, spec.kv_heads, spec.head_dim, spec.ffn_width, spec.vocab_size,
-            spec.context, _ACTIVATIONS[spec.activation], self._matrix(parts, "head").kind == 0, blocks,
+            spec.context, _ACTIVATIONS[spec.activation], KINDS.index(cache), 0, len(spec.bands),
             spec.norm_epsilon, *([self._pointer(table) for table in angles] if angles else [None, None]),
             self._matrix(parts, "head" if spec.tied else "embed"),
             self._matrix(parts, "positions") if spec.positions == "learned" else _Matrix(),
@@ -119,10 +128,11 @@ class Session:
         )  # fmt: skip
         self._held.append(layers)
         self.block_bytes = int(self._library.session_block_bytes(byref(decoder)))
+        self.blocks = decoder.blocks = min(max(cache_bytes // self.block_bytes, blocks), MOST_BLOCKS)
         try:
-            self._map = mmap.mmap(-1, max(blocks * self.block_bytes, 1), _MAPPING)
+            self._map = mmap.mmap(-1, self.blocks * self.block_bytes, _MAPPING)
         except OSError as error:
-            raise WorkError(f"there is no room for a cache of {blocks} blocks: {error.strerror}") from None
+            raise WorkError(f"there is no room for a cache of {self.blocks} blocks: {error.strerror}") from None
         self._cache: NDArray[np.uint8] = np.frombuffer(self._map, np.uint8)
         self._session = self._library.session_new(byref(decoder), threads)
         if not self._session:
@@ -141,15 +151,16 @@ class Session:
         """Feed rows and give the logits [n, V] after the `wanted` ones; or the states [n, E] after the last norm.
 
         `ids` and `positions` [R]: rows starts[s] … starts[s + 1] − 1 are the next of sequence s, whose position p lies
-        in block tables[s, p // BLOCK]. A row sees its own sequence up to itself. Its logits are the same bits whatever
-        other rows there are, and wherever a prompt is cut.
+        in block tables[g, s, p // BLOCK] for the layers of group g (`ModelSpec.bands`). A row sees its own sequence up
+        to itself. Its logits are the same bits whatever other rows there are, and wherever a prompt is cut.
         """
         found = np.empty((len(wanted), self.spec.width if states else self.spec.vocab_size), np.float32)
         arrays = [np.ascontiguousarray(array, np.int32) for array in (ids, positions, starts, tables, wanted)]
-        if arrays[1].shape != (len(ids),) or len(starts) < 2 or arrays[3].ndim != 2 or len(tables) != len(starts) - 1:
+        held = (len(self.spec.bands), len(starts) - 1)
+        if arrays[1].shape != (len(ids),) or len(starts) < 2 or tables.ndim != 3 or tables.shape[:2] != held:
             raise RequestError("ids, positions, starts and tables of a step do not belong together")
         at = [array.ctypes.data for array in arrays]
-        sizes = (len(ids), len(starts) - 1, len(wanted), arrays[3].shape[1])
+        sizes = (len(ids), len(starts) - 1, len(wanted), tables.shape[2])
         out = (None, found.ctypes.data) if states else (found.ctypes.data, None)
         request = _Step(*sizes, *at, *out, self._cache.ctypes.data)
         code = self._library.session_step(self._session, byref(request))

@@ -29,6 +29,7 @@
 typedef float fpart __attribute__((vector_size(WIDTH)));
 typedef int32_t ipart __attribute__((vector_size(WIDTH)));
 typedef uint32_t upart __attribute__((vector_size(WIDTH)));
+typedef uint8_t bpart __attribute__((vector_size(WIDTH)));
 typedef float fpart_any __attribute__((vector_size(WIDTH), aligned(4), may_alias));
 typedef int32_t ipart_any __attribute__((vector_size(WIDTH), aligned(4), may_alias));
 typedef uint16_t half_any __attribute__((vector_size(WIDTH / 2), aligned(2), may_alias));
@@ -64,6 +65,8 @@ INLINE fpart load_f16(const uint16_t *p) {
     return (fpart)_mm512_cvtph_ps(_mm256_loadu_si256((const void *)p));
 #elif defined(__F16C__) && WIDTH == 32
     return (fpart)_mm256_cvtph_ps(_mm_loadu_si128((const void *)p));
+#elif defined(__aarch64__)
+    return (fpart)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
 #else
     upart x = __builtin_convertvector(*(const half_any *)p, upart);
     fpart size = (fpart)((x & 0x7fff) << 13) * 0x1p112f;
@@ -76,6 +79,24 @@ INLINE int32_t word(const void *p) {
     memcpy(&x, p, 4);
     return x;
 }
+
+/* Two products of bfloat16 summed into each lane, where the processor has them: acc[l] += w[2 l] x[0] + w[2 l + 1] x[1]. */
+#if WIDTH == 64
+#define HAS_DOT2 1
+INLINE fpart dot2(fpart acc, ipart w, int32_t x) {
+    return (fpart)_mm512_dpbf16_ps((__m512)acc, (__m512bh)w, (__m512bh)_mm512_set1_epi32(x));
+}
+#elif defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define HAS_DOT2 1
+INLINE fpart dot2(fpart acc, ipart w, int32_t x) {
+    return (fpart)vbfdotq_f32((float32x4_t)acc, (bfloat16x8_t)w, vreinterpretq_bf16_s32(vdupq_n_s32(x)));
+}
+#else
+#define HAS_DOT2 0
+#endif
+
+/* The upper halves of the bytes, from 0 to 15. */
+INLINE ipart high_halves(ipart w) { return (ipart)((bpart)w >> 4); }
 
 /* Four products of bytes summed into each lane: acc[l] += w[4 l + j] * x[j], for j from 0 to 3, always exactly.
  *
@@ -114,6 +135,15 @@ INLINE ipart dot4(ipart acc, ipart w, int32_t x) {
     return (ipart)vdotq_s32((int32x4_t)acc, (int8x16_t)w, vreinterpretq_s8_s32(vdupq_n_s32(x)));
 }
 INLINE ipart dot4_small(ipart acc, ipart w, int32_t x) { return dot4(acc, w, x); }
+#elif defined(__aarch64__)
+#define OFFSET 0
+INLINE ipart signed_bytes(ipart w) { return w; }
+INLINE ipart dot4(ipart acc, ipart w, int32_t x) { /* |x| is at most 127: two products fit 16 bits */
+    int8x16_t in = vreinterpretq_s8_s32(vdupq_n_s32(x));
+    int16x8_t low = vmull_s8(vget_low_s8((int8x16_t)w), vget_low_s8(in)), high = vmull_high_s8((int8x16_t)w, in);
+    return (ipart)vpadalq_s16((int32x4_t)acc, vpaddq_s16(low, high));
+}
+INLINE ipart dot4_small(ipart acc, ipart w, int32_t x) { return dot4(acc, w, x); }
 #else
 #define OFFSET 0
 INLINE ipart signed_bytes(ipart w) { return w; }
@@ -131,6 +161,9 @@ INLINE ipart dot4_small(ipart acc, ipart w, int32_t x) { return dot4(acc, w, x);
 #elif WIDTH == 32
 #define FEW_PANELS 2
 #define MANY_ROWS 2
+#elif defined(__aarch64__)
+#define FEW_PANELS 2
+#define MANY_ROWS 4
 #else
 #define FEW_PANELS 1
 #define MANY_ROWS 2

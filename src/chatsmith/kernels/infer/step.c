@@ -62,9 +62,9 @@ static char *lay_out(Session *s, char *at, int64_t rows) {
     int64_t depth = deepest(d), wide = padded_dim(d), held = round_up(rows, 16) + 16;
     s->x = cut(&at, rows * d->width * 4);
     s->normed = cut(&at, rows * d->width * 4);
-    s->qkv = cut(&at, rows * (d->heads + 2 * d->kv_heads) * d->head_dim * 4);
+    int64_t parts = (d->heads + 2 * d->kv_heads) * d->head_dim;
+    s->qkv = s->hidden = cut(&at, rows * (parts > d->ffn_width ? parts : d->ffn_width) * 4); /* never both at a time */
     s->mixed = cut(&at, rows * (d->heads * d->head_dim > d->width ? d->heads * d->head_dim : d->width) * 4);
-    s->hidden = cut(&at, rows * d->ffn_width * 4);
     /* One kind at a time is in use: the largest has room for all. */
     s->input.floats = cut(&at, held * line_of(FLOAT32, depth) * 4);
     s->input.halves = (bf16 *)s->input.floats;
@@ -72,8 +72,12 @@ static char *lay_out(Session *s, char *at, int64_t rows) {
     s->input.scale = cut(&at, held * depth / 32 * 4);
     s->input.sums = cut(&at, held * depth / 32 * 4);
     void *queries = cut(&at, (d->heads * held + 16) * wide * 4);
-    int halves = !d->wide_cache && wants(BFLOAT16) == BFLOAT16;
-    s->queries.halves = halves ? queries : NULL, s->queries.floats = halves ? NULL : queries;
+    int wanted = wants(d->cache);
+    s->queries.halves = wanted == BFLOAT16 ? queries : NULL;
+    s->queries.bytes = wanted == INT8 ? queries : NULL;
+    s->queries.floats = wanted == FLOAT32 ? queries : NULL;
+    s->queries.scale = cut(&at, (d->heads * held + 16) * 4);
+    s->queries.sums = cut(&at, (d->heads * held + 16) * 4);
     return at;
 }
 
@@ -102,10 +106,11 @@ static int sound(const Decoder *d, const Step *t) {
         }
         int64_t blocks = t->positions[t->starts[s + 1] - 1] / BLOCK + 1;
         if (blocks > t->table_stride) return 0;
-        for (int64_t b = 0; b < blocks; b++) {
-            int64_t block = t->tables[s * t->table_stride + b];
-            if (block < 0 || block >= d->blocks) return 0;
-        }
+        for (int64_t g = 0; g < d->groups; g++)
+            for (int64_t b = first_seen(d->layer[g].band, t->positions[t->starts[s]]) / BLOCK; b < blocks; b++) {
+                int64_t block = t->tables[(g * t->sequences + s) * t->table_stride + b];
+                if (block < 0 || block >= d->blocks) return 0;
+            }
     }
     for (int64_t w = 0; w < t->wanted; w++)
         if (t->want[w] < 0 || t->want[w] >= t->rows) return 0;

@@ -171,11 +171,68 @@ INLINE void tile_int8(int held, const Matrix *m, const Input *x, int64_t row, in
         if (r < rows) _mm512_storeu_ps(sums + r * stride, acc[r]);
 }
 
+/* One group's sums of 16 rows and a panel, scaled and added to `sums`. */
+INLINE void drain_group(int64_t g, int64_t groups, int32_t whole[TILE][PANEL], const bf16 *scale, const float *own,
+                        float *sums, int64_t stride) {
+    __m512 times = (__m512)load_bf16(scale + g * PANEL);
+#pragma GCC unroll 16
+    for (int r = 0; r < TILE; r++) {
+        __m512 both = _mm512_mul_ps(times, _mm512_set1_ps(own[r * groups + g]));
+        __m512 before = g ? _mm512_loadu_ps(sums + r * stride) : _mm512_setzero_ps();
+        _mm512_storeu_ps(sums + r * stride,
+                         _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(whole[r])), both, before));
+    }
+}
+
+/* 32 rows and two panels: what is loaded serves two tiles, and four chains of products are under way at a time. */
+static void four_tiles_int8(const Matrix *m, const Input *x, int64_t row, int64_t panel, float *sums, int64_t stride) {
+    int64_t groups = m->depth / m->group, apart = m->depth * PANEL, line = x->line, step = m->group < 64 ? m->group : 64;
+    const int8_t *in = x->bytes + row * line, *weight = (const int8_t *)m->weight + panel * apart;
+    const bf16 *scale = m->scale + panel * groups * PANEL;
+    const float *own = x->scale + row * groups;
+    int32_t whole[2][4][TILE][PANEL] __attribute__((aligned(64)));
+    for (int64_t g = 0; g <= groups; g++) {
+        if (g < groups) {
+            _tile_zero(0);
+            _tile_zero(1);
+            _tile_zero(2);
+            _tile_zero(3);
+            for (int64_t k = g * m->group; k < (g + 1) * m->group; k += step) {
+                _tile_loadd(6, weight + k * PANEL, 64);
+                _tile_loadd(4, in + k, line);
+                _tile_dpbssd(0, 4, 6);
+                _tile_loadd(5, in + TILE * line + k, line);
+                _tile_dpbssd(2, 5, 6);
+                _tile_loadd(7, weight + apart + k * PANEL, 64);
+                _tile_dpbssd(1, 4, 7);
+                _tile_dpbssd(3, 5, 7);
+            }
+            _tile_stored(0, whole[g % 2][0], 64);
+            _tile_stored(1, whole[g % 2][1], 64);
+            _tile_stored(2, whole[g % 2][2], 64);
+            _tile_stored(3, whole[g % 2][3], 64);
+        }
+        if (!g) continue;
+        for (int t = 0; t < 4; t++) /* the sums of the group before, while those of this one are made */
+            drain_group(g - 1, groups, whole[(g - 1) % 2][t], scale + t % 2 * groups * PANEL,
+                        own + t / 2 * TILE * groups, sums + t / 2 * TILE * stride + t % 2 * PANEL, stride);
+    }
+}
+
 void tiles_int8(const Matrix *m, const Input *x, int64_t row, int rows, int64_t panel, int panels, float *sums) {
     int64_t stride = panels * PANEL;
     int bytes = m->group < 64 ? (int)m->group : 64, r = 0;
     if (rows > TILE / 2) {
         shape_tiles(TILE, bytes);
+        for (; r + 2 * TILE <= rows; r += 2 * TILE) {
+            float *out = sums + r * stride;
+            int p = 0;
+            for (; p + 2 <= panels; p += 2) four_tiles_int8(m, x, row + r, panel + p, out + p * PANEL, stride);
+            for (; p < panels; p++) {
+                tile_int8(TILE, m, x, row + r, TILE, panel + p, out + p * PANEL, stride);
+                tile_int8(TILE, m, x, row + r + TILE, TILE, panel + p, out + TILE * stride + p * PANEL, stride);
+            }
+        }
         for (; rows - r > TILE / 2; r += TILE)
             for (int p = 0; p < panels; p++)
                 tile_int8(TILE, m, x, row + r, rows - r, panel + p, sums + r * stride + p * PANEL, stride);
@@ -204,6 +261,9 @@ Panels *kernel_for(int64_t kind, int64_t rows) {
 #if defined(__AMX_INT8__) && defined(__AMX_BF16__)
     if (kind == BFLOAT16) return tiles_bfloat16;
     if (kind == INT8 && rows >= WORTH_TILES) return tiles_int8;
+#elif defined(HAS_MMLA)
+    if (kind == BFLOAT16 && rows > 1) return mmla_bfloat16;
+    if (kind == INT8 && rows > 1) return mmla_int8;
 #endif
     (void)rows;
     Panels *known[] = {panels_float32, panels_float16, panels_bfloat16, panels_int8, panels_int4};

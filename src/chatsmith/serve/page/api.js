@@ -102,7 +102,7 @@ async function* stream(path, body, signal) {
   });
   try {
     for await (const event of events(response.body)) {
-      if (event.error) throw new ApiError(event.error.message, event.error.code || 500);
+      if (event.error) throw new ApiError(event.error.message, 500, 0, event.error.code);
       yield event;
     }
   } catch (error) {
@@ -115,7 +115,7 @@ export const api = {
   models: () => json("/v1/models"),
   limits: () => json("/v1/limits"),
   next: (body, signal) => post("/v1/next", body, signal),
-  tokenize: (text) => post("/v1/tokenize", { text }),
+  tokenize: (body, signal) => post("/v1/tokenize", body, signal),
   detokenize: (ids) => post("/v1/detokenize", { ids }),
   complete: (body, signal) => post("/v1/completions", body, signal),
   streamChat: (body, signal) => stream("/v1/chat/completions", body, signal),

@@ -79,7 +79,7 @@ async function go() {
 
 function help() {
   const rows = KEYS.map(([keys, what]) => h("div", {}, h("dt", {}, h("kbd", {}, keys)), h("dd", {}, what)));
-  return ask({ title: "Keys", body: h("dl", { class: "keys" }, rows), confirm: "Good" });
+  return ask({ title: "Keys", body: h("dl", { class: "keys" }, rows), confirm: "Close", cancel: null });
 }
 
 addEventListener("hashchange", go);

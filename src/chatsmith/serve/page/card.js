@@ -38,7 +38,9 @@ function results(trained) {
   return h(
     "section", { class: "card" },
     h("h2", {}, "Bits per byte of text it had not read"),
-    rows.map(([name, value]) => meter(name, value / most, value.toFixed(3))),
+    rows.length > 1
+      ? rows.map(([name, value]) => meter(name, value / most, value.toFixed(3)))
+      : h("p", { class: "figure-alone" }, rows[0][1].toFixed(3)),
     h("p", { class: "quiet small" }, "Fewer is better: how briefly it can write that text down."),
   );
 }

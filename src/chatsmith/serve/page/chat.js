@@ -23,6 +23,7 @@ const WIDE = matchMedia("(min-width: 1100px)");
 export class Chat {
   #views = new Map(); // a message's id → its view
   #control = null;
+  #saying = false; // what was said is being stored
 
   constructor(page) {
     this.page = page;
@@ -77,7 +78,7 @@ export class Chat {
   }
 
   get busy() {
-    return this.#control !== null;
+    return this.#control !== null || this.#saying;
   }
 
   /** Show a conversation, or with null the beginning of a new one. */
@@ -252,6 +253,7 @@ export class Chat {
   /** Store what was said after a message, then ask for the reply. */
   async #say(content, parent) {
     if (this.busy) return;
+    this.#saying = true;
     try {
       if (!this.conversation.id) {
         const { system, settings } = this.conversation;
@@ -262,9 +264,9 @@ export class Chat {
       }
       const message = await api.add(this.conversation.id, { parent, role: "user", content });
       this.tree.add(message);
-      this.draw();
-      this.#toEnd(true);
+      this.#saying = false;
     } catch (error) {
+      this.#saying = false;
       if (!this.box.value) this.box.value = content; // nothing typed is lost
       this.#button();
       this.#trouble(error, () => (this.box.value === content && (this.box.value = ""), this.#say(content, parent)));
@@ -276,6 +278,8 @@ export class Chat {
   /** Go on from another token in a place of a reply, in a branch of its own. */
   async branch(message, place, candidate) {
     if (this.busy || message.id === undefined) return;
+    const shown = this.#view(message).asTokens;
+    if (!WIDE.matches) this.page.panel.close(); // it lies over what comes now
     const alternatives = message.tokens[place][3];
     const known = alternatives.find(([id]) => id === candidate.id)?.[2];
     const logprob = known ?? Math.log(candidate.raw ?? candidate.p ?? 1e-9);
@@ -283,19 +287,22 @@ export class Chat {
     try {
       const ends = ENDING.test(candidate.token); // nothing follows it, and it is no text
       const { text } = await api.detokenize(tokens.slice(0, ends ? -1 : undefined).map(([id]) => id));
-      await this.#reply(message.parent, { content: text, tokens, settings: { branch_at: place, ...(ends && { ended: "stop" }) } });
+      const settings = { branch_at: place, ...(ends && { ended: "stop" }) };
+      await this.#reply(message.parent, { content: text, tokens, settings }, shown);
+      const made = this.tree.byId.get(this.tree.leaf);
+      if (shown && WIDE.matches && made?.settings?.branch_at === place) this.#view(made).look(place);
     } catch (error) {
       toast(error.message);
     }
   }
 
   /** Ask for a reply to a message, show it as it comes, store it. `begun` is a reply that has its first tokens. */
-  #reply(parent, begun = { content: "", tokens: [], settings: {} }) {
-    this.settled = this.#replying(parent, begun);
+  #reply(parent, begun = { content: "", tokens: [], settings: {} }, asTokens = this.asTokens) {
+    this.settled = this.#replying(parent, begun, asTokens);
     return this.settled;
   }
 
-  async #replying(parent, begun) {
+  async #replying(parent, begun, asTokens) {
     const { conversation, tree } = this;
     const reply = { parent, role: "assistant", ...begun };
     const control = new AbortController();
@@ -304,7 +311,7 @@ export class Chat {
     this.draw();
     this.live = new MessageView(reply, { look: () => {} });
     this.live.element.setAttribute("aria-busy", "true");
-    this.live.show(this.asTokens);
+    this.live.show(asTokens);
     this.log.append(this.live.element);
     this.#toEnd(true);
     const speaker = new Speaker(document.getElementById("spoken"));
@@ -319,7 +326,7 @@ export class Chat {
         reply,
         signal: control.signal,
         grown: () => {
-          if (this.asTokens) this.live.show(true);
+          if (asTokens || this.asTokens) this.live.show(true);
           this.live.grown();
           speaker.follow(reply.content);
           this.#toEnd();
@@ -333,10 +340,11 @@ export class Chat {
     this.#control = this.live = this.pending = null;
     if (tree !== this.tree) return;
     speaker.follow(reply.content, true);
+    if (asTokens) this.#view(tree.byId.get(tree.leaf)).show(true);
     this.draw();
     this.#toEnd();
     this.page.panel.refresh("branches");
-    if (trouble) this.#trouble(trouble, () => this.#reply(parent, reply.id ? undefined : begun));
+    if (trouble) this.#trouble(trouble, () => this.#reply(parent, begun));
   }
 
   /** Store a reply; what went wrong, or null. A reply that could not be stored is shown all the same. */

@@ -74,8 +74,8 @@ export function toast(text, action, onaction) {
   setTimeout(close, action ? 9000 : 3500);
 }
 
-/** Ask in a dialog; resolves to what `read` gives when confirmed, or null. */
-export function ask({ title, body, confirm, danger = false, read = () => true }) {
+/** Ask in a dialog; resolves to what `read` gives when confirmed, or null. Without `cancel` there is nothing to refuse. */
+export function ask({ title, body, confirm, cancel = "Cancel", danger = false, read = () => true }) {
   return new Promise((resolve) => {
     let answer = null;
     const done = h("button", { type: "submit", class: danger ? "primary danger" : "primary" }, confirm);
@@ -87,7 +87,7 @@ export function ask({ title, body, confirm, danger = false, read = () => true })
       h(
         "div",
         { class: "row end" },
-        h("button", { type: "button", class: "plain", onclick: () => dialog.close() }, "Cancel"),
+        cancel && h("button", { type: "button", class: "plain", onclick: () => dialog.close() }, cancel),
         done,
       ),
     );

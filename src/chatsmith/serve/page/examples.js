@@ -9,25 +9,25 @@ import { markToken, textTokens, tokenLine } from "./tokens.js";
 const MOST = 32; // examples
 const ANSWER = 24; // tokens
 const SHOWN = 5; // first tokens
-const START = {
-  task: "Say the opposite.",
-  rows: [["hot", "cold"], ["big", "small"], ["up", "down"]],
-  ask: "happy",
-};
+const START = { rows: [["hot", "cold"], ["big", "small"], ["up", "down"]], ask: "happy", to: "=>" };
 
-/** The prompt with the first `shots` examples. */
+/**
+ * The prompt with the first `shots` examples: one a line, "hot => cold" (Brown et al. 2020, figure 2.1), or with a mark
+ * before the question one a paragraph, "Q: hot", "A: cold".
+ */
 export function promptOf({ task, rows, ask, from, to }, shots) {
+  const question = from ? (left) => `${from} ${left}\n${to}` : (left) => `${left} ${to}`;
+  const gap = from ? "\n\n" : "\n";
   const shown = rows.filter(([left, right]) => left && right).slice(0, shots);
-  const lines = shown.map(([left, right]) => `${from} ${left}\n${to} ${right}\n`);
-  return `${task ? `${task}\n\n` : ""}${lines.map((line) => `${line}\n`).join("")}${from} ${ask}\n${to}`;
+  return [...(task ? [task] : []), ...shown.map(([left, right]) => `${question(left)} ${right}`), question(ask)].join(gap);
 }
 
 export class Examples {
   constructor(page) {
     this.page = page;
-    this.task = grow(h("textarea", { id: "task", rows: 1, value: START.task, placeholder: "What is to be done (may be empty)" }));
-    this.from = h("input", { type: "text", id: "from", value: "Q:", maxlength: 60 });
-    this.to = h("input", { type: "text", id: "to", value: "A:", maxlength: 60 });
+    this.task = grow(h("textarea", { id: "task", rows: 1, placeholder: "What is to be done, in words (may be empty)" }));
+    this.from = h("input", { type: "text", id: "from", placeholder: "nothing, or Q:", maxlength: 60 });
+    this.to = h("input", { type: "text", id: "to", value: START.to, maxlength: 60 });
     this.rows = h("ol", { class: "examples" });
     this.ask = h("input", { type: "text", id: "ask", value: START.ask });
     this.run = h("button", { type: "submit", class: "primary" }, icon("play"), h("span", {}, "Run"));

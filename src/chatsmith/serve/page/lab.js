@@ -15,7 +15,6 @@ export class Lab {
 
   constructor(page) {
     this.page = page;
-    this.tokens = [];
     this.examples = new Examples(page);
     this.text = grow(
       h("textarea", {
@@ -130,35 +129,38 @@ export class Lab {
     };
     this.#control = new AbortController();
     this.#button();
-    this.#draw(source, begun.length);
+    const { line, grown } = this.#lay(source, begun.length);
+    this.out.replaceChildren(legend(), line);
     const request = { model: this.page.model?.id, prompt, ...asked(this.settings), logprobs: ALTERNATIVES };
     if (begun.length) request.prefix_ids = begun.map(([id]) => id);
     try {
       for await (const event of api.streamText(request, this.#control.signal)) {
         source.tokens.push(...textTokens(event.choices?.[0]?.logprobs));
-        this.#draw(source, begun.length);
+        grown();
       }
     } catch (error) {
       if (error.name !== "AbortError") this.out.append(problem(error, () => this.write(begun)));
     }
     this.#control = null;
     this.#button();
-    this.#draw(source, begun.length, true);
+    if (!source.tokens.length) return;
+    const keep = h("button", { type: "button", class: "plain", onclick: () => this.#keep(source) }, "Add to the text");
+    this.out.append(h("div", { class: "row" }, keep));
   }
 
-  #draw(source, begun, done = false) {
-    if (this.out.querySelector(".problem")) return;
+  /** The tokens of a continuation, to be looked at when all have come. */
+  #lay(source, begun) {
     const look = (place, enter) => {
+      if (this.busy) return;
       this.page.panel.look(source, place, { enter });
-      markToken(line, place);
+      markToken(laid.line, place);
     };
-    const { line } = tokenLine(source.tokens, {
-      onlook: (place) => done && look(place, false),
-      onopen: (place) => done && look(place, true),
+    const laid = tokenLine(source.tokens, {
+      onlook: (place) => look(place, false),
+      onopen: (place) => look(place, true),
       branchAt: begun - 1,
     });
-    const keep = h("button", { type: "button", class: "plain", onclick: () => this.#keep(source) }, "Add to the text");
-    this.out.replaceChildren(legend(), line, done && source.tokens.length ? h("div", { class: "row" }, keep) : "");
+    return laid;
   }
 
   async #keep(source) {

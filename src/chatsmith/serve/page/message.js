@@ -45,10 +45,11 @@ export class MessageView {
   draw() {
     const { message } = this;
     if (this.editing) return;
+    this.tokens = null;
     if (this.asTokens) {
       this.tokens = tokenLine(message.tokens, {
-        onlook: (place) => this.#look(place, false),
-        onopen: (place) => this.#look(place, true),
+        onlook: (place) => this.look(place),
+        onopen: (place) => this.look(place, true),
         branchAt: message.settings?.branch_at ?? -1,
       });
       this.body.replaceChildren(this.tokens.line);
@@ -57,7 +58,8 @@ export class MessageView {
     if (message.id === undefined) this.body.append(h("span", { class: "caret", "aria-hidden": "true" }));
   }
 
-  #look(place, enter) {
+  /** Look at one of the tokens shown; `enter` moves the focus to its alternatives. */
+  look(place, enter = false) {
     this.actions.look(this.message, place, enter);
     markToken(this.tokens.line, place);
   }

@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 
-const TITLES = { 0: "No answer", 401: "A key is needed", 413: "Too long", 429: "The server is busy", 503: "The server is closing" };
+const TITLES = { 0: "No answer", 401: "A key is needed", 413: "Too long", 429: "The server is busy", 503: "The server cannot take this now" };
 
 /** A note about an error with a button to try again; after a 429 the button counts down what the server asked for. */
 export function problem(error, again) {

@@ -61,14 +61,9 @@ async function fit(messages, context, signal) {
   return withoutOldest(messages, turns[low]);
 }
 
-/** Whether a quarter of the context is left. What the server reads to answer this it need not read for the reply. */
+/** Whether a quarter of the context is left. */
 async function fits(messages, context, signal) {
-  try {
-    return (await api.next({ messages, count: 1 }, signal)).prompt_tokens <= 0.75 * context;
-  } catch (error) {
-    if (error.status !== 400) throw error;
-    return false;
-  }
+  return (await api.tokenize({ messages }, signal)).count <= 0.75 * context;
 }
 
 let limits = null;

@@ -147,7 +147,7 @@ export class Sidebar {
   #export(one) {
     return this.#try(async () => {
       const name = (one.title || "conversation").replace(/[^\p{L}\p{N}]+/gu, "-").slice(0, 60);
-      download(`${name}.json`, JSON.stringify(await api.exported(one.id), null, 1));
+      download(`${name}.json`, JSON.stringify(await api.exported(one.id)));
     });
   }
 

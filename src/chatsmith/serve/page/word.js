@@ -199,7 +199,10 @@ export class WordView {
     const probability = distribution.at(temperature);
     const kept = topP < 1 ? distribution.nucleus(temperature, topP) : distribution.sorted.length;
     this.candidates.forEach(({ logit }, place) => {
-      this.bars[place].set(probability(logit), place < kept && probability(logit) > 0);
+      const { item, set } = this.bars[place];
+      set(probability(logit), place < kept && probability(logit) > 0);
+      if (place === kept && topP < 1) item.dataset.limit = `top-p ${topP} ends here`;
+      else delete item.dataset.limit;
     });
     const entropy = distribution.entropy(temperature);
     const open = 2 ** entropy;

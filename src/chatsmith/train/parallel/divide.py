@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from chatsmith.errors import RequestError
 from chatsmith.models.decoder import Decoder
 from chatsmith.train.objectives import Objective
 from chatsmith.train.parallel.context import context_parallel
@@ -31,11 +30,6 @@ def team(
     model: Decoder, objective: Objective, recipe: Recipe, device: torch.device
 ) -> tuple[Replicas | Divided, ReplicaOptimizer | DividedOptimizer]:
     """Who shares the steps of `recipe`, whose layout is filled, and the optimizer."""
-    if model.spec.dropout:
-        raise RequestError(
-            "dropout depends on how rows are divided, which nothing that is learned may do",
-            "set model.dropout = 0, or train in one process",
-        )
     if not only_replicas(recipe.parallel):
         return divided(model, recipe, device)
     transform(model, recipe)

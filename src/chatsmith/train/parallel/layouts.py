@@ -19,16 +19,26 @@ def layout_of(recipe: Recipe, process: Process) -> Parallel:
 
 
 def fill(parallel: Parallel, size: int) -> Parallel:
-    """The layout with its number of replicas settled for `size` processes; `RequestError` where it does not fit."""
+    """The layout with its number of replicas settled for `size` processes; `RequestError` where it does not fit.
+
+    One that is yet to be chosen stays as it is.
+    """
+    if parallel.layout == "auto":
+        return parallel
     inner = parallel.shard * parallel.tensor * parallel.pipeline * parallel.context
-    named = " × ".join(f"{name} {getattr(parallel, name)}" for name in AXES[::-1] if getattr(parallel, name) > 1)
     replicas = parallel.replicate or max(1, size // inner)
     if replicas * inner != size:
         raise RequestError(
-            f"the layout {named or 'replicate 1'} is for {replicas * inner} processes, and there are {size}",
+            f"the layout {named(parallel)} is for {replicas * inner} processes, and there are {size}",
             f"start {replicas * inner} processes, or change [parallel]",
         )
     return replace(parallel, replicate=replicas)
+
+
+def named(parallel: Parallel) -> str:
+    """A layout in words."""
+    sizes = {name: getattr(parallel, name) for name in AXES[::-1]}
+    return " × ".join(f"{name} {size}" for name, size in sizes.items() if size > 1) or "replicate 1"
 
 
 def check(parallel: Parallel, spec: ModelSpec, context: int) -> None:

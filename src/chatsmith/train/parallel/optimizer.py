@@ -93,7 +93,7 @@ class DividedOptimizer(TrainingOptimizer):
         shapes: dict[torch.Size, list[_Divided]] = defaultdict(list)
         for d in inner:
             shapes[d.weight.shape].append(d)
-        self._parts += [_DividedMuon(group, settings) for group in shapes.values()]
+        self._parts += [_DividedMuon(group, settings, stages[0].model.dtype) for group in shapes.values()]
         self._ties = _Ties(stages, self._divided, place)
 
     def gradient_norm(self) -> Tensor:
@@ -177,11 +177,11 @@ def _parameter(key: str) -> str:
 
 
 class _DividedMuon(Part):
-    """Muon on matrices of one whole shape [out, in], of which this process holds parts."""
+    """Muon on matrices of one whole shape [out, in], of which this process holds parts; orthogonalised in `compute`."""
 
-    def __init__(self, divided: list[_Divided], settings: Settings) -> None:
+    def __init__(self, divided: list[_Divided], settings: Settings, compute: torch.dtype) -> None:
         super().__init__([(d.name, d.local) for d in divided], settings)
-        self._divided = divided
+        self._divided, self._compute = divided, compute
         rows, columns = divided[0].weight.shape
         self._stretch = max(1.0, rows / columns) ** 0.5
         self.momentum = [torch.zeros_like(master) for master in self.master]
@@ -193,7 +193,7 @@ class _DividedMuon(Part):
         torch._foreach_lerp_(self.momentum, gradients, 1 - settings.momentum)
         ahead = torch._foreach_lerp(gradients, self.momentum, settings.momentum)
         whole = torch.stack([d.whole(part) for d, part in zip(self._divided, ahead, strict=True)])
-        update = orthogonalise(whole if whole.dtype == torch.float64 else whole.to(torch.bfloat16)).to(whole.dtype)
+        update = orthogonalise(whole.to(self._compute)).to(whole.dtype)
         torch._foreach_mul_(self.master, 1 - rate * settings.weight_decay)
         parts = [d.part(matrix) for d, matrix in zip(self._divided, update.unbind(), strict=True)]
         torch._foreach_add_(self.master, parts, alpha=-rate * self._stretch)

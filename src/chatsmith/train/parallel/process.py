@@ -53,13 +53,14 @@ def from_environment() -> Process:
 
 
 @contextmanager
-def met(process: Process) -> Iterator[None]:
+def met(process: Process) -> Iterator[bool]:
     """Within it, the processes of the run can talk; a group that exists already is used and left as it is.
 
+    Gives whether they take the place of processes that died: all of them the same, on whatever machine that was.
     Messages that take longer than `$CHATSMITH_TIMEOUT` seconds (600) end the process, so that torchrun starts it anew.
     """
     if process.size == 1 or dist.is_initialized():
-        yield
+        yield _restarts() > 0
         return
     cuda = process.device.type == "cuda"
     if cuda:
@@ -68,7 +69,7 @@ def met(process: Process) -> Iterator[None]:
     timeout = datetime.timedelta(seconds=seconds)
     try:
         store, rank, size = next(rendezvous("env://", process.rank, process.size, timeout=timeout))
-        store = round_of(store, rank, size, seconds)
+        store, again = round_of(store, rank, size, seconds)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=size, timeout=timeout
         )
@@ -78,7 +79,7 @@ def met(process: Process) -> Iterator[None]:
             "all of them are started by one torchrun command per machine, which they must be able to reach",
         ) from error
     try:
-        yield
+        yield again
     except RuntimeError as error:
         if not any(word in str(error) for word in _OF_MESSAGES):
             raise
@@ -90,12 +91,20 @@ def met(process: Process) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def round_of(store: Store, rank: int, size: int, seconds: float) -> Store:
-    """The part of `store` that belongs to those who are here now; raises RuntimeError where one does not come.
+def _restarts() -> int:
+    """How often this machine's torchrun has started its processes anew, not counting for another machine's sake."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+
+
+def round_of(store: Store, rank: int, size: int, seconds: float) -> tuple[Store, bool]:
+    """The part of `store` that belongs to those who are here now, and whether others were here before them.
 
     torchrun keeps its store when it starts the processes anew, with the addresses of the dead in it, and whoever read
     one of those would wait for its owner in vain. So the first process names the round by a random word, every other
-    answers with one of its own, and believes in the round that has its own word in it.
+    answers with one of its own, and believes in the round that has its own word in it. Rounds are counted there, too:
+    where a worker dies on one machine, torchrun on the others starts theirs anew without counting it as a restart.
+
+    Raises RuntimeError where one does not come.
     """
     deadline = time.monotonic() + seconds
     own = secrets.token_hex(8)
@@ -107,17 +116,22 @@ def round_of(store: Store, rank: int, size: int, seconds: float) -> Store:
 
     if rank == 0:
         answers = [f"{own}/{other}" for other in range(1, size)]
+        before = store.add(f"{_ROUND}s", 1) - 1
         store.set(_ROUND, own)
         while answers and not store.check(answers):
             patient()
-        store.set(f"{own}/all", json.dumps([store.get(answer).decode() for answer in answers]))
-        return PrefixStore(own, store)
+        words, restarts = zip((own, _restarts()), *(json.loads(store.get(answer)) for answer in answers), strict=True)
+        again = before > 0 or max(restarts) > 0
+        store.set(f"{own}/all", json.dumps([words, again]))
+        return PrefixStore(own, store), again
     while True:
         if store.check([_ROUND]):
             name = store.get(_ROUND).decode()
-            store.set(f"{name}/{rank}", own)
-            if store.check([f"{name}/all"]) and own in json.loads(store.get(f"{name}/all")):
-                return PrefixStore(name, store)
+            store.set(f"{name}/{rank}", json.dumps([own, _restarts()]))
+            if store.check([f"{name}/all"]):
+                words, again = json.loads(store.get(f"{name}/all"))
+                if own in words:
+                    return PrefixStore(name, store), again
         patient()
 
 

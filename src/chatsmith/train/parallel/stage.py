@@ -83,12 +83,20 @@ class Stage(nn.Module):
         self.count = 1.0
 
     def forward(
-        self, x: Tensor, *, targets: Tensor, segments: Tensor | None = None, positions: Tensor | None = None
+        self,
+        x: Tensor,
+        *,
+        targets: Tensor,
+        segments: Tensor | None = None,
+        positions: Tensor | None = None,
+        noise: Tensor | None = None,
     ) -> Tensor:
         """One micro-batch: x are ids [B, T] for the first stage; the rest is as in `Decoder.hidden`."""
+        if noise is not None and self.sequence:
+            noise = noise.chunk(dist.get_world_size(self.tensor), 1)[dist.get_rank(self.tensor)]
         if self.first:
-            x = self.model.enter(x, positions)
-        x = self.model.through(x, self.tokens, segments=segments, positions=positions)
+            x = self.model.enter(x, positions, noise)
+        x = self.model.through(x, self.tokens, segments=segments, positions=positions, noise=noise)
         if not self.last:
             return x.clone()  # no view of anything: the schedules without a bubble cut it from its graph
         hidden = self.model.norm(x)

@@ -43,7 +43,7 @@ def padded(batch: Batch, rows: int) -> Batch:
     targets = np.concatenate([batch.targets, np.full((more, *batch.targets.shape[1:]), IGNORE, batch.targets.dtype)])
     inputs = add(batch.inputs)
     assert inputs is not None
-    return Batch(inputs, targets, add(batch.segments), add(batch.positions))
+    return Batch(inputs, targets, add(batch.segments), add(batch.positions), noise=add(batch.noise))
 
 
 def share(batch: Batch, number: int, of: int) -> Batch:
@@ -225,6 +225,7 @@ class Divided(_Together):
             "targets": batch.targets,
             "segments": batch.segments,
             "positions": batch.positions,
+            "noise": batch.noise,
         }
         if size > 1 and columns["positions"] is None:
             columns["positions"] = np.broadcast_to(np.arange(batch.inputs.shape[1]), batch.inputs.shape)
