@@ -43,7 +43,7 @@ def test_a_step_too_long_to_try_is_reckoned_from_the_one_before(monkeypatch: pyt
     ("seconds", "chosen", "tried", "later"),
     [
         ({4: 1.0, 2: 1.9}, 4, [2, 4], [4]),  # nobody else is there
-        ({4: 1.0, 2: 0.9}, 4, [2, 4], [4]),  # too little to count
+        ({4: 1.0, 2: 0.9, 1: 1.0}, 2, [2, 4, 1], [2, 4, 1]),
         (
             {4: 10.0, 2: 2.0, 1: 3.9},
             2,

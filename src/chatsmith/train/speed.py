@@ -21,9 +21,7 @@ from chatsmith.train.recipe import Optimizer
 
 _STEP_TOKENS = 2048
 _SIDES = (256, 1024, 2048)
-_WORTH = 1.2
-"""So many times faster must fewer threads be: what keeps the cores busy may end at any moment."""
-_LOST = 4.0
+_LOST = 2.0
 """With so many times longer steps a number of threads is not tried again."""
 
 
@@ -127,14 +125,14 @@ class TrainingSpeed:
         best = self._median(step, start), start
         while (more := min(self.cores, 2 * best[1])) > best[1] and more not in self._lost:
             seconds = self._median(step, more, max(self.seconds, _LOST * best[0]))
-            if seconds > _WORTH * best[0]:
+            if seconds >= best[0]:
                 if seconds > _LOST * best[0]:
                     self._lost.add(more)
                 break
             best = seconds, more
         while best[1] <= start < self.cores and (fewer := best[1] // 2):
             seconds = self._median(step, fewer)
-            if _WORTH * seconds > best[0]:
+            if seconds >= best[0]:
                 break
             best = seconds, fewer
         return best
