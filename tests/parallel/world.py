@@ -2,20 +2,17 @@
 
 A case is {"name", "recipe", "out"}, and may say "resume": true, a step to "stop" after, and a "fault" that the run is
 to end with: {"kind", "rank", "step"}, with "ends": false where it goes on. With "memory": true each process writes
-OUT.peak-RANK, the most bytes that were resident beyond those before. Starting a process costs more than a run, so all
-runs of a number of processes share their processes.
+OUT.peak-RANK, the most bytes that were allocated in the second of three steps. Starting a process costs more than a
+run, so all runs of a number of processes share their processes.
 """
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import json
-import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from chatsmith.settings import from_mapping
 from chatsmith.text.batches import Batch
@@ -73,26 +71,37 @@ def fault(kind: str, rank: int, step: int, **_: Any) -> Iterator[None]:
 
 
 @contextmanager
-def peak(path: Path) -> Iterator[None]:
-    """Writes down how much memory what is done within took at most. The kernel begins its count anew."""
+def allocations(path: Path) -> Iterator[None]:
+    """Writes down the most bytes that PyTorch's allocator had handed out during the second step."""
 
-    def resident(what: str) -> int:
-        found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        return int(found[1]) * 1024 if found else 0
+    def marked(gradients: Callable[[Any, Batch], float]) -> Callable[[Any, Batch], float]:
+        def wrapped(self: Any, batch: Batch) -> float:
+            with record_function("a step begins"):
+                pass
+            return gradients(self, batch)
 
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = resident("VmRSS")
-    yield
-    path.write_text(str(resident("VmHWM") - before))
+        return wrapped
+
+    with (
+        patch.object(teams.Replicas, "gradients", marked(teams.Replicas.gradients)),
+        patch.object(teams.Divided, "gradients", marked(teams.Divided.gradients)),
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched,
+    ):
+        yield
+    events = watched.profiler.kineto_results.events()  # type: ignore[union-attr]
+    second, third = sorted(event.start_ns() for event in events if event.name() == "a step begins")[1:3]
+    now = most = 0
+    for start, change in sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"):
+        now += change
+        most = max(most, now) if second < start < third else most
+    path.write_text(str(most))
 
 
 def run(case: dict[str, Any]) -> None:
     """Train a case."""
     watch = [StopAt(case["stop"])] if "stop" in case else []
     chosen = from_mapping(Recipe, case["recipe"], case["name"])
-    counted = peak(Path(f"{case['out']}.peak-{dist.get_rank()}")) if case.get("memory") else nullcontext()
+    counted = allocations(Path(f"{case['out']}.peak-{dist.get_rank()}")) if case.get("memory") else nullcontext()
     with counted, fault(**case["fault"]) if "fault" in case else nullcontext():
         train(chosen, Path(case["out"]), resume=case.get("resume", False), callbacks=watch)
 
