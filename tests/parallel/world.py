@@ -2,15 +2,18 @@
 
 A case is {"name", "recipe", "out"}, and may say "resume": true, a step to "stop" after, and a "fault" that the run is
 to end with: {"kind", "rank", "step"}, with "ends": false where it goes on. With "memory": true each process writes
-OUT.peak-RANK, the most bytes that were allocated in the second of three steps. Starting a process costs more than a
+OUT.peak-RANK, the most bytes in use in the second of three steps. Starting a process costs more than a
 run, so all runs of a number of processes share their processes.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,7 +23,6 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-from torch.profiler import ProfilerActivity, profile, record_function
 
 from chatsmith.settings import from_mapping
 from chatsmith.text.batches import Batch
@@ -70,30 +72,52 @@ def fault(kind: str, rank: int, step: int, **_: Any) -> Iterator[None]:
         yield
 
 
+class _Heap(ctypes.Structure):
+    """What glibc says of its heap (`mallinfo2`)."""
+
+    _names = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    _fields_ = tuple((name, ctypes.c_size_t) for name in _names)
+
+
 @contextmanager
 def allocations(path: Path) -> Iterator[None]:
-    """Writes down the most bytes that PyTorch's allocator had handed out during the second step."""
+    """Writes down the most bytes in use on the heap during the second step, beyond those before.
 
-    def marked(gradients: Callable[[Any, Batch], float]) -> Callable[[Any, Batch], float]:
+    Looked at every millisecond or so. PyTorch's own count misses what the threads of a process group let go.
+    """
+    ask = ctypes.CDLL("libc.so.6").mallinfo2
+    ask.restype = _Heap
+    gc.collect()
+    before, most, steps, ends = ask(), 0, 0, threading.Event()
+
+    def used(heap: _Heap) -> int:
+        return int(heap.uordblks + heap.hblkhd)
+
+    def look() -> None:
+        nonlocal most
+        while not ends.wait(0.001):
+            if steps == 2:
+                most = max(most, used(ask()) - used(before))
+
+    def counted(gradients: Callable[[Any, Batch], float]) -> Callable[[Any, Batch], float]:
         def wrapped(self: Any, batch: Batch) -> float:
-            with record_function("a step begins"):
-                pass
+            nonlocal steps
+            steps += 1
             return gradients(self, batch)
 
         return wrapped
 
-    with (
-        patch.object(teams.Replicas, "gradients", marked(teams.Replicas.gradients)),
-        patch.object(teams.Divided, "gradients", marked(teams.Divided.gradients)),
-        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched,
-    ):
-        yield
-    events = watched.profiler.kineto_results.events()  # type: ignore[union-attr]
-    second, third = sorted(event.start_ns() for event in events if event.name() == "a step begins")[1:3]
-    now = most = 0
-    for start, change in sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"):
-        now += change
-        most = max(most, now) if second < start < third else most
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        with (
+            patch.object(teams.Replicas, "gradients", counted(teams.Replicas.gradients)),
+            patch.object(teams.Divided, "gradients", counted(teams.Divided.gradients)),
+        ):
+            yield
+    finally:
+        ends.set()
+        thread.join()
     path.write_text(str(most))
 
 
