@@ -49,6 +49,10 @@ def divided(model: Decoder, recipe: Recipe, device: torch.device) -> tuple[Divid
     numbers = stages_of(parallel, place.at("pipeline"))
     stages = parallel.pipeline * parallel.stages
     parts = cut(model, stages)
+    for number, part in enumerate(parts):
+        for name, module in part.named_children():
+            if number not in numbers and name != "rotary":  # whose tables all parts share
+                module.to("meta")  # the layers that others hold take no room here
     made = []
     for number in numbers:
         part = parts[number]
