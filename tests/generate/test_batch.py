@@ -236,6 +236,36 @@ def test_a_known_beginning_is_read_once(kind: str) -> None:
     assert made.counts["reused"] == 64 + 64
 
 
+@pytest.mark.parametrize(("kind", "dtype"), KINDS, ids=str)
+def test_a_prompt_that_is_known_whole_reads_its_last_token_alone(kind: str, dtype: Numbers) -> None:
+    made = batch(kind, dtype, blocks=12)
+    request = Request(tuple(range(5, 69)), Sampling(max_tokens=8, temperature=1.0, seed=3), stop_ids=NONE, top=3)
+    found = []
+    for read in (64, 1, 1):
+        before = made.counts["read"]
+        number = made.add(request)
+        found.append(words(drain(made))[number, 0])
+        assert made.counts["read"] - before == read + 7
+    check_nothing_held(made)
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(("kind", "dtype"), KINDS, ids=str)
+def test_in_the_smallest_cache_a_known_prompt_is_answered_the_same(kind: str, dtype: Numbers) -> None:
+    made = batch(kind, dtype)
+    request = Request(tuple(range(69)), Sampling(max_tokens=27, temperature=1.0, seed=3), stop_ids=NONE)
+    found = []
+    for _ in range(3):
+        number = made.add(
+            replace(request, prompt=request.prompt[:64], sampling=replace(request.sampling, max_tokens=32))
+        )
+        other = made.add(request)
+        said = words(drain(made))
+        found.append((said[number, 0], said[other, 0]))
+    check_nothing_held(made)
+    assert found[0] == found[1] == found[2]
+
+
 def test_a_digest_alone_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every text has the same digest: only the comparison of tokens keeps them apart."""
     monkeypatch.setattr("chatsmith.generate.blocks._digest", lambda parent, data: b"same")

@@ -59,9 +59,9 @@ class Blocks:
         """Blocks that somebody holds."""
         return self.blocks - self.free
 
-    def holders(self, block: int) -> int:
-        """How many sequences hold a block."""
-        return self._holders[block]
+    def shared(self, block: int) -> bool:
+        """Whether a block is not to be written in: other sequences hold it, or a prefix is found by it."""
+        return self._holders[block] > 1 or block in self._told
 
     def take(self) -> int:
         """A block to write in, held once; the prefix longest out of use is forgotten for it. Raises `Short`."""
@@ -163,30 +163,39 @@ class Table:
         self._links = [root]
 
     def adopt(self, tokens: Sequence[int]) -> None:
-        """Begin with the longest known prefix of `tokens` that leaves at least one of them to compute."""
+        """Begin with the longest known prefix of `tokens` that leaves at least one of them to compute.
+
+        Where all of them are known, the last is computed again, in a copy of the block it stands in, if there is room.
+        """
         step = self._pool.block_size
         found: list[list[int]] = []
         links = self._links[:1]
-        for start in range(0, (len(tokens) - 1) // step * step, step):
+        for start in range(0, len(tokens) // step * step, step):
             match = self._pool.match(links[-1], tokens[start : start + step])
             if match is None:
                 break
             links.append(match[0])
             found.append(match[1])
-        while found and not all(self._seen(group, found) for group in range(1, len(self._bands))):
+        while found:
+            size = min(len(found) * step, len(tokens) - 1)
+            if all(self._seen(group, found, size) for group in range(1, len(self._bands))):
+                self._hold(found, links[: 1 + size // step], size)
+                if size % step == 0 or self.needs(len(tokens)) <= self._pool.free:
+                    break
+                self.release()
             found.pop()
-            links.pop()
-        self.size = self.hits = len(found) * step
-        self._links = links
+        self.hits = self.size
+
+    def _hold(self, found: Sequence[Sequence[int]], links: list[Link], size: int) -> None:
+        self.size, self._links = size, links
         for group, row in enumerate(self.rows):
             first = self._first(group)
             for index, held in enumerate(found):
                 row.append(self._pool.share(held[group]) if index >= first else -1)
 
-    def _seen(self, group: int, found: Sequence[Sequence[int]]) -> bool:
+    def _seen(self, group: int, found: Sequence[Sequence[int]], size: int) -> bool:
         """Whether a prefix holds all that the group's layers still see at its end."""
-        first = self._first_at(group, len(found) * self._pool.block_size)
-        return all(held[group] >= 0 for held in found[first:])
+        return all(held[group] >= 0 for held in found[self._first_at(group, size) :])
 
     def _first(self, group: int) -> int:
         return self._first_at(group, self.size)
@@ -201,7 +210,7 @@ class Table:
         step = self._pool.block_size
         new = -(-size // step) - len(self.rows[0])
         return max(new, 0) * len(self.rows) + sum(
-            self._pool.holders(row[index]) > 1
+            self._pool.shared(row[index])
             for row in self.rows
             for index in range(self.size // step, min(len(row), -(-size // step)))
         )
@@ -215,7 +224,7 @@ class Table:
         copies = []
         for row in self.rows:
             for index in range(self.size // step, min(len(row), -(-size // step))):
-                if self._pool.holders(row[index]) > 1:
+                if self._pool.shared(row[index]):
                     own = self._pool.take()
                     copies.append((row[index], own))
                     self._pool.drop(row[index])
