@@ -16,6 +16,8 @@ from chatsmith.generate.backend import CacheKind
 from chatsmith.generate.backends import backend_of
 from chatsmith.kernels.infer.matrix import KINDS, Kind, as_floats
 from chatsmith.kernels.infer.session import Part
+from chatsmith.plan.generation import cache_bytes
+from chatsmith.plan.quantities import bytes_text
 from chatsmith.specs import ModelSpec
 from chatsmith.store.card import converted_card
 from chatsmith.store.contents import read_card, read_generation, read_provenance
@@ -44,7 +46,8 @@ class Conversion:
     """What a conversion cost: bytes of the files of weights before and after, faithfulness, and tokens per second.
 
     `text` says what was read to find out: a file, or what the model itself wrote. The speeds are of one stream, by
-    `computed_by` on this machine; for a GGUF file, which other programs compute, they are None.
+    `computed_by` on this machine; for a GGUF file, which other programs compute, they are None. `cache_bytes` is what
+    the planner reckons for keys and values of the whole `context` in 16 bits, which no format of the weights changes.
     """
 
     source: str
@@ -57,6 +60,8 @@ class Conversion:
     computed_by: str
     speed_before: float | None
     speed_after: float | None
+    context: int
+    cache_bytes: float
 
     def to_mapping(self) -> dict[str, Any]:
         """As JSON can say it."""
@@ -77,6 +82,7 @@ class Conversion:
             faster = f"{self.speed_after / self.speed_before:.1f}×"
             rows.append(("tokens per second", f"{self.speed_before:,.0f}", f"{self.speed_after:,.0f}", faster))
             note += f"; speed of one stream here, {self.computed_by}"
+        note += f"\nto run it, add {bytes_text(self.cache_bytes)} for keys and values of {self.context:,} tokens"
         columns = (Column("", "left"), Column("before"), Column("after"), Column("change"))
         return Table(f"{self.target}: {self.format}", columns, tuple(rows), note=note)
 
@@ -168,6 +174,8 @@ def convert(
         computed_by=after.name.partition(" in ")[0],
         speed_before=speeds[0],
         speed_after=speeds[1],
+        context=spec.context,
+        cache_bytes=cache_bytes(spec, spec.context),
     )
 
 

@@ -72,10 +72,13 @@ def test_a_dry_run_prints_the_recipe_and_writes_nothing(run: Callable[..., Any],
     assert ran.code == 0
     assert "learning_rate = 0.0003" in ran.out
     assert "parameters, into" in ran.out
+    assert "in one process on a CPU" in ran.out
     assert not (tmp_path / "out").exists()
     found = json.loads(run("train", recipe, "--dry-run", "--json").out)
     assert found["recipe"]["schedule"]["steps"] == 20
     assert found["folder"] == "small"
+    assert found["memory_bytes"] > 12 * found["parameters"]  # weights, gradients and averages alone
+    assert found["flops_per_token"] > 6 * found["parameters"] / 2  # most of a small model may be its embedding
 
 
 @pytest.mark.parametrize(

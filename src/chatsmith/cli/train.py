@@ -129,21 +129,35 @@ def _run(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, tensorb
 
 
 def _describe(recipe: Recipe, folder: Path, json: bool) -> None:
-    """What would be trained."""
+    """What would be trained, and what the planner reckons that it takes."""
     from chatsmith.cli.console import print_json
+    from chatsmith.plan.memory_here import training_memory
+    from chatsmith.plan.quantities import bytes_text
     from chatsmith.settings import to_mapping
 
     spec = None if recipe.starts_from else recipe.spec(recipe.data.vocab_size or 512)
-    known = recipe.data.vocab_size is not None
-    parameters = spec.parameters if spec is not None and known else None
+    parameters = memory = flops = None
+    if spec is not None and recipe.data.vocab_size is not None:
+        context, batch = recipe.context(spec), recipe.batch
+        parameters, flops = spec.parameters, spec.training_flops_per_token(context)
+        memory = training_memory(
+            spec,
+            min(batch.micro_batch, batch.rows),
+            context,
+            weight_bytes=4 if recipe.precision.compute == "float32" else 2,
+            optimizer=recipe.optimizer.name,
+            accumulate=batch.accumulation > 1,
+        ).total
     if json:
-        print_json({"folder": folder, "parameters": parameters, "recipe": to_mapping(recipe)})
+        figures = {"parameters": parameters, "memory_bytes": memory, "flops_per_token": flops}
+        print_json({"folder": folder, **figures, "recipe": to_mapping(recipe)})
         return
     print(recipe.to_toml())
-    if parameters is not None:
-        print(f"# {parameters:,} parameters, into {folder}")
-    else:
+    if parameters is None or memory is None or flops is None:
         print(f"# into {folder}; the number of parameters follows from its vocabulary or the model it starts from")
+        return
+    print(f"# {parameters:,} parameters, into {folder}")
+    print(f"# about {bytes_text(memory)} in one process on a CPU, {flops:.3g} FLOP a token")
 
 
 def _figures(outcome: Outcome) -> dict[str, object]:
