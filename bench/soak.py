@@ -4,9 +4,10 @@
     python bench/soak.py --model DIR --seconds 60    what CI runs
 
 Slow headers, slow bodies, slow readers, streams that are left, malformed and oversized bodies, wrong hosts, and floods
-past the line, all at once. After every case a good request must be answered. At the end: no failure of the server, no
-status of 500 or above but 503, no place and no block held, and memory as after the first tenth (20 seconds at least),
-within 2%. Exits with 1 where any of this does not hold. The last line is JSON.
+past the line, all at once. After every case a good request must be answered. Then streams are left in the middle until
+a thousand have been (`--aborts`). At the end: no failure of the server, no status of 500 or above but 503, no place and
+no block held, and memory as after the first tenth (20 seconds at least), within 2%. Exits with 1 where any of this does
+not hold. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class Crowd:
         self.told: Counter[str] = Counter()
         self.cases: Counter[str] = Counter()
         self.wrong: list[str] = []
+        self.left = 0  # streams that had begun
 
     def cases_by_name(self) -> dict[str, Callable[[], Awaitable[None]]]:
         """Every kind of ill behaviour."""
@@ -92,8 +94,15 @@ class Crowd:
         body = json.dumps(ENDLESS | {"stream": True, "n": 2}).encode()
         async with self.connection() as (reader, writer):
             writer.write(self.head(len(body)) + body)
-            for _ in range(self.chance.randrange(12)):
-                await asyncio.wait_for(reader.readline(), 60)
+            for line in range(self.chance.randrange(12)):
+                told = await asyncio.wait_for(reader.readline(), 60)
+                self.left += line == 0 and b" 200 " in told
+
+    async def leave_until(self, aborts: int) -> None:
+        """Leave streams until so many that had begun were left."""
+        while self.left < aborts and not self.wrong:
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+                await self.leave()
 
     async def leave_at_once(self) -> None:
         body = json.dumps(ENDLESS | {"stream": self.chance.random() < 0.5}).encode()
@@ -177,12 +186,13 @@ def memory(process: subprocess.Popen[str]) -> int:
     return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) * 1024
 
 
-async def soak(crowd: Crowd, process: subprocess.Popen[str], seconds: float) -> dict[str, Any]:
-    """The crowd for so many seconds; what was found."""
+async def soak(crowd: Crowd, process: subprocess.Popen[str], seconds: float, aborts: int) -> dict[str, Any]:
+    """The crowd for so many seconds, and until so many streams were left; what was found."""
     warm = min(max(seconds / 10, 20), seconds / 2)
     await asyncio.gather(*(crowd.behave_badly(time.monotonic() + warm) for _ in range(8)))
     before = memory(process)
     await asyncio.gather(*(crowd.behave_badly(time.monotonic() + seconds - warm) for _ in range(8)))
+    await asyncio.gather(*(crowd.leave_until(aborts) for _ in range(4)))
     await asyncio.sleep(3)
     after = memory(process)
     text = httpx.get(f"{crowd.url}/metrics").text
@@ -192,7 +202,7 @@ async def soak(crowd: Crowd, process: subprocess.Popen[str], seconds: float) -> 
             crowd.wrong.append(f"{name} is {values[name]}")
     if abs(after / before - 1) > 0.02:
         crowd.wrong.append(f"memory went from {before:,} to {after:,} bytes")
-    counts = {"cases": dict(crowd.cases), "told": dict(crowd.told), "memory": [before, after]}
+    counts = {"cases": dict(crowd.cases), "told": dict(crowd.told), "memory": [before, after], "aborts": crowd.left}
     return counts | {"wrong": sorted(set(crowd.wrong))}
 
 
@@ -201,6 +211,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="a model folder; a small one makes more cases")
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--aborts", type=int, default=1000, help="streams to leave at least")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     command = [sys.executable, "-m", "chatsmith", "serve", str(given.model), "--port", "0"]
@@ -212,7 +223,7 @@ def main() -> int:
         try:
             assert process.stderr is not None
             port = int(re.findall(r":(\d+)/", process.stderr.readline())[0])
-            found = asyncio.run(soak(Crowd(port, given.seed), process, given.seconds))
+            found = asyncio.run(soak(Crowd(port, given.seed), process, given.seconds, given.aborts))
         finally:
             process.terminate()
             code = process.wait(60)

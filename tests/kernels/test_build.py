@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,17 @@ def test_a_compiler_that_fails_is_reported_in_one_line(tmp_path: Path) -> None:
     fake.chmod(0o755)
     assert ask(tmp_path, CC=str(fake)) == "False | could not be built: no such processor"
     assert not list(tmp_path.rglob("*.so"))
+
+
+def test_processes_that_start_together_compile_once(tmp_path: Path) -> None:
+    log, counting = tmp_path / "log", tmp_path / "counting"
+    counting.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {find_compiler()} "$@"\n')
+    counting.chmod(0o755)
+    with ThreadPoolExecutor(3) as pool:
+        said = list(pool.map(lambda _: ask(tmp_path, CC=str(counting), CHATSMITH_CFLAGS="-O1"), range(3)))
+    assert said == [f"True | built with {counting}"] * 3
+    compiled = [line for line in log.read_text().splitlines() if " -c " in line]
+    assert len(compiled) == len(build.SOURCES)
 
 
 def test_the_plain_path_trains_without_kernels(tmp_path: Path) -> None:

@@ -72,3 +72,9 @@ def test_lexicon_numbers_words_consistently() -> None:
             spelled = [words.text[a:b] for a, b in zip(words.bounds, words.bounds[1:], strict=False)]
             assert [lexicon.words[number] for number in numbers] == spelled
     assert len(set(lexicon.words)) == len(lexicon.words)
+
+
+def test_ascii_is_classed_as_the_engine_does() -> None:
+    for newlines in (False, True):
+        wanted = tokenizer_words._classes(newlines, False)[:0x80]
+        assert tokenizer_words._ascii_classes(newlines).tolist() == wanted.tolist()

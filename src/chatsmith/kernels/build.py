@@ -14,11 +14,10 @@ import os
 import platform
 import shlex
 import subprocess
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from chatsmith.kernels.loading import Found, Kernels, find_compiler, processor
+from chatsmith.kernels.loading import Found, Kernels, compiling, find_compiler, processor
 from chatsmith.paths import cache_dir
 
 SOURCES = sorted(Path(__file__).parent.glob("*.c"))
@@ -53,20 +52,22 @@ def _built(compiler: str) -> Path:
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
     folder = cache_dir() / "kernels"
     path = folder / f"kernels-{digest}.so"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            # One compiler per file, side by side: the whole takes as long as the longest.
-            objects = [Path(scratch, source.stem + ".o") for source in SOURCES]
-            compile_ = [
-                [compiler, *flags, "-c", str(source), "-o", str(made)]
-                for source, made in zip(SOURCES, objects, strict=True)
-            ]
-            with ThreadPoolExecutor() as pool:
-                list(pool.map(_run, compile_))
-            made = Path(scratch, "kernels.so")
-            _run([compiler, *flags, "-shared", *map(str, objects), "-lm", "-o", str(made)])
-            os.replace(made, path)
+    if path.exists():
+        return path
+    with compiling(folder) as scratch:
+        if path.exists():
+            return path
+        # One compiler per file, side by side: the whole takes as long as the longest.
+        objects = [scratch / f"{source.stem}.o" for source in SOURCES]
+        compile_ = [
+            [compiler, *flags, "-c", str(source), "-o", str(made)]
+            for source, made in zip(SOURCES, objects, strict=True)
+        ]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(_run, compile_))
+        made = scratch / "kernels.so"
+        _run([compiler, *flags, "-shared", *map(str, objects), "-lm", "-o", str(made)])
+        os.replace(made, path)
     return path
 
 

@@ -7,9 +7,12 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 SWITCH = "CHATSMITH_KERNELS"
 Found = tuple[ctypes.CDLL | None, str]
@@ -43,6 +46,28 @@ def _try(load: Callable[[str], Found]) -> Found:
         return load(switch)
     except (OSError, subprocess.SubprocessError) as error:
         return None, f"could not be built: {first_line(error)}"
+
+
+@contextmanager
+def compiling(folder: Path, mode: int = 0o700) -> Iterator[Path]:
+    """A folder within `folder`, which is made where it is not there, to compile in, and later gone.
+
+    Processes of this machine take turns: those that are started together find what the first of them made.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=mode)
+    with (folder / ".lock").open("w") as lock, tempfile.TemporaryDirectory(dir=folder) as scratch:
+        _wait_for(lock)
+        yield Path(scratch)
+
+
+def _wait_for(lock: IO[str]) -> None:
+    """Hold the lock until the file is closed; without one where the system or its disk has none."""
+    try:
+        import fcntl
+
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except (ImportError, OSError):
+        return
 
 
 def first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -249,26 +249,19 @@ class Tokenizer:
     # Ids to text
 
     @functools.cached_property
-    def _bytes(self) -> list[bytes | None]:
+    def _bytes(self) -> _TokenBytes:
         """What each id stands for; None for ids that no token has."""
-        table: list[bytes | None] = [None] * self.vocab_size
-        kinds = _types(self._document.get("decoder")) | _types(self._document.get("pre_tokenizer"))
+        names: list[str | None] = [None] * self.vocab_size
         for token, number in self._ids.items():
-            if token in self.specials:
-                table[number] = token.encode("utf-8", "replace")
-            elif "ByteLevel" in kinds:
-                data = token_to_bytes(token)
-                table[number] = token.encode("utf-8", "replace") if data is None else data
-            elif byte := _BYTE_TOKEN.fullmatch(token):
-                table[number] = bytes([int(byte[1], 16)])
-            else:
-                table[number] = token.replace("\u2581", " ").encode("utf-8", "replace")
-        return table
+            names[number] = token
+        kinds = _types(self._document.get("decoder")) | _types(self._document.get("pre_tokenizer"))
+        return _TokenBytes(names, self.specials, "ByteLevel" in kinds)
 
     @functools.cached_property
     def _byte_ids(self) -> dict[int, int]:
         """The id of each single byte above 127, which alone is no text."""
-        ids = {data[0]: number for number, data in enumerate(self._bytes) if data and len(data) == 1 and data[0] > 0x7F}
+        each = ((number, self._bytes[number]) for number in range(self.vocab_size))
+        ids = {data[0]: number for number, data in each if data and len(data) == 1 and data[0] > 0x7F}
         if len(ids) < 128:
             raise RequestError("this vocabulary has no tokens for single bytes: it encodes UTF-8 text only")
         return ids
@@ -328,6 +321,29 @@ class TextStream:
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest
+
+
+class _TokenBytes(dict[int, bytes | None]):
+    """Ids to bytes, found when they are first asked for: an answer of a few words needs few of fifty thousand."""
+
+    def __init__(self, names: list[str | None], specials: Container[str], byte_level: bool) -> None:
+        super().__init__()
+        self._names, self._specials, self._byte_level = names, specials, byte_level
+
+    def __missing__(self, number: int) -> bytes | None:
+        token = self._names[number]
+        found = self[number] = None if token is None else self._of(token)
+        return found
+
+    def _of(self, token: str) -> bytes:
+        if token in self._specials:
+            return token.encode("utf-8", "replace")
+        if self._byte_level:
+            data = token_to_bytes(token)
+            return token.encode("utf-8", "replace") if data is None else data
+        if byte := _BYTE_TOKEN.fullmatch(token):
+            return bytes([int(byte[1], 16)])
+        return token.replace("\u2581", " ").encode("utf-8", "replace")
 
 
 def _types(entry: Any) -> set[str]:

@@ -15,6 +15,7 @@ from chatsmith.text.tokenizer_words import words_of
 
 MOST = 4096
 """Characters encoded in all before the real engine is worth building."""
+_NEVER = 2**62
 
 
 class ShortEngine:
@@ -29,8 +30,12 @@ class ShortEngine:
             raise Unsuitable("it does more than merge")
         self._pattern = pattern_of(document.get("pre_tokenizer"))
         self._vocabulary: dict[str, int] = model["vocab"]
-        pairs = [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
-        self._ranks = {pair: rank for rank, pair in reversed(list(enumerate(pairs)))}
+        try:
+            pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+        except TypeError:
+            raise Unsuitable("a merge is no pair of tokens") from None
+        # "a b" is one pair, as no part of a byte-level word holds a space. Of a pair listed twice the first counts.
+        self._ranks = dict(zip(reversed(pairs), range(len(pairs) - 1, -1, -1), strict=True))
         self._left = MOST
 
     def encode(self, text: str) -> list[int] | None:
@@ -50,9 +55,9 @@ class ShortEngine:
     def _merge(self, word: str) -> list[str]:
         parts = [BYTE_TO_CHAR[value] for value in word.encode()]
         while len(parts) > 1:
-            ranks = [self._ranks.get(pair, len(self._ranks)) for pair in pairwise(parts)]
+            ranks = [self._ranks.get(f"{left} {right}", _NEVER) for left, right in pairwise(parts)]
             least = min(ranks)
-            if least == len(self._ranks):
+            if least == _NEVER:
                 break
             at = ranks.index(least)
             parts[at : at + 2] = [parts[at] + parts[at + 1]]

@@ -13,11 +13,10 @@ import hashlib
 import os
 import platform
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from chatsmith.kernels.loading import SWITCH, Found, Kernels, find_compiler, first_line, processor
+from chatsmith.kernels.loading import SWITCH, Found, Kernels, compiling, find_compiler, first_line, processor
 from chatsmith.paths import cache_dir
 
 FOLDER = Path(__file__).parent
@@ -109,11 +108,12 @@ def find(variant: Variant) -> Path:
 
 
 def compile_variant(compiler: str, variant: Variant, folder: Path) -> Path:
-    """Compile the library for one instruction set into `folder`; returns its path."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700 if folder != BUILT else 0o755)
+    """Compile the library for one instruction set into `folder`, unless it is there; returns its path."""
     path = folder / f"{variant.name}-{digest(variant)}.so"
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        made = Path(scratch, path.name)
+    with compiling(folder, 0o755 if folder == BUILT else 0o700) as scratch:
+        if path.exists():
+            return path
+        made = scratch / path.name
         command = [compiler, *flags(variant), *map(str, sorted(FOLDER.glob("*.c"))), "-lm", "-o", str(made)]
         subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
         os.replace(made, path)
