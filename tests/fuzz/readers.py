@@ -242,7 +242,8 @@ def use(folder: Path, checked: Callable[[], None]) -> None:
         return
     backend = NativeBackend(spec, parts, cache_bytes=2**20, threads=1)
     rows: NDArray[np.int32] = np.arange(min(3, spec.vocab_size, spec.context), dtype=np.int32)
-    backend.logits(Step(rows, rows, np.array([0, len(rows)], np.int32), np.zeros((1, 1, 1), np.int32), rows[-1:]))
+    tables = np.arange(len(backend.bands), dtype=np.int32)[:, None, None]  # a block for each group of layers
+    backend.logits(Step(rows, rows, np.array([0, len(rows)], np.int32), tables, rows[-1:]))
 
 
 def run_case(good: Path, seed: int, number: int, scratch: Path) -> str:
