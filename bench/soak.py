@@ -190,6 +190,7 @@ async def soak(crowd: Crowd, process: subprocess.Popen[str], seconds: float, abo
     """The crowd for so many seconds, and until so many streams were left; what was found."""
     warm = min(max(seconds / 10, 20), seconds / 2)
     await asyncio.gather(*(crowd.behave_badly(time.monotonic() + warm) for _ in range(8)))
+    await asyncio.gather(*(crowd.leave_until(aborts // 2) for _ in range(4)))  # the cache of prefixes fills, by design
     before = memory(process)
     await asyncio.gather(*(crowd.behave_badly(time.monotonic() + seconds - warm) for _ in range(8)))
     await asyncio.gather(*(crowd.leave_until(aborts) for _ in range(4)))
