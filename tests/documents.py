@@ -34,3 +34,12 @@ def read(*paths: Path | str, **options: Any) -> tuple[list[Document], ReadReport
     """What is read from these paths, and the report of it."""
     report = ReadReport()
     return list(read_documents(paths, report=report, **options)), report
+
+
+def reasons(path: Path, **options: Any) -> dict[str, int]:
+    """Why what lies there is skipped, beside one good file."""
+    (path / "good.txt").write_text("a good file")
+    documents, report = read(path, **options)
+    assert [document.text for document in documents] == ["a good file"]
+    assert str(path) not in report.summary()
+    return dict(report.reasons)

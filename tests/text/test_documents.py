@@ -13,23 +13,13 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 from chatsmith.text.chat import Message
 from chatsmith.text.documents import Document
-from documents import TEXT, read
-
-
-def reasons(path: Path, **options: Any) -> dict[str, int]:
-    """Why what lies there is skipped, beside one good file."""
-    (path / "good.txt").write_text("a good file")
-    documents, report = read(path, **options)
-    assert [document.text for document in documents] == ["a good file"]
-    assert str(path) not in report.summary()
-    return dict(report.reasons)
+from documents import TEXT, read, reasons
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.md", "a.rst", "a.py", "a.RS", "README", "Makefile", "a.c++"])

@@ -13,16 +13,7 @@ import pytest
 from chatsmith.errors import RequestError
 from chatsmith.text import documents as module
 from chatsmith.text.documents import ReadReport, read_documents
-from documents import TEXT, read
-
-
-def reasons(path: Path, **options: Any) -> dict[str, int]:
-    """Why what lies there is skipped, beside one good file."""
-    (path / "good.txt").write_text("a good file")
-    documents, report = read(path, **options)
-    assert [document.text for document in documents] == ["a good file"]
-    assert str(path) not in report.summary()
-    return dict(report.reasons)
+from documents import TEXT, read, reasons
 
 
 def test_bad_files_are_listed_with_their_reason(tmp_path: Path) -> None:
