@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,18 @@ class Step:
     starts: Ints
     tables: Ints
     wanted: Ints
+
+    def cut(self, start: int, end: int) -> Step:
+        """The tokens from start to end of this step, as a step."""
+        edges = np.clip(self.starts, start, end)
+        held = np.flatnonzero(np.diff(edges))
+        return Step(
+            self.ids[start:end],
+            self.positions[start:end],
+            np.append(edges[held], end).astype(np.int32) - np.int32(start),
+            np.ascontiguousarray(self.tables[:, held]),
+            self.wanted[(self.wanted >= start) & (self.wanted < end)] - np.int32(start),
+        )
 
 
 class Backend(Protocol):
@@ -99,3 +111,17 @@ class Backend(Protocol):
 
     def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks, each (from, to), in this order, before the next step: a shared block is to be written."""
+
+
+@runtime_checkable
+class Chooser(Protocol):
+    """A backend that can choose tokens where it computes: logits of 64 answers take longer to fetch than to make."""
+
+    def choose(
+        self, step: Step, keys: NDArray[np.uint64], temperatures: Floats, vocabulary: int
+    ) -> tuple[NDArray[np.int64], Floats]:
+        """Compute a step; of each wanted row a token of the first `vocabulary`, and its natural log probability.
+
+        The choice is that of `generate.noise.choose` over all tokens, with the keys [R] and temperatures [R] (0: the
+        likeliest, among equals the lowest). Of a row that is not finite the log probability is NaN.
+        """

@@ -45,6 +45,8 @@ def open_folder(
 ) -> Opened:
     """Open a model folder on the backend that is asked for, or on the best: a GPU, else native, else torch on the CPU.
 
+    On a GPU, weights in bfloat16 or float16 are computed by kernels of our own, others by torch.
+
     The native backend computes on the CPU, in the numbers that the weights are stored in: `dtype` is torch's to follow.
     Keys and values take at most `cache_bytes`, but one whole context always fits; `cache` is what the native backend
     keeps them in, if not what suits the weights.
@@ -101,13 +103,20 @@ def _torch(folder: Path, device: torch.device | str | None, dtype: Any, cache_by
 
     from chatsmith.generate.rows import lay_across
     from chatsmith.generate.torch_backend import TorchBackend
+    from chatsmith.kernels import gpu
     from chatsmith.store.folder import load_model
 
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     loaded = load_model(folder, device=device, dtype=dtype)
     if device.type == "cpu" and loaded.model.dtype == torch.float32:
         lay_across(loaded.model)
-    computing = TorchBackend(loaded.model, cache_bytes=cache_bytes)
+    computing: Backend
+    if gpu.serves(loaded.model.embed.weight):
+        from chatsmith.generate.gpu import GPUBackend
+
+        computing = GPUBackend(loaded.model, cache_bytes=cache_bytes)
+    else:
+        computing = TorchBackend(loaded.model, cache_bytes=cache_bytes)
     return Opened(computing, loaded.tokenizer, loaded.generation, loaded.provenance, loaded.model)
 
 

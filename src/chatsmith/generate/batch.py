@@ -10,13 +10,13 @@ from collections.abc import Sequence as Many
 import numpy as np
 
 from chatsmith.errors import Busy
-from chatsmith.generate.backend import Backend, Floats
+from chatsmith.generate.backend import Backend, Chooser, Floats
 from chatsmith.generate.beams import Search
 from chatsmith.generate.blocks import Table
 from chatsmith.generate.checks import check
-from chatsmith.generate.choosing import Choice, Row, choose
+from chatsmith.generate.choosing import Choice, Chosen, Logits, Row, is_plain
 from chatsmith.generate.constraints import Matcher
-from chatsmith.generate.noise import fresh_seed, sample_seed
+from chatsmith.generate.noise import fresh_seed, key, sample_seed
 from chatsmith.generate.requests import Event, Request
 from chatsmith.generate.schedule import Schedule
 from chatsmith.generate.scoring import score_rows
@@ -149,27 +149,35 @@ class Batch:
             events += self._embed(pooled)
             parts = [part for part in parts if part.sequence.pool is None]
         if parts:
-            logits = self.backend.logits(assemble(parts))[:, : self._vocab_size]
-            events += self._take(parts, logits)
+            events += self._take(parts, self._compute(parts))
         return events
+
+    def _compute(self, parts: Many[Part]) -> Logits | Chosen:
+        """The numbers of a step; only what was chosen, where the backend can choose and nobody wants to see more."""
+        backend, step = self.backend, assemble(parts)
+        if not isinstance(backend, Chooser) or not all(is_plain(part.sequence) and not part.guesses for part in parts):
+            return Logits(backend.logits(step)[:, : self._vocab_size])
+        choosing = [part.sequence for part in parts if part.wanted]
+        keys = np.array([key(one.seed, one.made) for one in choosing], np.uint64)
+        temperatures = np.array([one.request.sampling.temperature for one in choosing], np.float32)
+        return Chosen(*backend.choose(step, keys, temperatures, self._vocab_size))
 
     # ---- what came of it -------------------------------------------------------------------------------------------
 
-    def _take(self, parts: Many[Part], logits: Floats) -> list[Event]:
-        """The events of a step, from logits of the wanted rows."""
+    def _take(self, parts: Many[Part], numbers: Logits | Chosen) -> list[Event]:
+        """The events of a step, from the numbers of the wanted rows."""
         events: list[Event] = []
         rows: list[Row] = []
         places: list[int] = []
         searches: dict[Search, list[tuple[Sequence, int]]] = {}
         # Where each answer that goes on stood; the others have been reading, and stand at their end already.
         fed = {part.sequence: part.table.size for part in parts if not part.sequence.reading}
-        finite = np.isfinite(logits.max(axis=1)) if len(logits) else np.zeros(0, np.bool_)
-        at = 0
+        logits, at = numbers.logits, 0
         for part in parts:
             sequence, here = part.sequence, range(at, at + len(part.wanted))
             at += len(part.wanted)
             self.counts["read"] += len(part.ids) - len(part.guesses)
-            if not finite[here.start : here.stop].all():
+            if not numbers.finite[here.start : here.stop].all():
                 events.append(self._fail(sequence))
                 continue
             if sequence.reading:
@@ -187,8 +195,7 @@ class Batch:
                 rows.append(Row(twin))
                 places.append(here[-1])
         if rows:
-            every = len(places) == len(logits) and places == list(range(len(logits)))
-            events += self._settle(rows, choose(rows, logits if every else logits[places]), parts, fed)
+            events += self._settle(rows, numbers.choose(rows, places), parts, fed)
         for search, members in searches.items():
             events += self._search(search, dict(members), logits, fed)
         return events

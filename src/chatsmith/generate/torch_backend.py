@@ -91,20 +91,7 @@ def _parts(step: Step, rows: Rows) -> Iterator[Step]:
         return
     size = max(part for part in range(rows.reference, 0, -1) if rows.fit(part))
     for start in range(0, len(step.ids), size):
-        yield _cut(step, start, min(start + size, len(step.ids)))
-
-
-def _cut(step: Step, start: int, end: int) -> Step:
-    """The tokens from start to end of a step, as a step."""
-    edges = np.clip(step.starts, start, end)
-    held = np.flatnonzero(np.diff(edges))
-    return Step(
-        step.ids[start:end],
-        step.positions[start:end],
-        np.append(edges[held], end).astype(np.int32) - np.int32(start),
-        np.ascontiguousarray(step.tables[:, held]),
-        step.wanted[(step.wanted >= start) & (step.wanted < end)] - np.int32(start),
-    )
+        yield step.cut(start, min(start + size, len(step.ids)))
 
 
 def _to_numpy(rows: Tensor) -> Floats:

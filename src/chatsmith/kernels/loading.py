@@ -38,9 +38,15 @@ class Kernels:
         return self._load()[1]
 
 
-def _try(load: Callable[[str], Found]) -> Found:
+def switched() -> str | None:
+    """What CHATSMITH_KERNELS says, or None where that is to leave the kernels off."""
     switch = os.environ.get(SWITCH, "").lower()
-    if switch in ("off", "0", "no"):
+    return None if switch in ("off", "0", "no") else switch
+
+
+def _try(load: Callable[[str], Found]) -> Found:
+    switch = switched()
+    if switch is None:
         return None, f"switched off by {SWITCH}"
     try:
         return load(switch)
