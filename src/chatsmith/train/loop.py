@@ -28,6 +28,7 @@ from chatsmith.train.metrics import LogWriter, NoLog, StepRecord, peak_memory
 from chatsmith.train.objectives import HeldOut, HeldOutLoss, Objective, held_out_loss, with_noise
 from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.pace import Pacer
+from chatsmith.train.precision import attention_kernels
 from chatsmith.train.recipe import Recipe
 from chatsmith.train.schedules import Milestones, Timeline, learning_rate_factor, rows_at, stage_at
 from chatsmith.train.team import Alone
@@ -193,7 +194,7 @@ class Trainer:
         self.model.train()
         stop_for: str | None = None
         try:
-            with StopSignals() as stop:
+            with StopSignals() as stop, attention_kernels(self.model.device):
                 if self.timeline is None:
                     self._first_plan()
                 if on_ready is not None:
