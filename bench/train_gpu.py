@@ -136,6 +136,7 @@ def measure(name: str, asked: argparse.Namespace) -> dict[str, Any]:
         with suppress(Enough):
             trainer.run()
         del model, trainer
+    torch._dynamo.reset()  # else the next size's layers, which have the same code, would be compiled for any shape
     gc.collect()
     torch.cuda.empty_cache()
     rates.append(machine.measure_gemm(asked.precision, 0.4, device=gpu))
