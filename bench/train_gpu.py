@@ -133,6 +133,9 @@ def measure(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         model = drawn(size.spec, process.device)
         trainer = runs.trainer_of(size, model, recipe, process, Path(folder), [laps])
+        if asked.apart:
+            for block in model.blocks:
+                block.attention.joined = False
         with suppress(Enough):
             trainer.run()
         del model, trainer
@@ -198,6 +201,7 @@ def main() -> None:
     parser.add_argument("--float8", action="store_true", help="the layers' products in 8 bits")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     parser.add_argument("--attention", choices=("auto", *ATTENTION), default="auto")
+    parser.add_argument("--apart", action="store_true", help="queries, keys and values by three products")
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="the N kernels that a step spends most on")
     asked = parser.parse_args()

@@ -244,7 +244,7 @@ class Trainer:
             gradient_norm=norm,
             tokens=counters.tokens,
             tokens_per_second=rate,
-            memory=peak_memory(),
+            memory=_most_memory(self.model.device),
             seconds=counters.seconds,
             progress=self.progress,
             rows=rows,
@@ -400,6 +400,11 @@ class Trainer:
             skipped_steps=counters.skipped,
             stopped=stopped,
         )
+
+
+def _most_memory(device: torch.device) -> int:
+    """The most bytes that this run held so far, where memory is short: on the GPU, if it trains there."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
 
 
 def _known_length(recipe: Recipe) -> list[tuple[int, int]]:
