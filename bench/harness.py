@@ -65,15 +65,17 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def circumstances() -> dict[str, Any]:
     """What a figure depends on: the machine, the versions, and the commit where there is one."""
     about = machine.describe()
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
+    try:
+        asked = ["git", "describe", "--always", "--dirty"]
+        commit = subprocess.run(asked, capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
+    except FileNotFoundError:
+        commit = ""
     return {
         "cpu": about.cpu,
         "cores": about.cores,
         "python": platform.python_version(),
         "versions": machine.versions(),
-        "commit": commit.stdout.strip() or None,
+        "commit": commit or None,
     }
 
 

@@ -1,6 +1,6 @@
 """Training as it runs: tokens per second, share of the matrix rate, memory beside the plan, what sharing a step costs.
 
-    python bench/train.py                             on a CPU 10m, on a GPU GPT-2 124M, 1.5B and GPT-3 1.3B
+    python bench/train.py                             on a CPU 10m, on GPUs GPT-2 124M, 1.5B and GPT-3 1.3B
     python bench/train.py --sizes 10m 124m --rounds 7
     python bench/train.py --sizes gpt2-1558m --precision bfloat16
 
@@ -27,56 +27,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import harness
+import runs
 from chatsmith import machine
 from chatsmith.plan.memory import RESERVED, memory_of
 from chatsmith.plan.memory_here import training_memory
 from chatsmith.plan.parallel import FLOAT32, MIXED, Layout, Workload
-from chatsmith.specs import ModelSpec, padded_vocabulary, preset
 from chatsmith.train.callbacks import Callback, Moment
 
-NEVER = 1e6
 DEFAULT_MINUTES = 10.0
 """Between checkpoints, where a recipe says nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """A model, the batch of a step, and the steps of a sample."""
-
-    spec: ModelSpec
-    micro_batch: int
-    accumulation: int
-    steps: int
-
-    @property
-    def rows(self) -> int:
-        return self.micro_batch * self.accumulation
-
-    @property
-    def tokens(self) -> int:
-        return self.rows * self.spec.context
-
-
-def _published(name: str, micro_batch: int, accumulation: int, context: int = 0) -> Size:
-    spec = preset(name)
-    spec = replace(spec, vocab_size=padded_vocabulary(spec.vocab_size), context=context or spec.context)
-    return Size(spec, micro_batch, accumulation, 5)
-
-
-SIZES = {
-    "1m": Size(ModelSpec(1024, 64, 128, 4, 4), 16, 2, 20),
-    "10m": Size(ModelSpec(8192, 256, 384, 6, 6), 8, 2, 6),
-    "124m": _published("gpt2-124m", 4, 4, 256),
-    "gpt2-124m": _published("gpt2-124m", 32, 4),
-    "gpt2-1558m": _published("gpt2-1558m", 8, 8),
-    "gpt3-1.3b": _published("gpt3-1.3b", 8, 8),
-}
-ON_A_CPU, ON_A_GPU = ["10m"], ["gpt2-124m", "gpt2-1558m", "gpt3-1.3b"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,74 +107,30 @@ class Turns(Callback):
 
 def work(asked: dict[str, Any]) -> None:
     """Train by the loop, on random ids, until the keeper lets go."""
-    import numpy as np
     import torch
 
     from chatsmith.models.decoder import Decoder
-    from chatsmith.settings import from_mapping
-    from chatsmith.text.batches import Batch
-    from chatsmith.train.loop import Trainer
-    from chatsmith.train.objectives import NextToken
-    from chatsmith.train.optimizers import TrainingOptimizer
-    from chatsmith.train.parallel.divide import team
     from chatsmith.train.parallel.process import from_environment, met
     from chatsmith.train.precision import keep_memory
-    from chatsmith.train.recipe import Recipe
-    from chatsmith.train.team import over_masters, transform
 
-    size, side, folder = SIZES[asked["size"]], Side(**asked["side"]), Path(asked["folder"])
+    size, side, folder = runs.SIZES[asked["size"]], Side(**asked["side"]), Path(asked["folder"])
     saves = side.checkpoint != "none"
-    every = {"steps": size.steps, "background": side.checkpoint == "background"} if saves else {"minutes": NEVER}
-    chosen = {
-        "seed": 0,
+    every = {"steps": size.steps, "background": side.checkpoint == "background"} if saves else {"minutes": runs.NEVER}
+    changes = {
         "threads": side.threads,
-        "data": {"sources": [{"path": "random ids"}]},
-        "model": {"width": size.spec.width, "layers": size.spec.layers, "heads": size.spec.heads},
-        "batch": {"micro_batch": size.micro_batch, "accumulation": size.accumulation},
         "optimizer": {"name": asked["optimizer"]},
-        "schedule": {"steps": 10**6},
         "precision": {"compute": asked["precision"], "compile": asked["compile"]},
         "checkpoint": every,
         "parallel": {"replicate": side.processes},
     }
-    recipe, process = from_mapping(Recipe, chosen, "bench"), from_environment()
-
-    class RandomRows(NextToken):
-        def __init__(self) -> None:
-            self._device, self._ids = process.device, np.random.default_rng(0)
-
-        def draw(self, rows: int) -> Batch:
-            ids = self._ids.integers(0, size.spec.vocab_size, (rows, size.spec.context + 1))
-            return Batch(np.ascontiguousarray(ids[:, :-1]), np.ascontiguousarray(ids[:, 1:]), None, None)
-
-        def state(self) -> dict[str, Any]:
-            return {}
-
+    recipe, process = runs.recipe_of(size, changes), from_environment()
     with met(process):
         torch.set_num_threads(side.threads)
         keep_memory()
         (folder / f"before-{process.rank}").write_text(str(resident(os.getpid())["VmRSS"]))
         model = Decoder(size.spec, device=process.device, dtype=torch.float32)
         model.init_weights(0)
-        objective, together, optimizer = RandomRows(), None, None
-        if process.size > 1:
-            together, optimizer = team(model, objective, recipe, process.device)
-        else:
-            transform(model, recipe)
-            optimizer = over_masters(model, recipe, TrainingOptimizer)
-        trainer = Trainer(
-            model,
-            optimizer,
-            objective,
-            recipe,
-            folder,
-            meta={},
-            save_folder=lambda trainer: None,
-            save_often=False,
-            callbacks=[Turns(size.steps, folder, saves)],
-            team=together,
-        )
-        trainer.run()
+        runs.trainer_of(size, model, recipe, process, folder, [Turns(size.steps, folder, saves)]).run()
 
 
 def resident(pid: int) -> dict[str, int]:
@@ -237,7 +157,7 @@ class Run:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        self._folder, self._steps = folder, SIZES[size].steps
+        self._folder, self._steps = folder, runs.SIZES[size].steps
         self._log = (folder / "errors").open("wb")
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": str(side.threads)}
         self._processes = []
@@ -290,7 +210,7 @@ class Run:
         self._log.close()
 
 
-def predicted(size: Size, side: Side, precision: str, optimizer: str, gpu: bool) -> int:
+def predicted(size: runs.Size, side: Side, precision: str, optimizer: str, gpu: bool) -> int:
     """Bytes that the planner expects on each device, or in each process."""
     if side.processes == 1 and not gpu:
         kept = training_memory(
@@ -312,7 +232,7 @@ def contest(
     name: str, chosen: dict[str, Side], rounds: int, settings: dict[str, str], gpu: bool, scratch: Path
 ) -> dict[str, Any]:
     """All sides of one size in turns."""
-    size, runs = SIZES[name], dict[str, Run]()
+    size, going = runs.SIZES[name], dict[str, Run]()
     samples: dict[str, list[dict[str, Any]]] = {side: [] for side in chosen}
     print(
         f"\n{name}: {size.spec.parameters / 1e6:.0f}M parameters, {size.rows} rows of {size.spec.context} a step, "
@@ -320,20 +240,20 @@ def contest(
     )
     try:
         for side, how in chosen.items():
-            if gpu and runs:
+            if gpu and going:
                 break  # one run at a time has the memory of a GPU
-            runs[side] = Run(name, how, scratch / f"{name} {side}", settings)
+            going[side] = Run(name, how, scratch / f"{name} {side}", settings)
         for number, side in harness.turns(list(chosen), rounds) if not gpu else _one_by_one(list(chosen), rounds):
-            if side not in runs:
-                for other in runs.values():
+            if side not in going:
+                for other in going.values():
                     other.stop()
-                runs = {side: Run(name, chosen[side], scratch / f"{name} {side}", settings)}
+                going = {side: Run(name, chosen[side], scratch / f"{name} {side}", settings)}
             about = harness.probe()
-            sample = runs[side].sample()
+            sample = going[side].sample()
             rate = size.tokens * size.steps / sample["seconds"]
             peak = getattr(about, settings["precision"]) * 1e9 * (chosen[side].processes if gpu else 1)
             share = rate * size.spec.training_flops_per_token() / peak
-            more = {"rate": rate, "share": share, "first_seconds": runs[side].first_seconds, "machine": about}
+            more = {"rate": rate, "share": share, "first_seconds": going[side].first_seconds, "machine": about}
             samples[side].append({**sample, **more})
             print(
                 f"  round {number + 1}  {side:24}{rate:10.0f} tok/s {share:5.0%} of GEMM "
@@ -341,7 +261,7 @@ def contest(
                 flush=True,
             )
     finally:
-        for run in runs.values():
+        for run in going.values():
             run.stop()
     return _summary(size, chosen, samples, settings, gpu)
 
@@ -352,7 +272,7 @@ def _one_by_one(names: Sequence[str], rounds: int) -> list[tuple[int, str]]:
 
 
 def _summary(
-    size: Size,
+    size: runs.Size,
     chosen: dict[str, Side],
     samples: dict[str, list[dict[str, Any]]],
     settings: dict[str, str],
@@ -403,7 +323,7 @@ def _summary(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", choices=SIZES)
+    parser.add_argument("--sizes", nargs="+", choices=runs.SIZES)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
@@ -423,7 +343,7 @@ def main() -> None:
     print(json.dumps(about, indent=1))
     results: dict[str, Any] = {"circumstances": about, "settings": settings, "sizes": {}}
     with tempfile.TemporaryDirectory() as scratch:
-        for name in asked.sizes or (ON_A_GPU if devices else ON_A_CPU):
+        for name in asked.sizes or (runs.ON_A_GPU if devices else runs.ON_A_CPU):
             chosen = sides(devices, not asked.no_checkpoints)
             results["sizes"][name] = contest(name, chosen, asked.rounds, settings, devices > 0, Path(scratch))
     print(harness.as_json(results))

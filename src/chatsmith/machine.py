@@ -220,7 +220,7 @@ def measure_gemm(
             # slow because its two threads were kept from meeting, so it alone does not decide.
             if best and work / best > (8 if size == sizes[1] else 2) * seconds:
                 break
-            left, right = (torch.randn(size, size).to(device=device, dtype=kind) for _ in range(2))
+            left, right = (torch.randn(size, size, device=device).to(kind) for _ in range(2))
             out = torch.empty(size, size, dtype=kind, device=device)
             best = max(best, work / _best_time(partial(torch.mm, left, right, out=out), share, device))
     return best

@@ -200,7 +200,7 @@ class Decoder(nn.Module):
         """x [B, T, E] after the layers of `blocks`, for rows of `tokens` tokens; the rest is as in `hidden`."""
         angles = None
         if self.spec.positions == "rotary":
-            longest = cache.longest if cache is not None else tokens if positions is None else int(positions.max()) + 1
+            longest = cache.longest if cache is not None else tokens if positions is None else self._furthest(positions)
             cosine, sine = self.rotary.tables(longest, x.device)
             angles = (cosine[:tokens], sine[:tokens]) if positions is None else (cosine[positions], sine[positions])
         masks = self.masks(x, tokens, segments) if cache is None else (None, None)
@@ -214,11 +214,15 @@ class Decoder(nn.Module):
                 x = run(x)
         return x
 
+    def _furthest(self, positions: Tensor) -> int:
+        """How many places there must be angles for; a GPU is not asked, which would wait for all that it has to do."""
+        return int(positions.max()) + 1 if positions.device.type == "cpu" else self.spec.context
+
     def masks(
         self, x: Tensor, tokens: int, segments: Tensor | None
     ) -> tuple[Tensor | fused.Window | None, Tensor | fused.Window | None]:
         """The masks of dense and of banded layers; None where plain causal attention says the same."""
-        if self._fuses(x) and fused.in_a_row(segments) and fused.suits(self.spec, x):
+        if self._fuses(x) and fused.suits(self.spec, x) and fused.in_a_row(segments):
             dense, banded = (fused.Window(fused.windows(x, band, segments)) for band in (None, self.spec.band))
             return dense, banded
         at = places(tokens, x.device)

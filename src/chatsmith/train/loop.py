@@ -28,6 +28,7 @@ from chatsmith.train.metrics import LogWriter, NoLog, StepRecord, peak_memory
 from chatsmith.train.objectives import HeldOut, HeldOutLoss, Objective, held_out_loss, with_noise
 from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.pace import Pacer
+from chatsmith.train.precision import attention_kernels
 from chatsmith.train.recipe import Recipe
 from chatsmith.train.schedules import Milestones, Timeline, learning_rate_factor, rows_at, stage_at
 from chatsmith.train.team import Alone
@@ -193,7 +194,7 @@ class Trainer:
         self.model.train()
         stop_for: str | None = None
         try:
-            with StopSignals() as stop:
+            with StopSignals() as stop, attention_kernels(self.model.device):
                 if self.timeline is None:
                     self._first_plan()
                 if on_ready is not None:
@@ -243,7 +244,7 @@ class Trainer:
             gradient_norm=norm,
             tokens=counters.tokens,
             tokens_per_second=rate,
-            memory=peak_memory(),
+            memory=_most_memory(self.model.device),
             seconds=counters.seconds,
             progress=self.progress,
             rows=rows,
@@ -399,6 +400,11 @@ class Trainer:
             skipped_steps=counters.skipped,
             stopped=stopped,
         )
+
+
+def _most_memory(device: torch.device) -> int:
+    """The most bytes that this run held so far, where memory is short: on the GPU, if it trains there."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
 
 
 def _known_length(recipe: Recipe) -> list[tuple[int, int]]:

@@ -13,9 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from chatsmith.kernels import native
+from chatsmith.kernels.gpu import door
 
 IGNORE = -100  # a target that is not to be learned, as in PyTorch and Transformers
 _CHUNK_BYTES = 2**26  # float32 logits alive at once
+_GPU_CHUNK_BYTES = 2**31  # the same on a GPU, which wants many rows to keep its units busy
+_TILE = 128  # rows that a GPU multiplies together
 
 
 def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -26,8 +29,10 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
         return _HeadLoss.apply(hidden, weight.to(hidden.dtype), targets)
+    weight = weight.to(hidden.dtype)
+    loss_of = _loss_and_slope if door.ready(hidden) else _rows_loss
     return sum(
-        (_rows_loss(rows, weight.to(hidden.dtype), wanted)[0] for rows, wanted in _chunks(hidden, weight, targets)),
+        (loss_of(rows, weight, wanted)[0] for rows, wanted in _chunks(hidden, weight, targets)),
         start=torch.zeros((), dtype=_wide(hidden.dtype), device=hidden.device),
     )
 
@@ -36,8 +41,17 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def rows_at_once(device: torch.device, count: int, vocab_size: int) -> int:
+    """How many of `count` rows of logits are made at a time: parts of about one size on a GPU, where a last small one
+    would leave most of it idle."""
+    if device.type == "cpu":
+        return max(64, _CHUNK_BYTES // (4 * max(1, vocab_size)))
+    parts = max(1, -(-count * 4 * vocab_size // _GPU_CHUNK_BYTES))
+    return max(1, -(-count // (parts * _TILE))) * _TILE
+
+
 def _chunks(hidden: Tensor, weight: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
-    rows = max(64, _CHUNK_BYTES // (4 * weight.shape[0]))
+    rows = rows_at_once(hidden.device, len(hidden), weight.shape[0])
     return list(zip(hidden.split(rows), targets.split(rows), strict=True))
 
 
@@ -57,6 +71,11 @@ def _loss_and_slope(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Te
     if native.ready(hidden):
         logits = native.linear(hidden, weight) if native.multiplies(hidden) else F.linear(hidden, weight)
         return native.cross_entropy_(logits, targets).sum(), logits
+    if door.ready(hidden):
+        from chatsmith.kernels.gpu.cross_entropy import cross_entropy_
+
+        logits = F.linear(hidden, weight)
+        return cross_entropy_(logits, targets).sum(), logits
     loss, slope, counted = _rows_loss(hidden, weight, targets)
     slope.scatter_add_(1, targets.clamp(min=0)[:, None], slope.new_full((len(targets), 1), -1.0))
     return loss, slope.mul_(counted[:, None]).to(hidden.dtype)

@@ -30,8 +30,9 @@ class StepRecord:
 
     `step` counts from 1, `loss` is in nats per predicted token, `gradient_norm` is taken before clipping, `tokens`
     counts all so far, `share_of_peak` is the model's FLOP/s over the measured matrix rate of this machine, `memory`
-    the most bytes this process ever held, `seconds` the time since the run began, resumed parts included. `rows` is
-    the size of the batch. The held-out figures are there after an evaluation: nats per token, and bits per UTF-8 byte.
+    the most bytes this process ever held (on a GPU: allocated there), `seconds` the time since the run began, resumed
+    parts included. `rows` is the size of the batch. The held-out figures are there after an evaluation: nats per token,
+    and bits per UTF-8 byte.
     `skipped` marks a step whose loss or gradient was not finite: its weights were left alone.
     """
 

@@ -1,12 +1,14 @@
-"""Which dtype this machine trains in, and a memory allocator that does not hand pages back between steps."""
+"""What this machine trains in: its dtype, its kernels of attention, and an allocator that keeps pages between steps."""
 
 from __future__ import annotations
 
 import ctypes
 import platform
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from chatsmith.errors import RequestError
 
@@ -31,6 +33,23 @@ def _fast_bfloat16(device: torch.device) -> bool:
     # Without its own instructions a CPU emulates bfloat16, which is slower than float32.
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
     return any(getattr(torch.cpu, test, bool)() for test in tests)
+
+
+_HOPPER = (9, 0)
+_ATTENTION = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+
+
+def attention_kernels(device: torch.device) -> AbstractContextManager[None]:
+    """Within it, attention runs on the fastest kernel that there is for it: from NVIDIA's Hopper on that is cuDNN's,
+    which PyTorch would come to last."""
+    if device.type != "cuda" or torch.version.hip or torch.cuda.get_device_capability(device) < _HOPPER:
+        return nullcontext()
+    return sdpa_kernel(_ATTENTION, set_priority=True)
 
 
 _MALLOPT = {

@@ -87,6 +87,11 @@ class Recipe:
             "held_out is 0 but evaluation.times is not: there would be nothing to measure on",
             "set evaluation.times = 0, or keep a share of the documents, for example held_out = 0.01",
         )
+        require(
+            not (self.precision.float8 and self.parallel.tensor > 1),
+            f"precision.float8 does not go with parallel.tensor = {self.parallel.tensor}",
+            "divide the model with parallel.shard instead",
+        )
         if self.starts_from is not None:
             extra = [key for key in self.model if key != "start_from"]
             require(not extra, f"model.{extra[0] if extra else ''} cannot change the shape of the model in start_from")

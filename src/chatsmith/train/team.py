@@ -14,6 +14,7 @@ from chatsmith.models.decoder import Decoder
 from chatsmith.store.state_writer import StateWriter
 from chatsmith.text.batches import Batch
 from chatsmith.train.accumulation import GradientSums
+from chatsmith.train.float8 import float8_layers
 from chatsmith.train.objectives import Objective, micro_batches, predicted
 from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.recipe import Optimizer as Settings
@@ -21,12 +22,18 @@ from chatsmith.train.recipe import Recipe
 
 
 def transform(model: Decoder, recipe: Recipe) -> None:
-    """What is done to the layers of a model or a part of one: recomputation, and compilation where no kernels serve."""
+    """What is done to the layers of a model or a part of one: recomputation, products in 8 bits, and compilation where
+    no kernels serve."""
     model.activation_checkpointing = recipe.precision.activation_checkpointing
+    if recipe.precision.float8:
+        float8_layers(model)
     dtype = torch.bfloat16 if recipe.precision.compute == "bfloat16" else torch.float32
     fuses = model.fuses is not False and fused.suits(model.spec, torch.empty(1, 2, 1, dtype=dtype, device=model.device))
     if recipe.precision.compile == "on" and not fuses:
+        whole = recipe.parallel.tensor == 1 and not recipe.precision.float8
+        block: Any
         for block in model.blocks.children():
+            block.attention.joined = whole and model.device.type == "cuda"
             block.compile()
 
 

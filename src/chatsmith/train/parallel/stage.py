@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from chatsmith.models.decoder import Decoder
-from chatsmith.train.losses import IGNORE
+from chatsmith.train.losses import IGNORE, rows_at_once
 from chatsmith.train.parallel.exchange import gather
-
-_CHUNK_BYTES = 2**26  # float32 logits alive at once
 
 
 def cut(model: Decoder, stages: int) -> list[Decoder]:
@@ -144,7 +142,7 @@ class _VocabularyLoss(torch.autograd.Function):
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         total = torch.zeros((), dtype=wide, device=hidden.device)
         d_hidden, d_weight = torch.zeros_like(hidden), torch.zeros_like(weight, dtype=wide)
-        rows = max(64, _CHUNK_BYTES // (4 * max(1, weight.shape[0])))
+        rows = rows_at_once(hidden.device, len(hidden), weight.shape[0])
         for at in range(0, len(hidden), rows):
             some, aims = hidden[at : at + rows], targets[at : at + rows]
             logits = (some @ weight.t()).to(wide)

@@ -1,0 +1,58 @@
+"""The GPU's kernels without a GPU: interpreted on the CPU they give what PyTorch gives, and they compile for Hopper.
+
+On a GPU itself they are tested in tests/gpu.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+_INTERPRETED = """
+import torch
+from torch.nn import functional as F
+from chatsmith.kernels.gpu.cross_entropy import cross_entropy_
+
+generator = torch.Generator().manual_seed(0)
+for vocab_size in (90, 8192, 8200):
+    for dtype, rough in ((torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
+        logits = (4 * torch.randn(6, vocab_size, generator=generator)).to(dtype)
+        targets = torch.randint(0, vocab_size, (6,), generator=generator)
+        targets[1], targets[2], targets[3] = -100, vocab_size, vocab_size - 1
+        logits[4] *= 100  # one chance of nearly 1, and others that underflow
+        exact = logits.double().requires_grad_()
+        wanted = F.cross_entropy(exact, targets.masked_fill(targets == vocab_size, -100), reduction="none")
+        wanted.sum().backward()
+        found = cross_entropy_(logits, targets)
+        assert torch.allclose(found.double(), wanted, rtol=1e-5, atol=1e-5), (found, wanted)
+        assert (logits - exact.grad).norm() < rough * exact.grad.norm()
+        assert not logits[1:3].any()
+        assert torch.isfinite(logits).all()
+"""
+
+_COMPILED = """
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from chatsmith.kernels.gpu.cross_entropy import _row
+
+for kind in ("*bf16", "*fp32"):
+    types = {"logits": kind, "targets": "*i64", "losses": "*fp32", "stride": "i32"}
+    sizes = {"COLUMNS": 50304, "BLOCK": 8192}
+    source = ASTSource(_row, {**types, **dict.fromkeys(sizes, "constexpr")}, constexprs=sizes)
+    made = compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 16})
+    assert ".target sm_90" in made.asm["ptx"]
+    assert ".local" not in made.asm["ptx"]  # nothing that did not fit into registers
+"""
+
+
+@pytest.mark.parametrize(("script", "interpreted"), [(_INTERPRETED, "1"), (_COMPILED, "0")])
+def test_the_loss_kernel(script: str, interpreted: str, tmp_path: object) -> None:
+    environment = os.environ | {"TRITON_INTERPRET": interpreted, "TRITON_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
