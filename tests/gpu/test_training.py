@@ -66,11 +66,11 @@ def test_float32_losses_are_those_of_a_cpu(shape: str, documents: bool) -> None:
     assert losses(spec, "cuda", documents, **how) == pytest.approx(losses(spec, "cpu", documents, **how), rel=1e-4)
 
 
-@pytest.mark.parametrize("compiled", ["off", "on"])
+@pytest.mark.parametrize("how", ["off", "on"], ids=["eager", "compiled"])
 @pytest.mark.parametrize(("shape", "documents"), [("gpt2", False), ("banded", False), ("qwen3", True)])
-def test_bfloat16_stays_near_float32(shape: str, documents: bool, compiled: str) -> None:
+def test_bfloat16_stays_near_float32(shape: str, documents: bool, how: str) -> None:
     exact = losses(SHAPES[shape], "cuda", documents, compute="float32", compile="off")
-    found = losses(SHAPES[shape], "cuda", documents, compute="bfloat16", compile=compiled)
+    found = losses(SHAPES[shape], "cuda", documents, compute="bfloat16", compile=how)
     assert found == pytest.approx(exact, abs=0.02)
 
 
