@@ -53,8 +53,8 @@ SIZES = {
     "1m": Size(ModelSpec(1024, 64, 128, 4, 4), 16, 2, 20),
     "10m": Size(ModelSpec(8192, 256, 384, 6, 6), 8, 2, 6),
     "124m": _published("gpt2-124m", 4, 4, 256),
-    "gpt2-124m": _published("gpt2-124m", 64, 8),
-    "gpt2-1558m": _published("gpt2-1558m", 16, 4),
+    "gpt2-124m": _published("gpt2-124m", 128, 4),
+    "gpt2-1558m": _published("gpt2-1558m", 16, 8),
     "gpt3-1.3b": _published("gpt3-1.3b", 8, 8),
 }
 ON_A_CPU, ON_A_GPU = ["10m"], ["gpt2-124m", "gpt2-1558m", "gpt3-1.3b"]

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._inductor import config as inductor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 
@@ -31,7 +32,7 @@ import runs
 from chatsmith import machine
 from chatsmith.models.decoder import Decoder
 from chatsmith.plan.memory import RESERVED, memory_of
-from chatsmith.plan.parallel import FLOAT32, MIXED, Layout, Workload
+from chatsmith.plan.parallel import FLOAT32, MIXED, MIXED_WIDE_GRADIENTS, Layout, Workload
 from chatsmith.specs import ModelSpec
 from chatsmith.train import loop
 from chatsmith.train.callbacks import Callback, Moment
@@ -72,7 +73,8 @@ class Laps(Callback):
             self.memory = torch.cuda.max_memory_allocated() if self._cuda else machine.memory().total
             if not self._kernels:
                 raise Enough
-            self._trace = profile(activities=[ProfilerActivity.CUDA if self._cuda else ProfilerActivity.CPU])
+            activity = ProfilerActivity.CUDA if self._cuda else ProfilerActivity.CPU
+            self._trace = profile(activities=[activity], acc_events=True)
             self._trace.start()
         if self._trace is not None and done > self._warm + self._steps:
             self._now()
@@ -110,8 +112,9 @@ def drawn(spec: ModelSpec, device: torch.device) -> Decoder:
 
 
 def planned(size: runs.Size, precision: str) -> int:
-    """Bytes that the planner expects PyTorch to allocate."""
-    bytes_each = MIXED if precision == "bfloat16" else FLOAT32
+    """Bytes that the planner expects PyTorch to allocate; float32 sums of several gradients count as gradients."""
+    mixed = MIXED_WIDE_GRADIENTS if size.accumulation > 1 else MIXED
+    bytes_each = mixed if precision == "bfloat16" else FLOAT32
     work = Workload(size.spec, size.spec.context, size.rows, precision=bytes_each)
     return int(memory_of(work, Layout(micro_batch=size.micro_batch)).total - RESERVED)
 
@@ -202,10 +205,12 @@ def main() -> None:
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     parser.add_argument("--attention", choices=("auto", *ATTENTION), default="auto")
     parser.add_argument("--apart", action="store_true", help="queries, keys and values by three products")
+    parser.add_argument("--tune", action="store_true", help="let the compiler try out shapes of its own kernels")
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="the N kernels that a step spends most on")
     asked = parser.parse_args()
     keep_memory()
+    inductor.coordinate_descent_tuning = asked.tune
     if asked.attention != "auto":
         kernels = [ATTENTION[asked.attention], SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
         loop.attention_kernels = lambda device: sdpa_kernel(kernels, set_priority=True)

@@ -17,7 +17,8 @@ from chatsmith.kernels.gpu import door
 
 IGNORE = -100  # a target that is not to be learned, as in PyTorch and Transformers
 _CHUNK_BYTES = 2**26  # float32 logits alive at once
-_GPU_CHUNK_BYTES = 2**31  # the same on a GPU, which wants many rows to keep its units busy
+_GPU_CHUNK_BYTES = 2**31  # the same on a GPU, which wants many rows to keep its units busy, and at most
+_GPU_SHARE = 32  # one part in so many of its memory
 _TILE = 128  # rows that a GPU multiplies together
 
 
@@ -44,9 +45,10 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 def rows_at_once(device: torch.device, count: int, vocab_size: int) -> int:
     """How many of `count` rows of logits are made at a time: parts of about one size on a GPU, where a last small one
     would leave most of it idle."""
-    if device.type == "cpu":
+    if device.type != "cuda":
         return max(64, _CHUNK_BYTES // (4 * max(1, vocab_size)))
-    parts = max(1, -(-count * 4 * vocab_size // _GPU_CHUNK_BYTES))
+    most = min(_GPU_CHUNK_BYTES, torch.cuda.get_device_properties(device).total_memory // _GPU_SHARE)
+    parts = max(1, -(-count * 4 * vocab_size // most))
     return max(1, -(-count // (parts * _TILE))) * _TILE
 
 

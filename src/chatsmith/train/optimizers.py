@@ -216,8 +216,11 @@ class _AdamW(Part):
                 scale=scale,
             )
             return
-        wide = zip(self.gradients(), self.master, strict=True)
-        gradients = [gradient.to(master.dtype) for gradient, master in wide]
+        gradients = self.gradients()
+        if self.master[0].dtype != self.dtype:
+            wide = [torch.empty_like(master) for master in self.master]
+            torch._foreach_copy_(wide, gradients)
+            gradients = wide
         if scale != 1.0:
             # The model's own gradients may be float32 and are let go after the step, so scaling in place is safe.
             torch._foreach_mul_(gradients, scale)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 _BLOCK = 8192  # logits that a program holds at once
 _WARPS = 16
+_LOG2_E = tl.constexpr(1.4426950408889634)
+_FAR = tl.constexpr(64.0)  # e to this, times any vocabulary, is still far from float32's largest number
 
 
 def cross_entropy_(logits: Tensor, targets: Tensor) -> Tensor:
@@ -34,24 +36,36 @@ def _row(logits, targets, losses, stride, COLUMNS: tl.constexpr, BLOCK: tl.const
     logits += row * stride
     target = tl.load(targets + row)
     counts = (target >= 0) & (target < COLUMNS)
+    # The largest of the first logits is near enough to the largest of all for the sum to neither overflow nor vanish,
+    # so no lane has to follow its own largest one, which would take a second e^x for each logit.
     at = tl.arange(0, BLOCK)
-    # The largest logit so far and the sum of e^(logit − largest), lane by lane: one exchange at the end. Lowest is no
-    # infinity, whose difference from itself is no number.
-    most = tl.full([BLOCK], -3.0e38, tl.float32)
-    total = tl.zeros([BLOCK], tl.float32)
-    for start in range(0, COLUMNS, BLOCK):
-        inside = start + at < COLUMNS
-        x = tl.load(logits + start + at, mask=inside, other=float("-inf")).to(tl.float32)
-        new = tl.maximum(most, x)
-        total = total * tl.exp(most - new) + tl.exp(x - new)
-        most = new
-    top = tl.max(most, 0)
-    log_sum = top + tl.log(tl.sum(total * tl.exp(most - top), 0))
+    x = tl.load(logits + at, mask=at < COLUMNS, other=float("-inf"), eviction_policy="evict_last").to(tl.float32)
+    near = tl.maximum(tl.max(x, 0), -3.0e38)
+    total, top = _sum(logits, near, COLUMNS, BLOCK)
+    if top - near > _FAR:
+        near = top
+        total, top = _sum(logits, near, COLUMNS, BLOCK)
+    log_sum = near + tl.log(total)
     chosen = tl.load(logits + target, mask=counts, other=0.0).to(tl.float32)
     tl.store(losses + row, tl.where(counts, log_sum - chosen, 0.0))
     tl.debug_barrier()  # the target's logit has been read before it is written over
     for start in range(0, COLUMNS, BLOCK):
-        inside = start + at < COLUMNS
-        x = tl.load(logits + start + at, mask=inside, other=float("-inf")).to(tl.float32)
-        slope = tl.exp(x - log_sum) - tl.where(start + at == target, 1.0, 0.0)
-        tl.store(logits + start + at, tl.where(counts, slope, 0.0), mask=inside)
+        here = start + at
+        y = tl.load(logits + here, mask=here < COLUMNS, other=float("-inf"), eviction_policy="evict_first")
+        slope = tl.exp2((y.to(tl.float32) - log_sum) * _LOG2_E) - tl.where(here == target, 1.0, 0.0)
+        tl.store(logits + here, tl.where(counts, slope, 0.0), mask=here < COLUMNS)
+
+
+@triton.jit
+def _sum(logits, near, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The sum of e^(logit − near) over a row, and its largest logit."""
+    at = tl.arange(0, BLOCK)
+    total = tl.zeros([BLOCK], tl.float32)
+    most = tl.full([BLOCK], float("-inf"), tl.float32)
+    for start in range(0, COLUMNS, BLOCK):
+        here = start + at
+        y = tl.load(logits + here, mask=here < COLUMNS, other=float("-inf"), eviction_policy="evict_last")
+        x = y.to(tl.float32)
+        total += tl.exp2((x - near) * _LOG2_E)
+        most = tl.maximum(most, x)
+    return tl.sum(total, 0), tl.max(most, 0)
