@@ -33,7 +33,7 @@ def test_what_is_found_fits(name: str, device: object, count: int, rows: int | N
         plan = search(PRESETS[name], device, count, rows=rows, context=context)  # type: ignore[arg-type]
     except RequestError:
         return
-    work = Workload(PRESETS[name], plan.context_tokens, plan.rows_per_step)
+    work = Workload(PRESETS[name], plan.context_tokens, plan.rows_per_step, here=True)
     plan.layout.check(work)
     assert plan.layout.devices == count
     assert plan.layout.data * plan.layout.micro_batch * plan.micro_batches == plan.rows_per_step
@@ -49,7 +49,7 @@ def test_nothing_faster_fits() -> None:
     """Every division of eight devices, priced one by one, against the search."""
     spec, links = PRESETS["gpt3-2.7b"], links_of(A100)
     rows, context = 64, 2048
-    work = Workload(spec, context, rows)
+    work = Workload(spec, context, rows, here=True)
     found = search(spec, A100, 8, rows=rows, context=context)
     fastest = 0.0
     sizes = (1, 2, 4, 8)
