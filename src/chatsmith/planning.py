@@ -156,6 +156,7 @@ def plan(
     else:
         named = resolve(model)
     length = asked.context or named.context or named.shape.context
+    training.check_context(named.shape, length)
     divided = None
     if layout:
         links = _links(asked.needed("a layout"), node_size, network_gb_s)
@@ -226,7 +227,7 @@ class _Asked:
     def needed(self, what: str) -> Accelerator:
         """The one device; `RequestError` where `what` has none to stand on."""
         if self.device is None:
-            raise RequestError(f"{what} is for one device: name it", "for example --on h100")
+            raise RequestError(f"{what} is for one kind of device: name it", "for example --on h100")
         return self.device
 
     def rate(self) -> training.Rate | None:
@@ -284,8 +285,9 @@ def _tokens(
         return asked.tokens, "as given"
     if named.tokens is not None:
         return float(named.tokens), "as in the recipe"
-    if named.name.startswith("gpt3-"):
-        return published.GPT3_TOKENS, "as published"
+    told = published.published_tokens(named.name)
+    if told is not None:
+        return told, "as in Table D.1 of Brown et al. 2020"
     fit = asked.laws[0]
     size = named.shape.parameters if find_fit(fit).counts_embeddings else body_parameters(named.shape)
     return optimal_tokens(size, fit), f"compute-optimal by {fit}"
