@@ -363,8 +363,13 @@ def _printed(name: str, trained: training.Training) -> tuple[published.Printed, 
 
 def _formulas(result: Plan) -> tuple[Formula, ...]:
     trained = result.training
-    found = parameter_formulas(result.shape) + training_formulas(result.shape, trained.tokens, trained.context)
-    found += training.spending_formulas(trained)
+    found = (*parameter_formulas(result.shape), generation.weight_formula(result.parameters))
+    found += training_formulas(result.shape, trained.tokens, trained.context) + training.spending_formulas(trained)
+    found += budgeted.loss_formulas(result.shape, trained.tokens, result.expectations)
+    if result.layout is not None:
+        from chatsmith.plan.layout_formulas import layout_formulas
+
+        found += layout_formulas(result.layout)
     if result.generation is not None and isinstance(result.shape, ModelSpec):
         found += generation.generation_formulas(result.shape, result.generation)
     return found

@@ -139,6 +139,21 @@ def _fit(spec: ModelSpec, precision: str, weights: float, cache: float, batch: i
     )
 
 
+def weight_formula(parameters: int) -> Formula:
+    """What the weights take, in the precision they are mostly kept in."""
+    size = parameters * BITS["bf16"] / 8
+    return Formula(
+        "weights in bf16",
+        "parameters × bits / 8",
+        f"{parameters:,} × {BITS['bf16']} / 8",
+        size,
+        "bytes",
+        f"counted here; {', '.join(f'{bits} bits for {name}' for name, bits in BITS.items())}",
+        "packed formats add a scale for each group, 3 to 12%",
+        shown=bytes_text(size),
+    )
+
+
 def generation_formulas(spec: ModelSpec, plan: Generation) -> tuple[Formula, ...]:
     """How the cache and the bound on speed come about."""
     found = [

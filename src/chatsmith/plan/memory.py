@@ -154,7 +154,7 @@ def states_here(work: Workload, grid: Grid, parameters: Column) -> tuple[Column,
     return weights * parameters, gradients * parameters, 12.0 / shards * parameters
 
 
-def _in_flight(work: Workload, grid: Grid) -> Column:
+def micro_batches_held(work: Workload, grid: Grid) -> Column:
     """Micro-batches whose activations the first stage holds at once: p of them in 1F1B (Narayanan et al. 2021), and
     (p − 1)/v more with v chunks interleaved (Korthikanti et al. 2022, section 4.2.3), but never more than there are."""
     p, v = grid.pipeline, grid.interleave
@@ -190,7 +190,7 @@ def _stage_bill(work: Workload, grid: Grid, is_first: bool) -> MemoryBill[Column
     # Norms, and the inputs and masks within attention and ffn, are divided only with sequence parallelism.
     apart = t if work.sequence_parallel else 1.0
     inputs_each = (kept.inputs - kept.norms) / 2
-    held = stage_layers(spec, grid) * tokens * (_in_flight(work, grid) if is_first else 1.0)
+    held = stage_layers(spec, grid) * tokens * (micro_batches_held(work, grid) if is_first else 1.0)
     layer = {
         "norms": kept.norms / apart,
         "attention": (kept.attention - inputs_each) / t + inputs_each / apart,
