@@ -128,7 +128,7 @@ def loss_formulas(shape: Shape, tokens: float, rows: Sequence[Expectation]) -> t
         size = shape.parameters if law.counts_embeddings else body_parameters(shape)
         for name, n, d, loss in (
             (f"loss by {row.fit}", size, tokens, row.loss_nats_per_token),
-            ("… of its best size", best.parameters, best.tokens, best.loss_nats_per_token),
+            ("loss of its best size", best.parameters, best.tokens, best.loss_nats_per_token),
         ):
             if loss is not None:
                 symbols, numbers = law.written(n, d)

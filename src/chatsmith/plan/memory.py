@@ -190,12 +190,14 @@ def _stage_bill(work: Workload, grid: Grid, is_first: bool) -> MemoryBill[Column
     # Norms, and the inputs and masks within attention and ffn, are divided only with sequence parallelism.
     apart = t if work.sequence_parallel else 1.0
     inputs_each = (kept.inputs - kept.norms) / 2
+    # What goes into attention and ffn is gathered once, and `chatsmith train` keeps it whole for the way back.
+    whole = BYTES * spec.width * (1 - 1 / apart) if work.here else 0.0
     held = stage_layers(spec, grid) * tokens * (micro_batches_held(work, grid) if is_first else 1.0)
     layer = {
         "norms": kept.norms / apart,
-        "attention": (kept.attention - inputs_each) / t + inputs_each / apart,
+        "attention": (kept.attention - inputs_each) / t + inputs_each / apart + whole,
         "scores": np.where(grid.recompute == 1, 0.0, kept.scores / t),
-        "ffn": (kept.ffn - inputs_each) / t + inputs_each / apart,
+        "ffn": (kept.ffn - inputs_each) / t + inputs_each / apart + whole,
     }
     full = grid.recompute == 2
     one_layer = sum(layer.values()) * tokens
@@ -203,10 +205,10 @@ def _stage_bill(work: Workload, grid: Grid, is_first: bool) -> MemoryBill[Column
 
     # One layer's gradients of activations in passing; the layer computed again; two gathered layers under stage 3.
     passing = BYTES * tokens * (2 * spec.width / apart + (3 if spec.gated else 2) * spec.ffn_width / t)
-    whole = 2 * layer_parameters(spec, t)
+    together = 2 * layer_parameters(spec, t)
     if work.here:  # the embedding and the head stay gathered through a step
-        whole = whole + spec.vocab_size * spec.width * (1 if spec.tied else 2) / t
-    gathered = np.where(grid.zero == 3, whole * (precision.weight + BYTES), 0.0)
+        together = together + spec.vocab_size * spec.width * (1 if spec.tied else 2) / t
+    gathered = np.where(grid.zero == 3, together * (precision.weight + BYTES), 0.0)
     has_logits = np.where(grid.pipeline == 1, 1.0, 0.0 if is_first else 1.0)
     return MemoryBill(
         weights=weights,

@@ -93,7 +93,7 @@ class Workload:
     `attention` is "flash" where the [T, S] scores never reach memory (Dao et al. 2022). `sequence_parallel` splits
     norms and residuals over the tensor group (Korthikanti et al. 2022, section 4.2.2), and `overlap_tensor` hides part
     of that group's communication behind the matmuls (Wang et al. 2023). `fp8` runs the linear maps in 8 bits. `here`
-    bills weights, gradients and averages as `chatsmith train` keeps them (`memory.states_here`), not as papers do.
+    bills what `chatsmith train` keeps (`memory.states_here`, and gathered inputs whole), not what papers do.
     """
 
     spec: ModelSpec
