@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import pydoc
+import re
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,8 @@ def test_a_plan_is_drawn_in_a_notebook() -> None:
     html = plan("gpt2-124m", on="h100", explain=True)._repr_html_()
     assert html.count("<table") == 5
     assert "124,439,808 parameters" in html
+    for cell in re.findall(r"<t[dh] style=[^>]*>[^<]*\n|<div style=[^>]*>[^<]*\n", html):
+        assert "white-space:pre" in cell  # or its lines would run into one
     assert "<script" not in html
 
 
