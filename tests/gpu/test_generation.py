@@ -42,7 +42,7 @@ def requests(count: int, temperature: float = 0.9) -> list[Request]:
     drawn = random.Random(1)
     return [
         Request(
-            tuple(drawn.randrange(300) for _ in range(drawn.choice((1, 5, 60, 130)))),
+            tuple(drawn.randrange(270) for _ in range(drawn.choice((1, 5, 60, 130)))),
             Sampling(temperature=temperature, seed=number, max_tokens=40),
             stop_ids=frozenset(),
         )

@@ -120,7 +120,7 @@ class GPUBackend:
         n = len(step.ids)
         owners = np.repeat(np.arange(len(step.starts) - 1, dtype=np.int32), np.diff(step.starts))
         sent = self._send(step.ids, step.positions, owners, step.wanted, step.tables)
-        at = Places(*(part.view(-1) for part in sent[:3]), sent[4])
+        at = Places(sent[0], sent[1], sent[2], sent[4])
         self.decoder.run(at, n == len(step.starts) - 1)
         everything = len(step.wanted) == n
         wanted = len(step.wanted)
@@ -231,8 +231,8 @@ def _layer(block: Block, spec: ModelSpec) -> Layer:
     attention, ffn = block.attention, block.ffn
     qkv, qkv_bias = _together(attention.query, attention.key, attention.value)
     gate = ffn.gate if spec.gated else None
-    up_bias = ffn.up.bias
-    if gate is not None and up_bias is not None:
+    up_bias: Tensor | None = ffn.up.bias
+    if gate is not None and up_bias is not None and gate.bias is not None:
         up_bias = torch.cat((up_bias, gate.bias))
     return Layer(
         attention_norm=_norm(block.attention_norm),

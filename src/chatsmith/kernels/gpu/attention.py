@@ -77,7 +77,7 @@ def place_kernel(
     H, K, D, W, SHARE: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
     ROTARY: tl.constexpr, NORMED: tl.constexpr, LEAP: tl.constexpr,
 ):  # fmt: skip
-    """Turn all queries in qkv [R, (H + 2K)·D], and put all keys and values into the cache: a program for a row's head."""
+    """Turn all queries in qkv [R, (H + 2K)·D], and put keys and values into the cache: a program for a row's head."""
     leap(LEAP)
     row, head = tl.program_id(0), tl.program_id(1)
     position = tl.load(positions + row)

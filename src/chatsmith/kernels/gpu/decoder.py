@@ -88,16 +88,15 @@ class GPUDecoder:
 
     def __init__(self, spec: ModelSpec, weights: Weights, blocks: int, most_rows: int, *, leap: bool) -> None:
         self.spec, self.weights, self.leap = spec, weights, leap
-        where = {"device": weights.embed.device, "dtype": weights.embed.dtype}
         slots = -(-spec.layers // len(spec.bands))
-        shape = (slots, 2, blocks + 1, spec.kv_heads, BLOCK, spec.head_dim)
-        self.cache = torch.zeros(shape, **where)
+        like = weights.embed
+        self.cache = like.new_zeros(slots, 2, blocks + 1, spec.kv_heads, BLOCK, spec.head_dim)
         inner = (spec.heads + 2 * spec.kv_heads) * spec.head_dim
-        self._x = torch.empty(most_rows, spec.width, device=where["device"], dtype=torch.float32)
-        self._normed = torch.empty(most_rows, spec.width, **where)
-        self._qkv = torch.empty(most_rows, inner, **where)
-        self._mixed = torch.empty(most_rows, spec.heads * spec.head_dim, **where)
-        self._active = torch.empty(most_rows, spec.ffn_width, **where)
+        self._x = like.new_empty(most_rows, spec.width, dtype=torch.float32)
+        self._normed = like.new_empty(most_rows, spec.width)
+        self._qkv = like.new_empty(most_rows, inner)
+        self._mixed = like.new_empty(most_rows, spec.heads * spec.head_dim)
+        self._active = like.new_empty(most_rows, spec.ffn_width)
 
     def run(self, at: Places, alone: bool) -> None:
         """The layers, over R new tokens; `alone` says that no two of them belong to one sequence."""
