@@ -19,9 +19,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import harness
 import numpy as np
 import torch
+
+import harness
 from chatsmith.generate.backend import Step
 from chatsmith.generate.engine import Engine
 from chatsmith.generate.gpu import GPUBackend

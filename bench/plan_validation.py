@@ -4,6 +4,7 @@
     python bench/plan_validation.py --rows     every row, and why a row is left out
     python bench/plan_validation.py --fit      fit the constants again, to the fitted half
     python bench/plan_validation.py --cross    leave one paper out at a time, and fit to the others
+    python bench/plan_validation.py --bare     leave out what papers tell beyond the columns of the table of runs
 
 The runs are `facts/training_runs.csv` in $CHATSMITH_SHARED (else the folder `shared` beside the checkout). A paper
 belongs to the fitted half or to the tested half by a hash of its name, so nobody chose which.
@@ -354,7 +355,10 @@ def main() -> None:
     parser.add_argument("--rows", action="store_true")
     parser.add_argument("--fit", action="store_true")
     parser.add_argument("--cross", action="store_true")
+    parser.add_argument("--bare", action="store_true")
     asked = parser.parse_args()
+    if asked.bare:
+        _ALSO_TOLD.clear()
     path = shared()
     if not path.is_file():
         print(f"skipped: no {path}; set CHATSMITH_SHARED to the folder that holds facts/training_runs.csv")
@@ -384,6 +388,7 @@ def main() -> None:
     parts = {
         "fitted": [run for run in runs if run.laid_out and run.fitted],
         "tested": [run for run in runs if run.laid_out and not run.fitted],
+        "both": [run for run in runs if run.laid_out],
         "layout unknown": [run for run in runs if not run.laid_out],
     }
     results: dict[str, object] = {name: summary(errors[run.name] for run in part) for name, part in parts.items()}

@@ -222,7 +222,8 @@ def predicted(size: runs.Size, side: Side, precision: str, optimizer: str, gpu: 
             threads=side.threads,
         )
         return kept.total
-    work = Workload(size.spec, size.spec.context, size.rows, precision=MIXED if precision == "bfloat16" else FLOAT32)
+    half = precision == "bfloat16"
+    work = Workload(size.spec, size.spec.context, size.rows, precision=MIXED if half else FLOAT32, here=half)
     rows = min(size.micro_batch, size.rows // side.processes)
     layout = Layout(data=side.processes, micro_batch=rows, zero=1 if side.processes > 1 else 0)
     return int(memory_of(work, layout).total - RESERVED)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import pydoc
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import chatsmith
 from chatsmith.cli.console import jsonable
@@ -47,10 +52,85 @@ def test_every_preset_can_be_planned(name: str) -> None:
     json.dumps(jsonable(found), allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [("gpt2", "gpt2-124m"), ("GPT-2-XL", "gpt2-1558m"), ("gpt3-xl", "gpt3-1.3b"), ("GPT-3", "gpt3-175b")],
+)
+def test_the_names_of_the_papers_are_known(said: str, meant: str) -> None:
+    assert plan(said).model == meant
+
+
+def test_what_begins_with_a_name_is_meant_first() -> None:
+    with pytest.raises(RequestError, match="no model called 'bert'") as error:
+        plan("bert")
+    assert error.value.hint == "did you mean bert-base or bert-base-cased or bert-large?"
+
+
+def test_bert_is_planned_on_the_tokens_of_table_d1(tmp_path: Path) -> None:
+    trained = plan("bert-large").training
+    assert (trained.tokens, trained.tokens_origin) == (250e9, "as in Table D.1 of Brown et al. 2020")
+    folder = tmp_path / "gpt3-mine"  # a name that only begins like one of the paper's
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(spec_to_config(PRESETS["gpt2-124m"])))
+    assert plan(folder).training.tokens_origin == "compute-optimal by besiroglu"
+
+
+@pytest.mark.parametrize("name", ["gpt3-125m", "bert-base"])
+def test_rows_longer_than_the_learned_positions_are_refused(name: str) -> None:
+    with pytest.raises(RequestError, match="this model has positions for"):
+        plan(name, context=4096)
+    assert plan("llama3-8b", context=131072).training.context == 131072  # rotary ones have no end
+
+
+def test_help_says_what_a_plan_takes() -> None:
+    said = pydoc.plain(pydoc.render_doc(chatsmith.plan))
+    assert "chatsmith.plan(model=None, *, tokens=None, context=None" in said
+    assert "Numbers may be text" in said
+    assert "budget" in inspect.signature(chatsmith.plan).parameters
+
+
+_NUMBERS = ["tokens", "context", "count", "price", "tflops", "budget", "days", "batch_tokens", "node_size"]
+_TEXT = st.one_of(
+    st.none(),
+    st.sampled_from(["0", "-1", "nan", "inf", "1e400", "1e-400", "3B", "1e18", "7", "2.5", "", "x", "10M", "1,000"]),
+    st.floats(allow_nan=True),
+    st.integers(-3, 10**20),
+)
+
+
+@given(
+    model=st.sampled_from([None, "gpt2-124m", "gpt3-175b", "qwen3-8b", "bert-base", "transformer-big", "nothing"]),
+    on=st.sampled_from([(), "h100", "tpu-v4", "v100", ("h100", "m3-max"), "nothing"]),
+    given=st.dictionaries(
+        st.sampled_from(_NUMBERS),
+        _TEXT,
+        max_size=4,
+    ),
+    layout=st.booleans(),
+    explain=st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_whatever_is_asked_is_planned_or_refused_in_a_line(
+    model: str | None, on: Any, given: dict[str, Any], layout: bool, explain: bool
+) -> None:
+    refused = ""
+    try:
+        found = plan(model, on=on, layout=layout, explain=explain, **given)
+    except RequestError as error:
+        refused = error.message
+    assert "\n" not in refused
+    if refused:
+        return
+    json.dumps(jsonable(found), allow_nan=False)
+    assert str(found).startswith(found.model)
+
+
 def test_a_plan_is_drawn_in_a_notebook() -> None:
     html = plan("gpt2-124m", on="h100", explain=True)._repr_html_()
     assert html.count("<table") == 5
     assert "124,439,808 parameters" in html
+    for cell in re.findall(r"<t[dh] style=[^>]*>[^<]*\n|<div style=[^>]*>[^<]*\n", html):
+        assert "white-space:pre" in cell  # or its lines would run into one
     assert "<script" not in html
 
 
@@ -97,7 +177,7 @@ def test_a_shape_itself() -> None:
 def test_tokens_follow_from_the_request_the_paper_or_the_fit() -> None:
     origins = {
         "as given": plan("gpt3-125m", tokens="1B"),
-        "as published": plan("gpt3-125m"),
+        "as in Table D.1 of Brown et al. 2020": plan("gpt3-125m"),
         "compute-optimal by besiroglu": plan("gpt2-124m"),
     }
     for origin, found in origins.items():
@@ -180,13 +260,13 @@ NONSENSE: list[tuple[dict[str, Any], str]] = [
     (dict(model="gpt2-124m", on="h10"), "no accelerator called"),
     (dict(model="gpt2-124m", on="h100", price=0), "price must be a number"),
     (dict(model="gpt2-124m", on="h100", tflops=float("nan")), "tflops must be a number"),
-    (dict(model="gpt2-124m", tflops=10), "a rate is for one device"),
+    (dict(model="gpt2-124m", tflops=10), "a rate is for one kind of device"),
     (dict(model="gpt2-124m", on="h100", budget=float("inf")), "budget must be a number"),
-    (dict(model="gpt2-124m", budget=10), "a budget is for one device"),
+    (dict(model="gpt2-124m", budget=10), "a budget is for one kind of device"),
     (dict(model="gpt2-124m", on="h100", budget=10, tokens=5), "cannot both be given"),
     (dict(model="gpt2-124m", on="rtx8000", budget=10), "needs a price"),
     (dict(model="gpt2-124m", on="h100", layout=True), "a layout needs a number of devices"),
-    (dict(model="gpt2-124m", layout=True, count=8), "a layout is for one device"),
+    (dict(model="gpt2-124m", layout=True, count=8), "a layout is for one kind of device"),
     (dict(model="bert-base", on="h100", count=8, layout=True), "layouts are searched for decoders"),
     (dict(model="bert-base", run=True, on="h100"), "generating is planned for decoders"),
     (dict(model="gpt2-124m", run=True, on="h100", batch=0), "batch must be a number from 1"),

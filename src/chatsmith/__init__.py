@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,25 @@ class _Room(ModuleType):
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
         return importlib.import_module("chatsmith.planning").plan(*arguments, **settings)
+
+    @property
+    def __signature__(self) -> Any:
+        import inspect
+
+        found = inspect.signature(importlib.import_module("chatsmith.planning").plan)
+        plain = [parameter.replace(annotation=parameter.empty) for parameter in found.parameters.values()]
+        return inspect.Signature(plain)
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        """The function's, so that `help(chatsmith.plan)` says what it takes."""
+        import inspect
+        import textwrap
+
+        said = inspect.getdoc(importlib.import_module("chatsmith.planning").plan) or ""
+        first, _, rest = said.partition("\n")
+        given = re.sub(r"<function .*? at \w+>", "…", f"{self.__name__}{self.__signature__}")
+        return f"{first}\n\n{textwrap.fill(given, 110, subsequent_indent=' ' * 4)}\n{rest}"
 
 
 if not TYPE_CHECKING:

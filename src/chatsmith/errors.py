@@ -48,8 +48,10 @@ class MissingExtra(RequestError):
 
 
 def nearest(word: str, choices: Iterable[str], count: int = 3) -> list[str]:
-    """The choices closest in spelling to `word`, best first (empty when none is close)."""
-    return difflib.get_close_matches(word, list(choices), n=count, cutoff=0.5)
+    """Those of the choices that begin with `word`, then those closest to it in spelling (empty when none is close)."""
+    known = list(choices)
+    longer = [choice for choice in known if word and choice.startswith(word)]
+    return list(dict.fromkeys([*longer, *difflib.get_close_matches(word, known, n=count, cutoff=0.5)]))[:count]
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from chatsmith.counts import Shape
 from chatsmith.errors import RequestError, did_you_mean
-from chatsmith.specs import ModelSpec
+from chatsmith.specs import ModelSpec, preset_name
 from chatsmith.specs_families import EncoderDecoderSpec, EncoderSpec, RecurrentSpec, shape, shape_names
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ def resolve(model: str | Path | Shape | Recipe) -> Named:
             return _from_recipe(recipe, recipe.name or "the recipe")
         return Named("the model", model)
     path, name = Path(model), str(model)
-    if name.lower() in shape_names():
-        return Named(name.lower(), shape(name))
+    if preset_name(name) in shape_names():
+        return Named(preset_name(name), shape(name))
     if path.suffix == ".toml":
         from chatsmith.train.recipe import load_recipe
 
         return _from_recipe(load_recipe(path), path.stem)
-    if path.suffix == ".json" or path.is_dir():
+    if name and (path.suffix == ".json" or path.is_dir()):
         from chatsmith.store.hf_families import read_shape
 
         return Named(path.resolve().parent.name if path.suffix == ".json" else path.resolve().name, read_shape(path))
@@ -102,7 +102,7 @@ def _vocabulary(recipe: Recipe) -> int:
     if isinstance(asked, int):
         return asked
     name = recipe.model.get("preset")
-    if isinstance(name, str) and name.lower() in shape_names() and isinstance(spec := shape(name), ModelSpec):
+    if isinstance(name, str) and preset_name(name) in shape_names() and isinstance(spec := shape(name), ModelSpec):
         return spec.vocab_size
     raise RequestError(
         "the recipe's vocabulary is not there yet, so its size is unknown", "add vocab_size = … under [model]"

@@ -156,6 +156,7 @@ def plan(
     else:
         named = resolve(model)
     length = asked.context or named.context or named.shape.context
+    training.check_context(named.shape, length)
     divided = None
     if layout:
         links = _links(asked.needed("a layout"), node_size, network_gb_s)
@@ -226,7 +227,7 @@ class _Asked:
     def needed(self, what: str) -> Accelerator:
         """The one device; `RequestError` where `what` has none to stand on."""
         if self.device is None:
-            raise RequestError(f"{what} is for one device: name it", "for example --on h100")
+            raise RequestError(f"{what} is for one kind of device: name it", "for example --on h100")
         return self.device
 
     def rate(self) -> training.Rate | None:
@@ -284,8 +285,9 @@ def _tokens(
         return asked.tokens, "as given"
     if named.tokens is not None:
         return float(named.tokens), "as in the recipe"
-    if named.name.startswith("gpt3-"):
-        return published.GPT3_TOKENS, "as published"
+    told = published.published_tokens(named.name)
+    if told is not None:
+        return told, "as in Table D.1 of Brown et al. 2020"
     fit = asked.laws[0]
     size = named.shape.parameters if find_fit(fit).counts_embeddings else body_parameters(named.shape)
     return optimal_tokens(size, fit), f"compute-optimal by {fit}"
@@ -361,8 +363,13 @@ def _printed(name: str, trained: training.Training) -> tuple[published.Printed, 
 
 def _formulas(result: Plan) -> tuple[Formula, ...]:
     trained = result.training
-    found = parameter_formulas(result.shape) + training_formulas(result.shape, trained.tokens, trained.context)
-    found += training.spending_formulas(trained)
+    found = (*parameter_formulas(result.shape), generation.weight_formula(result.parameters))
+    found += training_formulas(result.shape, trained.tokens, trained.context) + training.spending_formulas(trained)
+    found += budgeted.loss_formulas(result.shape, trained.tokens, result.expectations)
+    if result.layout is not None:
+        from chatsmith.plan.layout_formulas import layout_formulas
+
+        found += layout_formulas(result.layout)
     if result.generation is not None and isinstance(result.shape, ModelSpec):
         found += generation.generation_formulas(result.shape, result.generation)
     return found

@@ -285,9 +285,30 @@ PRESETS: dict[str, ModelSpec] = {
 }  # fmt: skip
 
 
+# The names of the papers and of the published folders.
+_ALSO_CALLED = {
+    "gpt2": "gpt2-124m",
+    "gpt2-small": "gpt2-124m",
+    "gpt2-medium": "gpt2-355m",
+    "gpt2-large": "gpt2-774m",
+    "gpt2-xl": "gpt2-1558m",
+    "gpt3": "gpt3-175b",
+    "gpt3-small": "gpt3-125m",
+    "gpt3-medium": "gpt3-350m",
+    "gpt3-large": "gpt3-760m",
+    "gpt3-xl": "gpt3-1.3b",
+}
+
+
+def preset_name(name: str) -> str:
+    """The name that the tables have for a preset, as "gpt2-1558m" for "GPT-2-XL"; others come back in small letters."""
+    plain = name.lower().replace("gpt-", "gpt")
+    return _ALSO_CALLED.get(plain, plain)
+
+
 def preset(name: str) -> ModelSpec:
     """A preset by name; an unknown one raises `RequestError` with the nearest names."""
     try:
-        return PRESETS[name.lower()]
+        return PRESETS[preset_name(name)]
     except KeyError:
         raise RequestError(f"no preset called {name!r}", did_you_mean(name.lower(), PRESETS)) from None

@@ -12,7 +12,7 @@ from typing import Literal
 
 from chatsmith.counts import Matmul, Shape, training_flops
 from chatsmith.errors import RequestError, did_you_mean
-from chatsmith.specs import PRESETS, check_sizes, head_width
+from chatsmith.specs import PRESETS, check_sizes, head_width, preset_name
 
 
 class _Counted:
@@ -280,7 +280,7 @@ def shape_names() -> tuple[str, ...]:
 
 def shape(name: str) -> Shape:
     """The shape of a preset of any family; an unknown name raises `RequestError` with the nearest ones."""
-    found = PRESETS.get(name.lower()) or FAMILY_PRESETS.get(name.lower())
+    found = PRESETS.get(preset_name(name)) or FAMILY_PRESETS.get(preset_name(name))
     if found is None:
         raise RequestError(f"no preset called {name!r}", did_you_mean(name.lower(), shape_names()))
     return found

@@ -85,7 +85,7 @@ class Table:
             )
             body.append(f"<tr{style}>{cells}</tr>")
         title = f'<div style="font-weight:600;white-space:pre-wrap">{escaped(self.title)}</div>' if self.title else ""
-        note = f'<div style="color:{GREY}">{escaped(self.note)}</div>' if self.note else ""
+        note = f'<div style="color:{GREY};white-space:pre-line">{escaped(self.note)}</div>' if self.note else ""
         return (
             f'<div style="{FONT};margin:6px 0">{title}<table style="border-collapse:collapse">'
             f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>{note}</div>"
@@ -179,8 +179,8 @@ def _html_cell(cell: Cell) -> str:
 
 
 def _cell_style(column: Column) -> str:
-    face = f";{_MONO};white-space:pre" if column.code else ";white-space:pre-line" if column.wrap else ""
-    return f"text-align:{column.align};padding:1px 12px 1px 0{face}"
+    face = f"{_MONO};white-space:pre" if column.code else "white-space:pre-line"  # lines stay lines
+    return f"text-align:{column.align};vertical-align:top;padding:1px 12px 1px 0;{face}"
 
 
 def escaped(text: str) -> str:

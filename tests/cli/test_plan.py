@@ -131,7 +131,7 @@ def test_the_plot_is_written(run: Callable[..., Any], tmp_path: Path) -> None:
         (("--table", "gpt4"), "no table called"),
         (("gpt2-124m", "--table", "gpt3"), "a table is a paper's"),
         (("bert-base", "--fits"), "this machine is planned for decoders"),
-        (("gpt2-124m", "--run", "--on", "h100", "--on", "a100"), "generating is for one device"),
+        (("gpt2-124m", "--run", "--on", "h100", "--on", "a100"), "generating is for one kind of device"),
     ],
 )
 def test_nonsense_is_one_line_and_exit_2(run: Callable[..., Any], arguments: tuple[str, ...], problem: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -52,8 +53,42 @@ for kind in ("*bf16", "*fp32"):
 """
 
 
-@pytest.mark.parametrize(("script", "interpreted"), [(_INTERPRETED, "1"), (_COMPILED, "0")])
-def test_the_loss_kernel(script: str, interpreted: str, tmp_path: object) -> None:
+_DECODER_COMPILED = """
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from chatsmith.kernels.gpu.thin import _thin
+
+for rows, outputs, depth, held, capability in ((8, 16, 128, 2, 90), (8, 16, 128, 0, 80), (64, 32, 64, 0, 90)):
+    types = dict.fromkeys(("x", "weight", "bias", "y"), "*bf16") | dict.fromkeys(("R", "N", "K"), "i32")
+    sizes = {"gate": None, "ACTIVATION": "gelu_tanh", "BIAS": True, "ADD": False, "ROWS": rows, "OUTPUTS": outputs}
+    sizes |= {"DEPTH": depth, "PARTS": 4, "SLICE": 512, "HELD": held, "EVEN": True, "PRECISION": "tf32"}
+    sizes["LEAP"] = capability == 90
+    source = ASTSource(_thin, {**types, **dict.fromkeys(sizes, "constexpr")}, constexprs=sizes)
+    made = compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": 4})
+    ptx = made.asm["ptx"]
+    assert ".local" not in ptx
+    assert "mma.sync" in ptx
+    if held:  # all the weights that are held are asked for before the wait
+        before = ptx[: ptx.index("griddepcontrol.wait")]
+        assert before.count("ld.global") >= held * 8 and "st.shared" not in before
+"""
+
+
+def _run(command: list[str], interpreted: str, tmp_path: Path) -> None:
     environment = os.environ | {"TRITON_INTERPRET": interpreted, "TRITON_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("script", "interpreted"), [(_INTERPRETED, "1"), (_COMPILED, "0")])
+def test_the_loss_kernel(script: str, interpreted: str, tmp_path: Path) -> None:
+    _run(["-c", script], interpreted, tmp_path)
+
+
+def test_the_kernels_of_generation_give_what_torch_gives(tmp_path: Path) -> None:
+    _run([str(Path(__file__).with_name("interpreted_decoder.py"))], "1", tmp_path)
+
+
+def test_the_kernels_of_generation_compile(tmp_path: Path) -> None:
+    _run(["-c", _DECODER_COMPILED], "0", tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,10 +11,13 @@ from hypothesis import strategies as st
 
 from chatsmith.errors import RequestError
 from chatsmith.plan.accelerators import catalogue, find_accelerator
+from chatsmith.plan.budgeted import expectations, loss_formulas
 from chatsmith.plan.layout import search
+from chatsmith.plan.layout_formulas import layout_formulas
 from chatsmith.plan.layout_plan import make_plan
 from chatsmith.plan.memory import memory_of
 from chatsmith.plan.parallel import Layout, Links, Workload, default_rows, links_of
+from chatsmith.plan.scaling import FITS
 from chatsmith.specs import PRESETS, ModelSpec
 
 H100, A100 = find_accelerator("h100"), find_accelerator("a100")
@@ -33,7 +37,7 @@ def test_what_is_found_fits(name: str, device: object, count: int, rows: int | N
         plan = search(PRESETS[name], device, count, rows=rows, context=context)  # type: ignore[arg-type]
     except RequestError:
         return
-    work = Workload(PRESETS[name], plan.context_tokens, plan.rows_per_step)
+    work = Workload(PRESETS[name], plan.context_tokens, plan.rows_per_step, here=True)
     plan.layout.check(work)
     assert plan.layout.devices == count
     assert plan.layout.data * plan.layout.micro_batch * plan.micro_batches == plan.rows_per_step
@@ -49,7 +53,7 @@ def test_nothing_faster_fits() -> None:
     """Every division of eight devices, priced one by one, against the search."""
     spec, links = PRESETS["gpt3-2.7b"], links_of(A100)
     rows, context = 64, 2048
-    work = Workload(spec, context, rows)
+    work = Workload(spec, context, rows, here=True)
     found = search(spec, A100, 8, rows=rows, context=context)
     fastest = 0.0
     sizes = (1, 2, 4, 8)
@@ -160,3 +164,44 @@ def test_the_report_shows_picture_bill_speed_and_links() -> None:
     alone = str(search(PRESETS["gpt2-124m"], H100, 1))
     assert "nothing divided" in alone
     assert "communication of a device" not in alone
+
+
+def worked_out(numbers: str) -> float:
+    """The value of a formula's numbers, as they are written: "2 × (3 B + 4) / 5"."""
+    scales = {"T": "e12", "B": "e9", "M": "e6", "K": "e3", "GB": "e9", "MB": "e6", "kB": "e3"}
+    plain = re.sub(r"([\d.]+) (GB|MB|kB|T|B|M|K)\b", lambda part: part[1] + scales[part[2]], numbers.replace(",", ""))
+    plain = plain.replace("×", "*").replace("−", "-").replace("^", "**")
+    assert re.fullmatch(r"[\d.e+*/() -]+", plain), plain
+    value = eval(plain)
+    assert isinstance(value, (int, float))
+    return value
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout(data=8, zero=1, micro_batch=2),
+        Layout(data=8, zero=3, recompute="full"),
+        Layout(data=2, tensor=2, pipeline=2, zero=1),
+        Layout(pipeline=8),
+        Layout(tensor=4, pipeline=2, interleave=2, recompute="full"),
+    ],
+)
+def test_the_numbers_of_each_formula_give_its_value(layout: Layout) -> None:
+    spec = PRESETS["gpt2-774m"]
+    plan = make_plan(Workload(spec, 1024, 64, here=True), A100, links_of(A100), layout)
+    found = layout_formulas(plan)
+    for formula in found:
+        assert worked_out(formula.numbers) == pytest.approx(formula.value, rel=0.01), formula
+        assert formula.source
+    assert sum(formula.value for formula in found if formula.unit == "bytes" and "sent" not in formula.name) == (
+        pytest.approx(plan.memory_total_bytes - plan.memory_bytes.logits)
+    )
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_the_numbers_of_a_law_give_the_loss_it_expects(fit: str) -> None:
+    spec = PRESETS["gpt3-1.3b"]
+    rows = expectations(spec, 3e11, [fit])
+    for formula in loss_formulas(spec, 3e11, rows):
+        assert worked_out(formula.numbers) == pytest.approx(formula.value, rel=1e-3)

@@ -158,3 +158,25 @@ def test_each_stage_of_sharding_and_recomputation_takes_less(spec: ModelSpec, da
 def test_the_total_is_the_sum_of_the_terms() -> None:
     bill = MemoryBill(*(float(2**n) for n in range(10)))
     assert bill.total == 2**10 - 1
+
+
+def test_what_training_keeps_is_billed_as_it_keeps_it() -> None:
+    """Bytes a parameter of weights, gradients and averages, by the settings that `emit.settings` makes of a layout."""
+    spec = PRESETS["gpt2-1558m"]
+    cases = [
+        (Layout(), (2, 6, 12)),
+        (Layout(micro_batch=64), (2, 2, 12)),  # one micro-batch needs no sums
+        (Layout(data=8, zero=1), (2, 6, 12 / 8)),
+        (Layout(data=8, zero=2), (2, 4 / 8, 12 / 8)),
+        (Layout(data=8, zero=3), (0, 4 / 8, 12 / 8)),
+    ]
+    for layout, each in cases:
+        bill = memory_of(Workload(spec, 1024, 64, here=True), layout)
+        states = (bill.weights, bill.gradients, bill.optimizer)
+        assert states == pytest.approx([size * spec.parameters for size in each]), layout
+    layout = Layout(data=2, tensor=5, zero=1)
+    here, paper = (memory_of(Workload(spec, 1024, 64, here=so), layout) for so in (True, False))
+    held = here.weights + here.gradients + here.optimizer
+    assert held / (spec.parameters / 5) == pytest.approx(2 + 16 / 2, rel=0.01)
+    gathered = 2 * 2 * spec.width * (1 - 1 / 5) * 1024 * spec.layers  # two inputs a layer, kept whole
+    assert here.activations - paper.activations == pytest.approx(gathered)

@@ -48,7 +48,7 @@ def test_what_stands_on_top_of_bert() -> None:
         (TRANSFORMER_XL | {"cutoffs": "many"}, "cutoffs must be whole numbers"),
         (TRANSFORMER_XL | {"cutoffs": [3, 2]}, "cutoffs must rise"),
         (TRANSFORMER_XL | {"d_embed": 512}, "d_embed"),
-        ({"model_type": "gpt5"}, "no model of type 'gpt5'"),
+        ({"model_type": "gpt5"}, "no model of type 'gpt5'\n  known: gpt2, llama, qwen3, chatsmith, bert, transfo-xl"),
         ({}, "no model of type None"),
     ],
 )

@@ -103,7 +103,7 @@ def _torch(folder: Path, device: torch.device | str | None, dtype: Any, cache_by
 
     from chatsmith.generate.rows import lay_across
     from chatsmith.generate.torch_backend import TorchBackend
-    from chatsmith.kernels import gpu
+    from chatsmith.kernels.gpu import door
     from chatsmith.store.folder import load_model
 
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -111,7 +111,7 @@ def _torch(folder: Path, device: torch.device | str | None, dtype: Any, cache_by
     if device.type == "cpu" and loaded.model.dtype == torch.float32:
         lay_across(loaded.model)
     computing: Backend
-    if gpu.serves(loaded.model.embed.weight):
+    if door.generates(loaded.model.embed.weight):
         from chatsmith.generate.gpu import GPUBackend
 
         computing = GPUBackend(loaded.model, cache_bytes=cache_bytes)

@@ -158,9 +158,10 @@ class Batch:
         if not isinstance(backend, Chooser) or not all(is_plain(part.sequence) and not part.guesses for part in parts):
             return Logits(backend.logits(step)[:, : self._vocab_size])
         choosing = [part.sequence for part in parts if part.wanted]
-        keys = np.array([key(one.seed, one.made) for one in choosing], np.uint64)
-        temperatures = np.array([one.request.sampling.temperature for one in choosing], np.float32)
-        return Chosen(*backend.choose(step, keys, temperatures, self._vocab_size))
+        temperatures = [one.request.sampling.temperature for one in choosing]
+        chance = [key(one.seed, one.made) if warm else 0 for one, warm in zip(choosing, temperatures, strict=True)]
+        keys, warmth = np.array(chance, np.uint64), np.array(temperatures, np.float32)
+        return Chosen(*backend.choose(step, keys, warmth, self._vocab_size))
 
     # ---- what came of it -------------------------------------------------------------------------------------------
 

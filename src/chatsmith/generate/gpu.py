@@ -8,7 +8,6 @@ to the device in one copy, and what was chosen comes back in one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from chatsmith.generate.backend import CACHE_BYTES, Floats, Ints, Step
 from chatsmith.kernels.gpu.decoder import BLOCK, GPUDecoder, Layer, Norm, Places, Weights
-from chatsmith.models.decoder import Decoder
+from chatsmith.models.decoder import Block, Decoder
 from chatsmith.models.layers import LayerNorm, Linear, RMSNorm
 from chatsmith.specs import ModelSpec
 
@@ -109,7 +108,7 @@ class GPUBackend:
         """The step, in parts that the buffers hold."""
         N = len(step.ids)
         for start in range(0, N, self._most):
-            yield step if N <= self._most else step.cut(start, min(start + self._most, N))
+            yield step if self._most >= N else step.cut(start, min(start + self._most, N))
 
     def _alone(self, step: Step) -> bool:
         """Whether every sequence has one new token, whose numbers are wanted."""
@@ -156,9 +155,7 @@ class GPUBackend:
 class _Replay:
     """A recorded step of so many rows: buffers that stay where they are, and the graph over them."""
 
-    def __init__(
-        self, decoder: GPUDecoder, rows: int, nobody: int, width: int, chooses: bool, vocabulary: int
-    ) -> None:
+    def __init__(self, decoder: GPUDecoder, rows: int, nobody: int, width: int, chooses: bool, vocabulary: int) -> None:
         device, groups = decoder.cache.device, len(decoder.spec.bands)
         self._rows, self._nobody = rows, nobody
         sizes = (2 * rows, rows, rows, rows, rows, groups * rows * width)  # the keys first: they take two places each
@@ -224,13 +221,13 @@ def _weights(model: Decoder) -> Weights:
         places=model.positions.weight if spec.positions == "learned" else None,
         cosine=cosine,
         sine=sine,
-        layers=tuple(_layer(block, spec) for block in model.blocks.children()),
+        layers=tuple(_layer(block, spec) for block in model.blocks.children() if isinstance(block, Block)),
         norm=_norm(model.norm),
         head=model.head_weight,
     )
 
 
-def _layer(block: torch.nn.Module, spec: ModelSpec) -> Layer:
+def _layer(block: Block, spec: ModelSpec) -> Layer:
     attention, ffn = block.attention, block.ffn
     qkv, qkv_bias = _together(attention.query, attention.key, attention.value)
     gate = ffn.gate if spec.gated else None
@@ -261,8 +258,8 @@ def _norm(module: torch.nn.Module) -> Norm:
 
 def _together(*parts: Linear) -> tuple[Tensor, Tensor | None]:
     """The weights of some linear maps, one after another, and their biases; the maps then use parts of the whole."""
-    weight = torch.cat([part.weight for part in parts])
+    weight = torch.cat(tuple(part.weight for part in parts))
     for part, own in zip(parts, weight.split([part.weight.shape[0] for part in parts]), strict=True):
         part.weight.data = own
     biases = [part.bias for part in parts if part.bias is not None]
-    return weight, torch.cat(biases) if biases else None
+    return weight, torch.cat(tuple(biases)) if biases else None

@@ -43,8 +43,9 @@ class Schedule:
         if answering:
             budget = max(1, min(budget - held, _CHUNK))
         parts: list[Part] = []
+        before = self.counts["preempted"]
         for sequence in list(self.running):
-            if sequence not in self.running:
+            if self.counts["preempted"] != before and sequence not in self.running:
                 continue  # it had to make room for one before
             if sequence.reading:
                 part = self._read_on(sequence, budget)
@@ -56,7 +57,8 @@ class Schedule:
             if part:
                 parts.append(part)
         # Whoever had to make room since it was planned is planned no more (a search gives way as a whole).
-        parts = [part for part in parts if part.sequence in self.running]
+        if self.counts["preempted"] != before:
+            parts = [part for part in parts if part.sequence in self.running]
         while self.waiting and budget > 0 and (admitted := self._admit()):
             part = self._read_on(admitted, budget)
             assert part is not None

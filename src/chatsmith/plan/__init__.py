@@ -2,5 +2,6 @@
 
     chatsmith.plan("gpt3-175b", tokens="300B", on="v100", tflops=28, price=1.50)
 
-The package is also the function: `chatsmith.plan(...)` is `chatsmith.planning.plan`, whose help says what it takes.
+The package is also the function: `chatsmith.plan(...)` is `chatsmith.planning.plan`, and `help(chatsmith.plan)` says
+what it takes.
 """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from chatsmith.counts import Shape
 from chatsmith.errors import RequestError
 from chatsmith.plan.accelerators import Accelerator
-from chatsmith.plan.formulas import body_parameters
+from chatsmith.plan.formulas import Formula, body_parameters
 from chatsmith.plan.quantities import (
     SECONDS_PER_DAY,
     SECONDS_PER_HOUR,
@@ -117,6 +117,23 @@ def expectations(shape: Shape, tokens: float, fits: Sequence[str]) -> tuple[Expe
         size = shape.parameters if law.counts_embeddings else body_parameters(shape)
         best = optimum(6.0 * shape.parameters * tokens, name)
         found.append(Expectation(law.name, law.source, law.loss(size, tokens), best))
+    return tuple(found)
+
+
+def loss_formulas(shape: Shape, tokens: float, rows: Sequence[Expectation]) -> tuple[Formula, ...]:
+    """How each fit comes to the loss that it expects, and to its best size."""
+    found = []
+    for row in rows:
+        law, best = find_fit(row.fit), row.best
+        size = shape.parameters if law.counts_embeddings else body_parameters(shape)
+        for name, n, d, loss in (
+            (f"loss by {row.fit}", size, tokens, row.loss_nats_per_token),
+            ("loss of its best size", best.parameters, best.tokens, best.loss_nats_per_token),
+        ):
+            if loss is not None:
+                symbols, numbers = law.written(n, d)
+                shown = f"{loss:.3f} nats"
+                found.append(Formula(name, symbols, numbers, loss, "nats per token", row.source, law.text, shown))
     return tuple(found)
 
 

@@ -51,8 +51,8 @@ def settings(plan: LayoutPlan) -> dict[str, int | str]:
     """The recipe's settings that make a run of this layout, by their dotted keys.
 
     The rows of a recipe are those of a whole step, whatever it is divided over. What is as it would be on one device is
-    left out. Replicas divide the optimizer's state (ZeRO stage 1) in any case; where the model itself is divided, its
-    data-parallel group shards gradients as well.
+    left out. Replicas divide the optimizer's state (ZeRO stage 1) in any case; where the model itself is divided and
+    any state is sharded, its data-parallel group shards gradients as well.
     """
     layout, alone = plan.layout, Layout()
     found: dict[str, int | str] = {
@@ -61,7 +61,7 @@ def settings(plan: LayoutPlan) -> dict[str, int | str]:
         "batch.context": plan.context_tokens,
     }
     whole = layout.tensor == layout.pipeline == layout.context == 1
-    if layout.data > 1 and not (whole and layout.zero <= 1):
+    if layout.data > 1 and layout.zero > (1 if whole else 0):
         found["parallel.shard"] = layout.data
         if layout.zero < 3:
             found["parallel.reshard"] = "false"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chatsmith.errors import RequestError
 from chatsmith.plan.accelerators import Accelerator
 from chatsmith.plan.formulas import Formula
 from chatsmith.plan.quantities import bytes_text, short, speed_text
+from chatsmith.plan.training import check_context
 from chatsmith.specs import ModelSpec
 from chatsmith.tables import Column, Table
 
@@ -108,10 +108,7 @@ def cache_bytes(spec: ModelSpec, context: int, batch: int = 1) -> float:
 
 def plan_generation(spec: ModelSpec, context: int, batch: int, device: Device | None = None) -> Generation:
     """What `spec` takes to generate; raises `RequestError` for a context the positions do not reach."""
-    if context > spec.context and spec.positions == "learned":
-        raise RequestError(
-            f"this model has positions for {spec.context:,} tokens, not {context:,}", f"--context {spec.context}"
-        )
+    check_context(spec, context)
     cache = cache_bytes(spec, context, batch)
     fits = []
     for precision, bits in BITS.items():
@@ -139,6 +136,21 @@ def _fit(spec: ModelSpec, precision: str, weights: float, cache: float, batch: i
         min(alone, by_compute),
         min(by_memory, by_compute),
         "memory" if by_memory <= by_compute else "compute",
+    )
+
+
+def weight_formula(parameters: int) -> Formula:
+    """What the weights take, in the precision they are mostly kept in."""
+    size = parameters * BITS["bf16"] / 8
+    return Formula(
+        "weights in bf16",
+        "parameters × bits / 8",
+        f"{parameters:,} × {BITS['bf16']} / 8",
+        size,
+        "bytes",
+        f"counted here; {', '.join(f'{bits} bits for {name}' for name, bits in BITS.items())}",
+        "packed formats add a scale for each group, 3 to 12%",
+        shown=bytes_text(size),
     )
 
 

@@ -98,7 +98,7 @@ def search(
         raise RequestError(f"{count} devices cannot be laid out", f"choose from 1 to {MAX_DEVICES}")
     length = spec.context if context is None else context
     links = links or links_of(device)
-    work = Workload(spec, length, _rows(spec, length, count) if rows is None else rows)
+    work = Workload(spec, length, _rows(spec, length, count) if rows is None else rows, here=True)
     grid = candidates(work, count, links, given)
     if not len(grid.data):
         raise RequestError(

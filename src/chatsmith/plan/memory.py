@@ -2,7 +2,8 @@
 
 Model states follow Rajbhandari et al. 2020 (ZeRO), activations Korthikanti et al. 2022 (Reducing Activation
 Recomputation), whose bytes per layer, s·b·h·(34 + 5·a·s/h) for a GPT with dropout, are the sum of the terms below; here
-the same terms are counted for any `ModelSpec`. What `chatsmith train` itself allocates is in `memory_here`.
+the same terms are counted for any `ModelSpec`. States as `chatsmith train` keeps them are in `states_here`; what it
+allocates on a processor, tensor by tensor, is in `memory_here`.
 """
 
 from __future__ import annotations
@@ -127,7 +128,33 @@ def stage_parameters(spec: ModelSpec, grid: Grid) -> tuple[Column, Column]:
     return np.where(alone, whole, first), np.where(alone, whole, last)
 
 
-def _in_flight(work: Workload, grid: Grid) -> Column:
+def states(work: Workload, grid: Grid, parameters: Column) -> tuple[Column, Column, Column]:
+    """Bytes of weights, gradients and the optimizer's state of `parameters` on a device: each divided over the
+    data-parallel group from its stage of Rajbhandari et al. 2020 on."""
+    shards, kept = grid.data * grid.context, work.precision
+    each = ((kept.weight, 3), (kept.gradient, 2), (kept.optimizer, 1))
+    weights, gradients, optimizer = (
+        size * parameters / np.where(grid.zero >= stage, shards, 1.0) for size, stage in each
+    )
+    return weights, gradients, optimizer
+
+
+def states_here(work: Workload, grid: Grid, parameters: Column) -> tuple[Column, Column, Column]:
+    """The same as `chatsmith train` keeps them in bfloat16 under the settings of `emit.settings`.
+
+    Replicas of a whole model hold 16-bit weights and gradients, float32 sums of several micro-batches' gradients, and
+    the 12 bytes of their share. A model that is divided has float32 weights, gradients and averages, 16 bytes, divided
+    over its data-parallel group from stage 1 on, and 16-bit weights beside them where they stay gathered (below 3).
+    """
+    replicas = (grid.tensor * grid.pipeline * grid.context == 1) & (grid.zero <= 1)
+    shards = np.where(replicas | (grid.zero >= 1), grid.data * grid.context, grid.context)
+    accumulates = work.rows > grid.data * grid.micro_batch
+    weights = np.where(grid.zero < 3, 2.0, 0.0)
+    gradients = np.where(replicas, 2.0 + 4.0 * accumulates, 4.0 / shards)
+    return weights * parameters, gradients * parameters, 12.0 / shards * parameters
+
+
+def micro_batches_held(work: Workload, grid: Grid) -> Column:
     """Micro-batches whose activations the first stage holds at once: p of them in 1F1B (Narayanan et al. 2021), and
     (p − 1)/v more with v chunks interleaved (Korthikanti et al. 2022, section 4.2.3), but never more than there are."""
     p, v = grid.pipeline, grid.interleave
@@ -156,19 +183,21 @@ def _stage_bill(work: Workload, grid: Grid, is_first: bool) -> MemoryBill[Column
     spec, precision = work.spec, work.precision
     t = grid.tensor
     parameters = stage_parameters(spec, grid)[0 if is_first else 1]
-    shards = grid.data * grid.context
+    weights, gradients, optimizer = (states_here if work.here else states)(work, grid, parameters)
     tokens = grid.micro_batch * work.context / grid.context
 
     kept = layer_activations(spec, work.context, work.attention)
     # Norms, and the inputs and masks within attention and ffn, are divided only with sequence parallelism.
     apart = t if work.sequence_parallel else 1.0
     inputs_each = (kept.inputs - kept.norms) / 2
-    held = stage_layers(spec, grid) * tokens * (_in_flight(work, grid) if is_first else 1.0)
+    # What goes into attention and ffn is gathered once, and `chatsmith train` keeps it whole for the way back.
+    whole = BYTES * spec.width * (1 - 1 / apart) if work.here else 0.0
+    held = stage_layers(spec, grid) * tokens * (micro_batches_held(work, grid) if is_first else 1.0)
     layer = {
         "norms": kept.norms / apart,
-        "attention": (kept.attention - inputs_each) / t + inputs_each / apart,
+        "attention": (kept.attention - inputs_each) / t + inputs_each / apart + whole,
         "scores": np.where(grid.recompute == 1, 0.0, kept.scores / t),
-        "ffn": (kept.ffn - inputs_each) / t + inputs_each / apart,
+        "ffn": (kept.ffn - inputs_each) / t + inputs_each / apart + whole,
     }
     full = grid.recompute == 2
     one_layer = sum(layer.values()) * tokens
@@ -176,12 +205,15 @@ def _stage_bill(work: Workload, grid: Grid, is_first: bool) -> MemoryBill[Column
 
     # One layer's gradients of activations in passing; the layer computed again; two gathered layers under stage 3.
     passing = BYTES * tokens * (2 * spec.width / apart + (3 if spec.gated else 2) * spec.ffn_width / t)
-    gathered = np.where(grid.zero == 3, 2 * layer_parameters(spec, t) * (precision.weight + BYTES), 0.0)
+    together = 2 * layer_parameters(spec, t)
+    if work.here:  # the embedding and the head stay gathered through a step
+        together = together + spec.vocab_size * spec.width * (1 if spec.tied else 2) / t
+    gathered = np.where(grid.zero == 3, together * (precision.weight + BYTES), 0.0)
     has_logits = np.where(grid.pipeline == 1, 1.0, 0.0 if is_first else 1.0)
     return MemoryBill(
-        weights=precision.weight * parameters / np.where(grid.zero >= 3, shards, 1.0),
-        gradients=precision.gradient * parameters / np.where(grid.zero >= 2, shards, 1.0),
-        optimizer=precision.optimizer * parameters / np.where(grid.zero >= 1, shards, 1.0),
+        weights=weights,
+        gradients=gradients,
+        optimizer=optimizer,
         **activations,
         kept_inputs=np.where(full, BYTES * spec.width * held, 0.0),
         logits=has_logits * 8.0 * tokens * spec.vocab_size / t,

@@ -116,6 +116,20 @@ def training_memory(
     return max(moments, key=lambda moment: moment.total)
 
 
+def process_memory(
+    bill: TrainingMemory, spec: ModelSpec, tokens: int, weight_bytes: int, *, processes: int, sharded: bool, again: bool
+) -> float:
+    """Bytes that each of some processes takes, about, of which one alone would take `bill` for its `tokens` at a time.
+
+    Replicas divide masters and averages (ZeRO stage 1), `sharded` ones weights and gradients too. Where layers are
+    computed `again` on the way back, what goes into each is kept, and all of one layer.
+    """
+    held = bill.optimizer + bill.masters + (bill.weights + bill.gradients if sharded else 0)
+    inputs = spec.layers * tokens * spec.width * weight_bytes
+    saved = max(0.0, bill.activations - bill.activations / spec.layers - inputs) if again else 0.0
+    return bill.total - held * (1 - 1 / processes) - saved
+
+
 def _inner_matrices(spec: ModelSpec) -> int:
     """Numbers in the matrices inside the layers, which Muon steps."""
     return spec.matmul_parameters - spec.vocab_size * spec.width

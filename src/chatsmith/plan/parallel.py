@@ -79,7 +79,7 @@ class Precision:
 
 
 # Rajbhandari et al. 2020 (ZeRO), section 3.1, and Megatron-LM's guide to its distributed optimizer. Mixed is float32
-# master, momentum and variance over 16-bit weights and gradients: what `chatsmith train` keeps.
+# master, momentum and variance over 16-bit weights and gradients.
 MIXED = Precision(2, 2, 12)
 MIXED_WIDE_GRADIENTS = Precision(2, 4, 12)
 FLOAT16_MEGATRON = Precision(2, 2, 16)
@@ -92,7 +92,8 @@ class Workload:
 
     `attention` is "flash" where the [T, S] scores never reach memory (Dao et al. 2022). `sequence_parallel` splits
     norms and residuals over the tensor group (Korthikanti et al. 2022, section 4.2.2), and `overlap_tensor` hides part
-    of that group's communication behind the matmuls (Wang et al. 2023). `fp8` runs the linear maps in 8 bits.
+    of that group's communication behind the matmuls (Wang et al. 2023). `fp8` runs the linear maps in 8 bits. `here`
+    bills what `chatsmith train` keeps (`memory.states_here`, and gathered inputs whole), not what papers do.
     """
 
     spec: ModelSpec
@@ -103,6 +104,7 @@ class Workload:
     overlap_tensor: bool = True
     precision: Precision = MIXED
     fp8: bool = False
+    here: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.rows <= MAX_ROWS:

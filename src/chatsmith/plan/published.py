@@ -18,6 +18,12 @@ from chatsmith.tables import Column, Report, Table
 GPT3_TOKENS = 300e9  # Brown et al. 2020, Table D.1: the same for all eight sizes
 
 
+def published_tokens(preset: str) -> float | None:
+    """The tokens that Table D.1 of Brown et al. 2020 counts for a preset; None where it has none."""
+    rows = read_data("gpt3_table_d1.csv")
+    return next((float(row["tokens_b"]) * 1e9 for row in rows if row["preset"] == preset), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Printed:
     """A figure as somebody printed it, what its own inputs give, and a remark on the difference."""

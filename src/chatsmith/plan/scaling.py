@@ -33,6 +33,11 @@ class ParametricFit:
         missing = self.parameters_scale / parameters**self.alpha
         return self.irreducible + missing + self.tokens_scale / tokens**self.beta
 
+    def written(self, parameters: float, tokens: float) -> tuple[str, str]:
+        """The loss in symbols, and with its numbers."""
+        scales = f"{self.parameters_scale:g} / {parameters:.4g}^{self.alpha:g}", f"{self.tokens_scale:g} / {tokens:.4g}"
+        return "E + A / N^α + B / D^β", f"{self.irreducible:g} + {scales[0]} + {scales[1]}^{self.beta:g}"
+
     def optimum(self, flops: float) -> tuple[float, float]:
         """(parameters, tokens) of the lowest loss for 6ND = `flops` (equation 4 of the paper)."""
         ratio = self.alpha * self.parameters_scale / (self.beta * self.tokens_scale)
@@ -52,6 +57,11 @@ class KaplanFit:
     def loss(self, parameters: float, tokens: float) -> float:
         """Expected loss in nats per token: ((N_c/N)^(α_N/α_D) + D_c/D)^α_D."""
         return ((8.8e13 / parameters) ** (0.076 / 0.095) + 5.4e13 / tokens) ** 0.095
+
+    def written(self, parameters: float, tokens: float) -> tuple[str, str]:
+        """The loss in symbols, and with its numbers."""
+        numbers = f"((8.8e13 / {parameters:.4g})^(0.076 / 0.095) + 5.4e13 / {tokens:.4g})^0.095"
+        return "((N_c / N)^(α_N / α_D) + D_c / D)^α_D", numbers
 
     def optimum(self, flops: float) -> tuple[float, float]:
         """(parameters, tokens) at 6ND = `flops`, by N = 1.3e9 × (PF-days)^0.73."""

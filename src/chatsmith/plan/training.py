@@ -26,6 +26,7 @@ from chatsmith.plan.quantities import (
     usd_text,
 )
 from chatsmith.specs import ModelSpec
+from chatsmith.specs_families import EncoderSpec
 from chatsmith.tables import Column, Table
 
 # Where nothing better is known: what well-kept runs reach of the dense 16-bit peak.
@@ -162,6 +163,15 @@ def spend(flops: float, accelerator: Accelerator, count: int, tflops: float, usd
         None if usd_per_hour is None else hours * usd_per_hour,
         None if accelerator.power_w is None else hours * accelerator.power_w / 1e3,
     )
+
+
+def check_context(shape: Shape, context: int) -> None:
+    """Raise `RequestError` where rows are longer than the positions that the model has learned reach."""
+    learned = isinstance(shape, EncoderSpec) or (isinstance(shape, ModelSpec) and shape.positions == "learned")
+    if learned and context > shape.context:
+        raise RequestError(
+            f"this model has positions for {shape.context:,} tokens, not {context:,}", f"--context {shape.context}"
+        )
 
 
 def plan_training(

@@ -9,7 +9,7 @@ under their own names. Read: those, in the older spelling (rope_theta, rope_scal
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +125,11 @@ def _missing_hint(folder: Path) -> str:
     return "a model folder holds config.json and model.safetensors; this one does not"
 
 
-def config_to_spec(config: Mapping[str, Any], where: str = CONFIG) -> ModelSpec:
-    """The spec that a config.json describes; raises `RequestError` naming the key that we cannot follow."""
+def config_to_spec(config: Mapping[str, Any], where: str = CONFIG, others: Iterable[str] = ()) -> ModelSpec:
+    """The spec that a config.json describes; raises `RequestError` naming the key that we cannot follow.
+
+    `others` are the families that the caller knows besides; a family that nobody knows is told of all.
+    """
     kind = config.get("model_type")
     readers: dict[str, Callable[[ConfigReader], ModelSpec]] = {
         "gpt2": _read_gpt2,
@@ -135,7 +138,7 @@ def config_to_spec(config: Mapping[str, Any], where: str = CONFIG) -> ModelSpec:
         OWN_FAMILY: _read_own,
     }
     if not isinstance(kind, str) or kind not in readers:
-        hint = did_you_mean(str(kind), readers) if kind is not None else "add model_type, one of " + ", ".join(readers)
+        hint = ("add model_type, one of " if kind is None else "known: ") + ", ".join((*readers, *others))
         raise RequestError(f"{where}: chatsmith has no model of type {kind!r}", hint)
     reader = ConfigReader(config, where)
     quantised = config.get("quantization_config")

@@ -26,7 +26,7 @@ def config_to_shape(config: Mapping[str, Any], where: str = CONFIG) -> Shape:
     readers: dict[Any, Callable[[ConfigReader], Shape]] = {"bert": _read_bert, "transfo-xl": _read_transformer_xl}
     reader = readers.get(config.get("model_type"))
     if reader is None:
-        return config_to_spec(config, where)
+        return config_to_spec(config, where, readers)
     try:
         return reader(ConfigReader(config, where))
     except RequestError as error:

@@ -20,7 +20,7 @@ from typing import Any
 
 from chatsmith.errors import RequestError, did_you_mean
 from chatsmith.settings import apply_overrides, dump_toml, from_mapping, load_toml, to_mapping
-from chatsmith.specs import PRESETS, ModelSpec, modern, preset
+from chatsmith.specs import PRESETS, ModelSpec, modern, preset, preset_name
 from chatsmith.train.recipe_tables import (
     Batch,
     Checkpoint,
@@ -144,7 +144,7 @@ class Recipe:
         if name is not None and name.lower() == _MODERN:
             base = {**_modern_fields(), **changes}
         elif name is not None:
-            require(name.lower() in PRESETS, f"no preset called {name!r}", did_you_mean(name, (*PRESETS, _MODERN)))
+            require(preset_name(name) in PRESETS, f"no preset called {name!r}", did_you_mean(name, (*PRESETS, _MODERN)))
             base = _resized(preset(name), changes)
         else:
             base = changes

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from chatsmith.kernels.gpu.leap import fetch, leap
+from chatsmith.kernels.gpu.leap import leap
 
 BLOCK = 32
 """Positions in a block."""
@@ -77,7 +77,7 @@ def place_kernel(
     H, K, D, W, SHARE: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
     ROTARY: tl.constexpr, NORMED: tl.constexpr, LEAP: tl.constexpr,
 ):  # fmt: skip
-    """Turn all queries in qkv [R, (H + 2K)·D], and put all keys and values into the cache. One program: a row's head."""
+    """Turn all queries in qkv [R, (H + 2K)·D], and put all keys and values into the cache: a program for a row's head."""
     leap(LEAP)
     row, head = tl.program_id(0), tl.program_id(1)
     position = tl.load(positions + row)
@@ -91,19 +91,13 @@ def place_kernel(
 @triton.jit
 def attend_kernel(
     qkv, keys, values, positions, owners, tables, cosine, sine, query_gain, key_gain, mixed, scale, epsilon, band,
-    H, K, D, W, ahead, chunks, SHARE: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
+    H, K, D, W, SHARE: tl.constexpr, HEADS: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
     TILE: tl.constexpr, ROTARY: tl.constexpr, NORMED: tl.constexpr, PLACE: tl.constexpr, PRECISION: tl.constexpr,
     LEAP: tl.constexpr,
 ):  # fmt: skip
-    """mixed [R, H·D] from the queries in qkv; with PLACE, where no row sees another's new key, the placing as well.
-
-    Programs of heads beyond the last fetch the weights `ahead`.
-    """
-    row, head = tl.program_id(0), tl.program_id(1)
-    if head >= K:
-        fetch(ahead, chunks, head - K, tl.num_programs(1) - K, LEAP)
-        return
+    """mixed [R, H·D] from the queries in qkv; with PLACE, where no row sees another's new key, the placing as well."""
     leap(LEAP)
+    row, head = tl.program_id(0), tl.program_id(1)
     position, owner = tl.load(positions + row), tl.load(owners + row)
     mine = qkv + row.to(tl.int64) * ((H + 2 * K) * D)
     if PLACE:
@@ -141,9 +135,7 @@ def attend_kernel(
 
 
 @triton.jit
-def embed_kernel(
-    ids, positions, table, places, x, E, WIDE: tl.constexpr, LEARNED: tl.constexpr, LEAP: tl.constexpr
-):
+def embed_kernel(ids, positions, table, places, x, E, WIDE: tl.constexpr, LEARNED: tl.constexpr, LEAP: tl.constexpr):
     """x [R, E] in float32: the embedding of each id, and that of its position where those are learned."""
     leap(LEAP)
     row = tl.program_id(0)

@@ -13,20 +13,10 @@ import triton
 from torch import Tensor
 
 from chatsmith.kernels.gpu import attention, choose
-from chatsmith.kernels.gpu.thin import chunks, norm, precision, thin
+from chatsmith.kernels.gpu.thin import norm, precision, thin
 from chatsmith.specs import ModelSpec
 
 BLOCK = attention.BLOCK
-
-
-_AHEAD = 2**25
-"""Bytes of the next weights that are fetched ahead at most: more would drive others out of the cache."""
-
-
-def _half(weight: Tensor, which: int) -> Tensor:
-    """The first or the second half of a weight's rows."""
-    middle = len(weight) // 2
-    return weight[middle:] if which else weight[:middle]
 
 
 def _wide(n: int) -> int:
@@ -119,19 +109,14 @@ class GPUDecoder:
         )  # fmt: skip
         for number, layer in enumerate(w.layers):
             qkv = self._qkv[:R]
-            following = w.layers[number + 1].qkv if number + 1 < len(w.layers) else w.head
-            self._read(x, layer.attention_norm, layer.qkv, qkv, bias=layer.qkv_bias, ahead=layer.output)
+            self._read(x, layer.attention_norm, layer.qkv, qkv, bias=layer.qkv_bias)
             mixed = self._attend(number, layer, qkv, at, alone)
-            thin(mixed, layer.output, x, bias=layer.output_bias, add=True, leap=self.leap, ahead=_half(layer.up, 1))
+            thin(mixed, layer.output, x, bias=layer.output_bias, add=True, leap=self.leap)
             active = self._active[:R]
             self._read(
-                x, layer.ffn_norm, layer.up, active,
-                bias=layer.up_bias, gate=layer.gate, activation=spec.activation, ahead=layer.down,
-            )  # fmt: skip
-            thin(
-                active, layer.down, x, bias=layer.down_bias, add=True, leap=self.leap,
-                ahead=following[: max(1, _AHEAD // (spec.width * following.element_size()))],
-            )  # fmt: skip
+                x, layer.ffn_norm, layer.up, active, bias=layer.up_bias, gate=layer.gate, activation=spec.activation
+            )
+            thin(active, layer.down, x, bias=layer.down_bias, add=True, leap=self.leap)
 
     def _read(
         self,
@@ -141,14 +126,13 @@ class GPUDecoder:
         y: Tensor,
         *,
         bias: Tensor | None,
-        ahead: Tensor,
         gate: Tensor | None = None,
         activation: str | None = None,
     ) -> None:
         """y = f(norm(x) Wᵀ + b)."""
         normed = self._normed[: len(x)]
         norm(x, by.gain, by.shift, self.spec.norm_epsilon, normed, None, self.leap)
-        thin(normed, weight, y, gate=gate, bias=bias, activation=activation, leap=self.leap, ahead=ahead)
+        thin(normed, weight, y, gate=gate, bias=bias, activation=activation, leap=self.leap)
 
     def _attend(self, number: int, layer: Layer, qkv: Tensor, at: Places, alone: bool) -> Tensor:
         spec, w = self.spec, self.weights
@@ -174,11 +158,8 @@ class GPUDecoder:
         grid = (R, spec.kv_heads)
         if not alone:
             attention.place_kernel[grid](*given, spec.norm_epsilon, *sizes, **shape, **launch)
-        ahead = _half(layer.up, 0)
-        fetchers = max(1, 128 // R) if self.leap else 0  # programs that fetch and nothing else
-        attention.attend_kernel[(R, spec.kv_heads + fetchers)](
-            *given, mixed, spec.head_dim**-0.5, spec.norm_epsilon, spec.layer_band(number) or 2**30, *sizes,
-            ahead, chunks(ahead) if R <= 16 else 0, **shape,
+        attention.attend_kernel[grid](
+            *given, mixed, spec.head_dim**-0.5, spec.norm_epsilon, spec.layer_band(number) or 2**30, *sizes, **shape,
             TILE=attention.TILE, PLACE=alone, PRECISION=precision(qkv), num_stages=2, **launch,
         )  # fmt: skip
         return mixed

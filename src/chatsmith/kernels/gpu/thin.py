@@ -13,11 +13,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from chatsmith.kernels.gpu.leap import CHUNK, fetch, leap
+from chatsmith.kernels.gpu.leap import leap, let_begin, wait
 
 SPLIT = 4
 """The parts of a sum over the inputs."""
 _DEPTH = 128  # inputs of each part that a program reads at a time
+HELD = 2
+"""Rounds of weights that a program of few rows asks for before it waits."""
 WARPS = 4
 
 
@@ -73,36 +75,76 @@ def _gelu_tanh(x):
 
 
 @triton.jit
+def _read(matrix, places, part, rows, start, K, EVEN: tl.constexpr, WANTED: tl.constexpr):
+    """The columns from `start` of each part, of the rows there are; nothing unless wanted."""
+    found = 0
+    if WANTED:
+        mask = rows
+        if not EVEN:
+            mask = rows & (part + start < K)
+        found = tl.load(matrix + places + start, mask, other=0.0)
+    return found
+
+
+@triton.jit
+def _kept(read, LEAP: tl.constexpr):
+    """What was read, still in registers here: or the compiler would see it into shared memory, load after load."""
+    if LEAP:
+        read = tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [read], dtype=read.dtype, is_pure=False, pack=2)
+    return read
+
+
+@triton.jit
 def _thin(
-    x, weight, gate, bias, y, ahead,
-    R, N, K, chunks,
+    x, weight, gate, bias, y, R, N, K,
     ACTIVATION: tl.constexpr, BIAS: tl.constexpr, ADD: tl.constexpr,
     ROWS: tl.constexpr, OUTPUTS: tl.constexpr, DEPTH: tl.constexpr, PARTS: tl.constexpr, SLICE: tl.constexpr,
-    EVEN: tl.constexpr, PRECISION: tl.constexpr, LEAP: tl.constexpr,
+    HELD: tl.constexpr, EVEN: tl.constexpr, PRECISION: tl.constexpr, LEAP: tl.constexpr,
 ):  # fmt: skip
-    leap(LEAP)
+    let_begin(LEAP)
     outputs = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
     rows = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     part = tl.arange(0, PARTS)[:, None, None] * SLICE + tl.arange(0, DEPTH)[None, None, :]
     places = outputs[None, :, None].to(tl.int64) * K + part
     from_rows = rows[None, :, None].to(tl.int64) * K + part
+    within = (outputs < N)[None, :, None]
+    present = (rows < R)[None, :, None]
     total = tl.zeros((PARTS, OUTPUTS, ROWS), tl.float32)
     second = tl.zeros((PARTS, OUTPUTS, ROWS), tl.float32)
-    for start in range(0, SLICE, DEPTH):
-        within = (outputs < N)[None, :, None]
-        present = (rows < R)[None, :, None]
-        if not EVEN:
-            within = within & (part + start < K)
-            present = present & (part + start < K)
-        read = tl.load(weight + places + start, within, other=0.0)
-        if ACTIVATION == "swiglu":
-            gates = tl.load(gate + places + start, within, other=0.0)
-        values = tl.load(x + from_rows + start, present, other=0.0)
-        values = tl.trans(values, 0, 2, 1)
+    # The first weights are on their way before the kernel before this one has ended.
+    held0 = _read(weight, places, part, within, 0, K, EVEN, HELD > 0)
+    held1 = _read(weight, places, part, within, DEPTH, K, EVEN, HELD > 1)
+    held2 = _read(weight, places, part, within, 2 * DEPTH, K, EVEN, HELD > 2)
+    held3 = _read(weight, places, part, within, 3 * DEPTH, K, EVEN, HELD > 3)
+    gated: tl.constexpr = ACTIVATION == "swiglu"
+    gate0 = _read(gate, places, part, within, 0, K, EVEN, gated and HELD > 0)
+    gate1 = _read(gate, places, part, within, DEPTH, K, EVEN, gated and HELD > 1)
+    wait(LEAP)
+    x0 = _read(x, from_rows, part, present, 0, K, EVEN, HELD > 0)
+    x1 = _read(x, from_rows, part, present, DEPTH, K, EVEN, HELD > 1)
+    x2 = _read(x, from_rows, part, present, 2 * DEPTH, K, EVEN, HELD > 2)
+    x3 = _read(x, from_rows, part, present, 3 * DEPTH, K, EVEN, HELD > 3)
+    if HELD > 0:
+        x0 = tl.trans(_kept(x0, LEAP), 0, 2, 1)
+        total = tl.dot(_kept(held0, LEAP), x0, total, input_precision=PRECISION)
+        if gated:
+            second = tl.dot(_kept(gate0, LEAP), x0, second, input_precision=PRECISION)
+    if HELD > 1:
+        x1 = tl.trans(_kept(x1, LEAP), 0, 2, 1)
+        total = tl.dot(_kept(held1, LEAP), x1, total, input_precision=PRECISION)
+        if gated:
+            second = tl.dot(_kept(gate1, LEAP), x1, second, input_precision=PRECISION)
+    if HELD > 2:
+        total = tl.dot(_kept(held2, LEAP), tl.trans(_kept(x2, LEAP), 0, 2, 1), total, input_precision=PRECISION)
+    if HELD > 3:
+        total = tl.dot(_kept(held3, LEAP), tl.trans(_kept(x3, LEAP), 0, 2, 1), total, input_precision=PRECISION)
+    for start in range(HELD * DEPTH, SLICE, DEPTH):
+        values = tl.trans(_read(x, from_rows, part, present, start, K, EVEN, True), 0, 2, 1)
+        read = _read(weight, places, part, within, start, K, EVEN, True)
         total = tl.dot(read, values, total, input_precision=PRECISION)
-        if ACTIVATION == "swiglu":
+        if gated:
+            gates = _read(gate, places, part, within, start, K, EVEN, True)
             second = tl.dot(gates, values, second, input_precision=PRECISION)
-    fetch(ahead, chunks, tl.program_id(0), tl.num_programs(0), LEAP)
     z = _whole(total)
     inside = (outputs < N)[:, None]
     if BIAS:
@@ -155,12 +197,10 @@ def thin(
     activation: str | None = None,
     add: bool = False,
     leap: bool = False,
-    ahead: Tensor | None = None,
 ) -> None:
     """y [R, N] = f(x Wᵀ + b) for x [R, K] and weight [N, K]; with `add` added to what y holds.
 
-    The activation is gelu, gelu_tanh or, with a `gate` [N, K] whose biases follow the others in `bias`, swiglu. `ahead`
-    are weights that are read next.
+    The activation is gelu, gelu_tanh or, with a `gate` [N, K] whose biases follow the others in `bias`, swiglu.
     """
     R, N = y.shape
     inputs = weight.shape[1]
@@ -171,18 +211,15 @@ def thin(
     part = -(-inputs // (SPLIT * _DEPTH)) * _DEPTH if inputs >= SPLIT * _DEPTH else _wide(-(-inputs // SPLIT))
     grid = (triton.cdiv(N, outputs), triton.cdiv(R, rows))
     stage = SPLIT * (outputs * (1 if gate is None else 2) + rows) * depth * weight.element_size()
+    held = HELD if few and leap else 0
     _thin[grid](
-        x, weight, gate, bias, y, weight if ahead is None else ahead, R, N, inputs, chunks(ahead),
+        x, weight, gate, bias, y, R, N, inputs,
         ACTIVATION=activation, BIAS=bias is not None, ADD=add,
-        ROWS=rows, OUTPUTS=outputs, DEPTH=depth, PARTS=SPLIT, SLICE=part, EVEN=part * SPLIT == inputs,
-        PRECISION=precision(weight), LEAP=leap,
+        ROWS=rows, OUTPUTS=outputs, DEPTH=depth, PARTS=SPLIT, SLICE=part,
+        HELD=min(held if gate is None else held // 2, part // depth),
+        EVEN=part * SPLIT == inputs, PRECISION=precision(weight), LEAP=leap,
         num_warps=WARPS, num_stages=_stages(grid[0] * grid[1], stage, part // depth), launch_pdl=leap,
     )  # fmt: skip
-
-
-def chunks(weight: Tensor | None) -> int:
-    """What `fetch` is to be told of a weight: whole chunks, none where there is no weight."""
-    return 0 if weight is None else weight.numel() * weight.element_size() // CHUNK.value
 
 
 def _stages(programs: int, stage: int, rounds: int) -> int:

@@ -21,7 +21,7 @@ from chatsmith.plan.emit import settings
 from chatsmith.plan.layout import divisors, search
 from chatsmith.plan.layout_plan import LayoutPlan
 from chatsmith.plan.memory import memory_of
-from chatsmith.plan.memory_here import training_memory
+from chatsmith.plan.memory_here import process_memory, training_memory
 from chatsmith.plan.parallel import Layout, Workload, links_of
 from chatsmith.plan.quantities import bytes_text
 from chatsmith.settings import apply_overrides, from_mapping, to_mapping
@@ -147,11 +147,12 @@ def _memory(
     sharded: bool,
     recomputed: bool,
 ) -> float:
-    """Bytes that a process takes, about. Replicas divide the optimizer's averages only (ZeRO stage 1)."""
+    """Bytes that a process takes, about."""
     context, rows, size = recipe.context(spec), min(recipe.batch.micro_batch, recipe.batch.rows), hardware.size
     if hardware.accelerator:
         layout = Layout(size, micro_batch=rows, zero=3 if sharded else 1, recompute="full" if recomputed else "none")
-        return memory_of(Workload(spec, context, rows * size), layout).total
+        turns = min(recipe.batch.accumulation, 2)  # whether there are several is what the bill asks
+        return memory_of(Workload(spec, context, rows * size * turns, here=True), layout).total
     sample = torch.empty(1, 2, 1, dtype=dtype)
     bill = training_memory(
         spec,
@@ -164,8 +165,4 @@ def _memory(
         accumulate=recipe.batch.accumulation > 1,
         threads=threads,
     )
-    held = bill.optimizer + bill.masters + (bill.weights + bill.gradients if sharded else 0)
-    # Of the layers' activations, recomputation keeps what goes into each and makes one layer's again at a time.
-    inputs = spec.layers * rows * context * spec.width * dtype.itemsize
-    saved = max(0, bill.activations - bill.activations / spec.layers - inputs) if recomputed else 0
-    return bill.total - held * (1 - 1 / size) - saved
+    return process_memory(bill, spec, rows * context, dtype.itemsize, processes=size, sharded=sharded, again=recomputed)

@@ -2,13 +2,17 @@
 
 Gradients are summed in float32 where their weight is owned, and the stepped weight goes back to all: what an all-reduce
 would send, but each process keeps averages of its own weights only (ZeRO stage 1, Rajbhandari et al. 2020), and Muon's
-products are computed once. Layers run as on one process, fused kernels included.
+products are computed once. Layers run as on one process, fused kernels included. What is sent is copied a few buckets
+at a time, so that it takes no room that grows with the model.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 import torch.distributed as dist
@@ -19,6 +23,8 @@ from chatsmith.train.optimizers import TrainingOptimizer, norm_of
 from chatsmith.train.recipe_tables import Optimizer as Settings
 
 Named = list[tuple[str, nn.Parameter]]
+_BUCKET_NUMBERS = 2**20  # sent together; 4 MB in float32, which takes far longer than to begin
+_AT_ONCE = 8  # buckets under way
 
 
 def owners(named: Named, size: int) -> list[Named]:
@@ -32,14 +38,77 @@ def owners(named: Named, size: int) -> list[Named]:
     return shares
 
 
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Some of a weight's numbers, in the order in which they lie."""
+
+    parameter: nn.Parameter
+    begin: int
+    size: int
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """These numbers of a tensor of the weight's shape; they share its memory."""
+        return tensor.view(-1)[self.begin : self.begin + self.size]
+
+    def gradient(self) -> Tensor:
+        """The weight's gradient, as one piece of memory; of zeros where none reached it."""
+        gradient = self.parameter.grad
+        if gradient is None or not gradient.is_contiguous():
+            gradient = torch.zeros_like(self.parameter) if gradient is None else gradient.contiguous()
+            self.parameter.grad = gradient
+        return gradient
+
+
+Bucket = list[Slice]
+Exchange = tuple[dist.Work, Callable[[], object]]
+"""What is under way, and what to do once it is done."""
+
+
+def buckets(shares: Sequence[Named]) -> list[tuple[int, Bucket]]:
+    """The numbers of all weights in buckets of bounded size, each with its owner; the owners take turns."""
+    found: list[list[tuple[int, Bucket]]] = []
+    for owner, share in enumerate(shares):
+        own: list[Bucket] = []
+        room = 0
+        for _, parameter in share:
+            begin, end = 0, parameter.numel()
+            while begin < end:
+                if room == 0:
+                    own.append([])
+                    room = _BUCKET_NUMBERS
+                size = min(room, end - begin)
+                own[-1].append(Slice(parameter, begin, size))
+                begin, room = begin + size, room - size
+        found.append([(owner, bucket) for bucket in own])
+    return [bucket for turn in zip_longest(*found) for bucket in turn if bucket is not None]
+
+
+def _one_after_another(exchanges: Iterable[Exchange]) -> None:
+    """Begin the exchanges in turn, and finish them in turn: only a few are under way, so that their copies are few."""
+    under_way: deque[Exchange] = deque()
+    for exchange in exchanges:
+        under_way.append(exchange)
+        if len(under_way) == _AT_ONCE:
+            _finish(under_way.popleft())
+    while under_way:
+        _finish(under_way.popleft())
+
+
+def _finish(exchange: Exchange) -> None:
+    work, then = exchange
+    work.wait()
+    then()
+
+
 class ReplicaOptimizer(TrainingOptimizer):
     """The optimizer of a model that every process of the run holds a copy of."""
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         self._rank, size = dist.get_rank(), dist.get_world_size()
         self.every = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        self._shares = owners(self.every, size)
-        super().__init__(self._shares[self._rank], settings)
+        shares = owners(self.every, size)
+        self._buckets = buckets(shares)
+        super().__init__(shares[self._rank], settings)
 
     def gradient_norm(self) -> Tensor:
         """The norm of the gradients of all processes together."""
@@ -65,34 +134,30 @@ class ReplicaOptimizer(TrainingOptimizer):
 
     def _sum_gradients(self) -> None:
         """Put the sums of all processes' gradients where their weights are owned."""
-        flats, waits = [], []
-        for owner, share in enumerate(self._shares):
-            if not share:
-                continue
-            parts = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for _, p in share]
-            wide = torch.float64 if parts[0].dtype == torch.float64 else torch.float32
-            flats.append(torch.cat([part.to(wide) for part in parts]))
-            waits.append(dist.reduce(flats[-1], owner, async_op=True))
-        for wait in waits:
-            wait.wait()
-        at = 0
-        for owner, share in enumerate(self._shares):
-            if share and owner == self._rank:
-                for (_, parameter), part in zip(share, _cut(flats[at], share), strict=True):
-                    parameter.grad = part.to(parameter.dtype)
-            at += bool(share)
+        _one_after_another(self._sum(owner, bucket) for owner, bucket in self._buckets)
+
+    def _sum(self, owner: int, bucket: Bucket) -> Exchange:
+        wide = _wide(bucket[0].parameter.dtype)
+        flat = torch.cat([part.of(part.gradient()).to(wide) for part in bucket])
+        work = dist.reduce(flat, owner, async_op=True)
+
+        def finish() -> None:
+            if owner == self._rank:
+                for part, summed in zip(bucket, _cut(flat, bucket), strict=True):
+                    part.of(part.gradient()).copy_(summed)
+
+        return work, finish
 
     def _spread(self) -> None:
         """Give every process the weights that were stepped elsewhere."""
-        sent = []
-        for owner, share in enumerate(self._shares):
-            if share:
-                flat = torch.cat([parameter.detach().flatten() for _, parameter in share])
-                sent.append((owner, share, flat, dist.broadcast(flat, owner, async_op=True)))
-        for owner, share, flat, wait in sent:
-            wait.wait()
-            if owner != self._rank:
-                torch._foreach_copy_([parameter.data for _, parameter in share], _cut(flat, share))
+        _one_after_another(self._give(owner, bucket) for owner, bucket in self._buckets)
+
+    def _give(self, owner: int, bucket: Bucket) -> Exchange:
+        weights = [part.of(part.parameter.detach()) for part in bucket]
+        own = owner == self._rank
+        flat = torch.cat(weights) if own else weights[0].new_empty(sum(part.size for part in bucket))
+        work = dist.broadcast(flat, owner, async_op=True)
+        return work, lambda: None if own else torch._foreach_copy_(weights, _cut(flat, bucket))
 
     def masters(self) -> dict[str, Tensor]:
         """The float32 weights of the whole model in the first process; none in the others. Collective."""
@@ -117,9 +182,12 @@ class ReplicaOptimizer(TrainingOptimizer):
         self._spread()
 
 
-def _cut(flat: Tensor, share: Named) -> list[Tensor]:
-    parts = flat.split([parameter.numel() for _, parameter in share])
-    return [part.view(parameter.shape) for part, (_, parameter) in zip(parts, share, strict=True)]
+def _cut(flat: Tensor, bucket: Bucket) -> list[Tensor]:
+    return list(flat.split([part.size for part in bucket]))
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def gathered_masters(
