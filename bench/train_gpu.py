@@ -135,9 +135,6 @@ def measure(name: str, asked: argparse.Namespace, float8: bool) -> dict[str, Any
     with tempfile.TemporaryDirectory() as folder:
         model = drawn(size.spec, process.device)
         trainer = runs.trainer_of(size, model, recipe, process, Path(folder), [laps])
-        if asked.apart:
-            for block in model.blocks:
-                block.attention.joined = False
         with suppress(Enough):
             trainer.run()
         del model, trainer
@@ -205,7 +202,6 @@ def main() -> None:
     parser.add_argument("--float8", nargs="*", choices=runs.SIZES, default=[], help="sizes that follow in 8 bits")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     parser.add_argument("--attention", choices=("auto", *ATTENTION), default="auto")
-    parser.add_argument("--apart", action="store_true", help="queries, keys and values by three products")
     parser.add_argument("--tune", action="store_true", help="let the compiler try out shapes of its own kernels")
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="the N kernels that a step spends most on")
