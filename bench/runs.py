@@ -54,8 +54,8 @@ SIZES = {
     "10m": Size(ModelSpec(8192, 256, 384, 6, 6), 8, 2, 6),
     "124m": _published("gpt2-124m", 4, 4, 256),
     "gpt2-124m": _published("gpt2-124m", 128, 4),
-    "gpt2-1558m": _published("gpt2-1558m", 16, 8),
-    "gpt3-1.3b": _published("gpt3-1.3b", 8, 8),
+    "gpt2-1558m": _published("gpt2-1558m", 16, 4),
+    "gpt3-1.3b": _published("gpt3-1.3b", 8, 4),
 }
 ON_A_CPU, ON_A_GPU = ["10m"], ["gpt2-124m", "gpt2-1558m", "gpt3-1.3b"]
 

@@ -1,7 +1,7 @@
 """Training on one GPU: tokens per second, shares of its matrix rate and of its published peak, memory beside the plan.
 
     python bench/train_gpu.py                                   GPT-2 124M and 1.5B, GPT-3 1.3B, bfloat16, compiled
-    python bench/train_gpu.py --sizes gpt3-1.3b --float8        the layers' products in 8 bits (torchao)
+    python bench/train_gpu.py --float8 gpt3-1.3b                this size once more, the layers' products in 8 bits
     python bench/train_gpu.py --sizes gpt2-124m --profile 25    which kernels a step's time goes to
 
 A size is a run of the loop, log and all, on random ids from random weights, which are drawn on the device. Steps are
@@ -30,9 +30,10 @@ from torch.profiler import ProfilerActivity, profile
 import harness
 import runs
 from chatsmith import machine
+from chatsmith.errors import ChatsmithError
 from chatsmith.models.decoder import Decoder
 from chatsmith.plan.memory import RESERVED, memory_of
-from chatsmith.plan.parallel import FLOAT32, MIXED, MIXED_WIDE_GRADIENTS, Layout, Workload
+from chatsmith.plan.parallel import Layout, Workload
 from chatsmith.specs import ModelSpec
 from chatsmith.train import loop
 from chatsmith.train.callbacks import Callback, Moment
@@ -111,15 +112,13 @@ def drawn(spec: ModelSpec, device: torch.device) -> Decoder:
     return model
 
 
-def planned(size: runs.Size, precision: str) -> int:
-    """Bytes that the planner expects PyTorch to allocate; float32 sums of several gradients count as gradients."""
-    mixed = MIXED_WIDE_GRADIENTS if size.accumulation > 1 else MIXED
-    bytes_each = mixed if precision == "bfloat16" else FLOAT32
-    work = Workload(size.spec, size.spec.context, size.rows, precision=bytes_each)
+def planned(size: runs.Size) -> int:
+    """Bytes that the planner expects PyTorch to allocate in bfloat16."""
+    work = Workload(size.spec, size.spec.context, size.rows, here=True)
     return int(memory_of(work, Layout(micro_batch=size.micro_batch)).total - RESERVED)
 
 
-def measure(name: str, asked: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, asked: argparse.Namespace, float8: bool) -> dict[str, Any]:
     """One size, alone on the device."""
     size, process = runs.SIZES[name], from_environment()
     if asked.micro_batch:
@@ -128,7 +127,7 @@ def measure(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     gpu = process.device.type
     changes = {
         "optimizer": {"name": asked.optimizer},
-        "precision": {"compute": asked.precision, "compile": "off" if asked.eager else "on", "float8": asked.float8},
+        "precision": {"compute": asked.precision, "compile": "off" if asked.eager else "on", "float8": float8},
     }
     recipe = runs.recipe_of(size, changes)
     rates = [machine.measure_gemm(asked.precision, 0.4, device=gpu)]
@@ -136,9 +135,6 @@ def measure(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         model = drawn(size.spec, process.device)
         trainer = runs.trainer_of(size, model, recipe, process, Path(folder), [laps])
-        if asked.apart:
-            for block in model.blocks:
-                block.attention.joined = False
         with suppress(Enough):
             trainer.run()
         del model, trainer
@@ -146,14 +142,16 @@ def measure(name: str, asked: argparse.Namespace) -> dict[str, Any]:
     gc.collect()
     torch.cuda.empty_cache()
     rates.append(machine.measure_gemm(asked.precision, 0.4, device=gpu))
-    return _report(name, size, asked, laps, max(rates))
+    return _report(name, size, asked, laps, max(rates), float8)
 
 
-def _report(name: str, size: runs.Size, asked: argparse.Namespace, laps: Laps, rate: float) -> dict[str, Any]:
+def _report(
+    name: str, size: runs.Size, asked: argparse.Namespace, laps: Laps, rate: float, float8: bool
+) -> dict[str, Any]:
     known = accelerator(torch.cuda.get_device_name(0)) if torch.cuda.is_available() else None
     peak = known.peak_tflops("bf16") if known else None
     flops = size.tokens * size.spec.training_flops_per_token() / laps.seconds
-    plan = planned(size, asked.precision)
+    plan = planned(size) if asked.precision == "bfloat16" else 0
     result = {
         "parameters": size.spec.parameters,
         "micro_batch": size.micro_batch,
@@ -173,7 +171,7 @@ def _report(name: str, size: runs.Size, asked: argparse.Namespace, laps: Laps, r
     how = ", ".join(
         [
             asked.precision,
-            *(["float8"] if asked.float8 else []),
+            *(["float8"] if float8 else []),
             "eager" if asked.eager else "compiled",
             asked.attention,
         ]
@@ -201,10 +199,9 @@ def main() -> None:
     parser.add_argument("--micro-batch", type=int, help="rows at a time (default: the size's)")
     parser.add_argument("--accumulation", type=int, help="micro-batches of a step (default: the size's rows)")
     parser.add_argument("--precision", choices=("bfloat16", "float32"), default="bfloat16")
-    parser.add_argument("--float8", action="store_true", help="the layers' products in 8 bits")
+    parser.add_argument("--float8", nargs="*", choices=runs.SIZES, default=[], help="sizes that follow in 8 bits")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     parser.add_argument("--attention", choices=("auto", *ATTENTION), default="auto")
-    parser.add_argument("--apart", action="store_true", help="queries, keys and values by three products")
     parser.add_argument("--tune", action="store_true", help="let the compiler try out shapes of its own kernels")
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="the N kernels that a step spends most on")
@@ -218,7 +215,12 @@ def main() -> None:
     if torch.cuda.is_available():
         about["device"] = torch.cuda.get_device_name(0)
     print(f"{about.get('device', about['cpu'])}, torch {torch.__version__}, commit {about['commit']}", flush=True)
-    found = {name: measure(name, asked) for name in asked.sizes}
+    found = {}
+    for name, float8 in [*((name, False) for name in asked.sizes), *((name, True) for name in asked.float8)]:
+        try:
+            found[f"{name}{' float8' if float8 else ''}"] = measure(name, asked, float8)
+        except (ChatsmithError, RuntimeError) as error:  # the others are worth knowing still
+            print(f"\n{name}: {type(error).__name__}: {error}", flush=True)
     print(harness.as_json({"circumstances": about, "settings": vars(asked), "sizes": found}))
 
 

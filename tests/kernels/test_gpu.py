@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from chatsmith.kernels.gpu.cross_entropy import cross_entropy_
 
 generator = torch.Generator().manual_seed(0)
-for vocab_size in (90, 8192, 8200):
+for vocab_size in (90, 4096, 8200):
     for dtype, rough in ((torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
         logits = (4 * torch.randn(6, vocab_size, generator=generator)).to(dtype)
         targets = torch.randint(0, vocab_size, (6,), generator=generator)
@@ -45,9 +45,9 @@ from chatsmith.kernels.gpu.cross_entropy import _row
 
 for kind in ("*bf16", "*fp32"):
     types = {"logits": kind, "targets": "*i64", "losses": "*fp32", "stride": "i32"}
-    sizes = {"COLUMNS": 50304, "BLOCK": 8192}
+    sizes = {"COLUMNS": 50304, "BLOCK": 4096}
     source = ASTSource(_row, {**types, **dict.fromkeys(sizes, "constexpr")}, constexprs=sizes)
-    made = compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 16})
+    made = compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8})
     assert ".target sm_90" in made.asm["ptx"]
     assert ".local" not in made.asm["ptx"]  # nothing that did not fit into registers
 """

@@ -18,8 +18,7 @@ from chatsmith.specs import ModelSpec
 class Attention(nn.Module):
     """Causal self-attention of one layer (Vaswani et al. 2017), H query heads sharing K key/value heads.
 
-    `mix` is the step between the projections; another one may be put in its place. With `joined`, queries, keys and
-    values are made by one product, of their matrices put together for it: a GPU has more to do at once.
+    `mix` is the step between the projections; another one may be put in its place.
     """
 
     def __init__(self, spec: ModelSpec, layer: int, **where: Any) -> None:
@@ -34,7 +33,6 @@ class Attention(nn.Module):
             self.query_norm = RMSNorm(spec.head_dim, spec.norm_epsilon, **where)
             self.key_norm = RMSNorm(spec.head_dim, spec.norm_epsilon, **where)
         self.qk_norm = spec.qk_norm
-        self.joined = False
 
     def forward(
         self, x: Tensor, angles: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: Pass | None
@@ -46,20 +44,11 @@ class Attention(nn.Module):
         if cache is not None:
             return self._cached(x, angles, cache)
         B, T, _ = x.shape
-        query, key, value = self._together(x) if self.joined else (self.query(x), self.key(x), self.value(x))
-        query = self._heads(query, self.query_norm if self.qk_norm else None, angles).transpose(1, 2)
-        key = self._heads(key, self.key_norm if self.qk_norm else None, angles).transpose(1, 2)
-        value = self._heads(value, None, None).transpose(1, 2)
+        query = self._heads(self.query(x), self.query_norm if self.qk_norm else None, angles).transpose(1, 2)
+        key = self._heads(self.key(x), self.key_norm if self.qk_norm else None, angles).transpose(1, 2)
+        value = self._heads(self.value(x), None, None).transpose(1, 2)
         mixed = self.mix(query, key, value, mask)
         return self.output(mixed.transpose(1, 2).reshape(B, T, -1))
-
-    def _together(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values of x [B, T, E], each [B, T, n·D]."""
-        parts = (self.query, self.key, self.value)
-        weight = torch.cat([part.weight for part in parts]).to(x.dtype)
-        biases: list[Tensor] = [part.bias for part in parts if part.bias is not None]
-        made = F.linear(x, weight, torch.cat(biases).to(x.dtype) if biases else None)
-        return made.split([part.weight.shape[0] for part in parts], dim=-1)
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """softmax(QKᵀ/√D) V for query [B, H, T, D] and key, value [B, K, T, D]."""

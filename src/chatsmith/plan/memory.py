@@ -21,6 +21,9 @@ BYTES = 2
 RESERVED = 1.0e9
 """Bytes that the driver, its libraries and the communication buffers hold on each device."""
 
+LOGITS_HERE = 2.0**31
+"""Bytes that the loss of `chatsmith train` holds of logits and slopes: it goes through a micro-batch in parts."""
+
 
 @dataclass(frozen=True, slots=True)
 class LayerActivations:
@@ -210,12 +213,13 @@ def _stage_bill(work: Workload, grid: Grid, is_first: bool) -> MemoryBill[Column
         together = together + spec.vocab_size * spec.width * (1 if spec.tied else 2) / t
     gathered = np.where(grid.zero == 3, together * (precision.weight + BYTES), 0.0)
     has_logits = np.where(grid.pipeline == 1, 1.0, 0.0 if is_first else 1.0)
+    logits = 8.0 * tokens * spec.vocab_size / t
     return MemoryBill(
         weights=weights,
         gradients=gradients,
         optimizer=optimizer,
         **activations,
         kept_inputs=np.where(full, BYTES * spec.width * held, 0.0),
-        logits=has_logits * 8.0 * tokens * spec.vocab_size / t,
+        logits=has_logits * (np.minimum(logits, LOGITS_HERE) if work.here else logits),
         buffers=RESERVED + passing + gathered + np.where(full, one_layer, 0.0),
     )

@@ -30,10 +30,7 @@ def transform(model: Decoder, recipe: Recipe) -> None:
     dtype = torch.bfloat16 if recipe.precision.compute == "bfloat16" else torch.float32
     fuses = model.fuses is not False and fused.suits(model.spec, torch.empty(1, 2, 1, dtype=dtype, device=model.device))
     if recipe.precision.compile == "on" and not fuses:
-        whole = recipe.parallel.tensor == 1 and not recipe.precision.float8
-        block: Any
         for block in model.blocks.children():
-            block.attention.joined = whole and model.device.type == "cuda"
             block.compile()
 
 
