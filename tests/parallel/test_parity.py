@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,14 @@ def written(folder: Path) -> str:
     return str(folder / "tokens")
 
 
-def launch(size: int, cases: Iterable[dict[str, Any]], folder: Path) -> None:
+def launch(size: int, cases: Sequence[dict[str, Any]], folder: Path) -> None:
     """Run the cases in one world of `size` processes, which torchrun starts."""
     path = folder / f"cases-{size}.json"
-    path.write_text(json.dumps(list(cases)))
+    path.write_text(json.dumps(cases))
     command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}", str(WORLD), str(path)]
     environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, timeout=600)
+    patience = 120 + 60 * len(cases)  # for processes that wait for each other for ever; a case takes seconds
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, timeout=patience)
     errors = [error.read_text() for error in sorted(folder.glob("*.error-*"))]
     assert done.returncode == 0, errors[0] if errors else done.stderr
 
