@@ -97,7 +97,7 @@ def recipe(tokens: str, shape: str, layout: Layout, **changes: Any) -> dict[str,
         "optimizer": {"name": "adamw", "epsilon": 0.01, "learning_rate": 0.01, "clip": 0.5},
         "schedule": {"steps": 20},
         "precision": {"compute": "float32"},
-        "evaluation": {"times": 2, "tokens": 512},
+        "evaluation": {"times": 2, "tokens": 192},
         "parallel": {**layout.table, "verify": 5},
     }
     for table, keys in changes.items():

@@ -154,7 +154,8 @@ def survive(
     from chatsmith.train.metrics import read_log
 
     steps = (REACH + 1) * count
-    settings = recipe(tokens, "gpt2", Layout("", 2, table), schedule={"steps": steps})
+    layers = 4 if table.get("schedule") == "interleaved" else 2  # it has two stages in each process
+    settings = recipe(tokens, "gpt2", Layout("", 2, table, layers), schedule={"steps": steps})
     settings["checkpoint"] = {"steps": 2, "background": background}
     folder.mkdir()
 

@@ -72,7 +72,7 @@ def _built(compiler: str) -> Path:
 
 
 def _run(command: list[str]) -> None:
-    subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
 
 
 def _open_threads() -> None:

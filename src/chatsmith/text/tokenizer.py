@@ -160,6 +160,7 @@ class Tokenizer:
 
     @functools.cached_property
     def _engine(self) -> Engine:
+        self._short = None  # its tables have done their work
         try:
             return TiktokenEngine(ranks_of(self._document))
         except Unsuitable:
@@ -178,7 +179,7 @@ class Tokenizer:
 
     def _encode_ordinary(self, text: str) -> list[int]:
         """Short texts are encoded at once, before the engine that is fast for long ones is built."""
-        if self._short is not None and "_engine" not in self.__dict__:
+        if self._short is not None:
             ids = self._short.encode(text)
             if ids is not None:
                 return ids

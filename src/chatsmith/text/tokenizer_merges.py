@@ -140,7 +140,7 @@ def _check_merges(merges: list[tuple[str, ...]], rank: dict[str, int]) -> None:
     first_half, second_half = np.full(count, -1), np.full(count, -1)
     lengths = np.array([len(pair[0]) + len(pair[1]) for pair in merges])
     # Shorter tokens first: the seam of a token runs through halves of its halves, which must be settled.
-    for length in np.unique(lengths):
+    for length in sorted(set(lengths.tolist())):  # np.unique would load numpy.ma
         which = np.flatnonzero(lengths == length)
         which = which[_survives(left[which], right[which], made[which], first_half, second_half, lookup)]
         first_half[made[which]], second_half[made[which]] = left[which], right[which]

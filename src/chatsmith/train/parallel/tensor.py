@@ -18,7 +18,7 @@ from chatsmith.models.decoder import Decoder
 
 _WHOLE: Placement = Replicate()
 _TOKENS: Placement = Shard(1)
-_LAST: Placement = Shard(-1)
+_LAST: Placement = Shard(2)
 _BY_OUTPUT: dict[str, Placement] = {"weight": Shard(0), "bias": Shard(0)}
 _BY_INPUT: dict[str, Placement] = {"weight": Shard(1)}
 
@@ -85,7 +85,7 @@ def _divide(
         return _as(inputs[0], mesh, given, wanted), *inputs[1:]
 
     def after(_: nn.Module, inputs: tuple[Any, ...], output: DTensor) -> Tensor:
-        return output.redistribute(placements=[gives]).to_local()
+        return _placed(output, gives).to_local()
 
     module.register_forward_pre_hook(before)
     module.register_forward_hook(after)
@@ -93,4 +93,9 @@ def _divide(
 
 def _as(x: Tensor, mesh: DeviceMesh, given: Placement, wanted: Placement) -> DTensor:
     known = x if isinstance(x, DTensor) else DTensor.from_local(x, mesh, [given], run_check=False)
-    return known.redistribute(placements=[wanted])
+    return _placed(known, wanted)
+
+
+def _placed(x: DTensor, wanted: Placement) -> DTensor:
+    """x, moved only if it must be: PyTorch would do as much work, back and forth, for a tensor that is there."""
+    return x if x.placements == (wanted,) else x.redistribute(placements=[wanted])
