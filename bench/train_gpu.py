@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch._inductor import config as inductor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 
@@ -202,12 +201,10 @@ def main() -> None:
     parser.add_argument("--float8", nargs="*", choices=runs.SIZES, default=[], help="sizes that follow in 8 bits")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     parser.add_argument("--attention", choices=("auto", *ATTENTION), default="auto")
-    parser.add_argument("--tune", action="store_true", help="let the compiler try out shapes of its own kernels")
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="the N kernels that a step spends most on")
     asked = parser.parse_args()
     keep_memory()
-    inductor.coordinate_descent_tuning = asked.tune
     if asked.attention != "auto":
         kernels = [ATTENTION[asked.attention], SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
         loop.attention_kernels = lambda device: sdpa_kernel(kernels, set_priority=True)

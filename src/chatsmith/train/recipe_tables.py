@@ -310,8 +310,8 @@ class Precision:
     `compile` runs the layers through torch.compile ("auto": where our own kernels do not serve and the run is long
     enough to pay for it).
     `activation_checkpointing` recomputes each layer in the backward pass: less memory, about a third more time.
-    `float8` multiplies the matrices of the layers in 8 bits, on GPUs that can, through the extra "float8": faster from
-    about a billion parameters on.
+    `float8` multiplies the matrices of the layers in 8 bits, on GPUs that can, through the extra "float8": less
+    memory, and from about a billion parameters on a little faster.
     """
 
     compute: Literal["auto", "float32", "bfloat16"] = "auto"
