@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from chatsmith.kernels import native
 from chatsmith.kernels.gpu import door
+from chatsmith.train.precision import sum_dtype
 
 IGNORE = -100  # a target that is not to be learned, as in PyTorch and Transformers
 _CHUNK_BYTES = 2**26  # float32 logits alive at once
@@ -34,12 +35,8 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     loss_of = _loss_and_slope if door.ready(hidden) else _rows_loss
     return sum(
         (loss_of(rows, weight, wanted)[0] for rows, wanted in _chunks(hidden, weight, targets)),
-        start=torch.zeros((), dtype=_wide(hidden.dtype), device=hidden.device),
+        start=torch.zeros((), dtype=sum_dtype(hidden.dtype), device=hidden.device),
     )
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def rows_at_once(device: torch.device, count: int, vocab_size: int) -> int:
@@ -59,7 +56,7 @@ def _chunks(hidden: Tensor, weight: Tensor, targets: Tensor) -> list[tuple[Tenso
 
 def _rows_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Summed loss, probabilities [n, V] and the mask of rows that count."""
-    wide = _wide(hidden.dtype)
+    wide = sum_dtype(hidden.dtype)
     probabilities = torch.softmax(F.linear(hidden, weight), dim=-1, dtype=wide)
     counted = targets != IGNORE
     chosen = probabilities.gather(1, targets.clamp(min=0)[:, None])[:, 0]
@@ -86,7 +83,7 @@ def _loss_and_slope(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Te
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        total = torch.zeros((), dtype=_wide(hidden.dtype), device=hidden.device)
+        total = torch.zeros((), dtype=sum_dtype(hidden.dtype), device=hidden.device)
         d_hidden = torch.empty_like(hidden)
         d_weight: Tensor | None = None
         start = 0

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from chatsmith.errors import WorkError
 from chatsmith.kernels import native
+from chatsmith.train.precision import sum_dtype
 from chatsmith.train.recipe import Optimizer as Settings
 
 # Quintic Newton–Schulz coefficients (Keller Jordan et al. 2024, "Muon"): they drive singular values to about 1 in five
@@ -36,7 +37,7 @@ def orthogonalise(stack: Tensor, rounds: int = ROUNDS) -> Tensor:
     tall = stack.shape[-2] > stack.shape[-1]
     x = stack.mT if tall else stack
     # The Frobenius norm bounds the largest singular value, so the iteration starts inside its region of convergence.
-    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=_wide(x.dtype)) + 1e-7).to(x.dtype)
+    x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=sum_dtype(x.dtype)) + 1e-7).to(x.dtype)
     for _ in range(rounds):
         gram = torch.bmm(x, x.mT)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -156,7 +157,7 @@ class Part:
         self.settings = settings
         self.dtype = self.weights[0].dtype
         own = self.dtype == torch.float32
-        self.master = [w.detach() if own else w.detach().to(_wide(self.dtype)) for w in self.weights]
+        self.master = [w.detach() if own else w.detach().to(sum_dtype(self.dtype)) for w in self.weights]
 
     def step(self, factor: float, scale: float) -> None:
         """One step with the learning rate times `factor`, from gradients times `scale`."""
@@ -296,7 +297,3 @@ class _Muon(Part):
         for name, master, momentum in zip(self.names, self.master, self.momentum, strict=True):
             yield f"master.{name}", master
             yield f"momentum.{name}", momentum
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32

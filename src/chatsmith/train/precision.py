@@ -25,6 +25,11 @@ def compute_dtype(wanted: Compute, device: torch.device) -> torch.dtype:
         raise RequestError(f"no precision {wanted!r}", "choose auto, float32 or bfloat16") from None
 
 
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What sums of numbers of a dtype are kept in: float32, or float64 for float64."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def _fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from chatsmith.store.pieces import Piece
 from chatsmith.train.optimizers import TrainingOptimizer, norm_of
+from chatsmith.train.precision import sum_dtype
 from chatsmith.train.recipe_tables import Optimizer as Settings
 
 Named = list[tuple[str, nn.Parameter]]
@@ -137,7 +138,7 @@ class ReplicaOptimizer(TrainingOptimizer):
         _one_after_another(self._sum(owner, bucket) for owner, bucket in self._buckets)
 
     def _sum(self, owner: int, bucket: Bucket) -> Exchange:
-        wide = _wide(bucket[0].parameter.dtype)
+        wide = sum_dtype(bucket[0].parameter.dtype)
         flat = torch.cat([part.of(part.gradient()).to(wide) for part in bucket])
         work = dist.reduce(flat, owner, async_op=True)
 
@@ -184,10 +185,6 @@ class ReplicaOptimizer(TrainingOptimizer):
 
 def _cut(flat: Tensor, bucket: Bucket) -> list[Tensor]:
     return list(flat.split([part.size for part in bucket]))
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def gathered_masters(
