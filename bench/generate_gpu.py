@@ -72,7 +72,6 @@ def one_step(backend: GPUBackend, streams: int) -> float:
     rows = np.arange(streams + 1, dtype=np.int32)
     keys, warm = np.zeros(streams, np.uint64), np.ones(streams, np.float32)
     step = Step(ids, at, rows, tables, rows[:-1])
-    backend.choose(step, keys, warm, backend.spec.vocab_size)
     return device_seconds(backend.replay(step, keys, warm, backend.spec.vocab_size))
 
 

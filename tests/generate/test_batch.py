@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from chatsmith.errors import Busy, RequestError
-from chatsmith.generate.backend import Backend
+from chatsmith.generate import noise
+from chatsmith.generate.backend import Backend, Floats, Ints, Step
 from chatsmith.generate.batch import Batch
 from chatsmith.generate.native import NativeBackend
 from chatsmith.generate.requests import Beams, Event, Request
@@ -30,16 +33,34 @@ from tiny import tiny_model, tiny_spec, tiny_tokenizer
 
 NONE: frozenset[int] = frozenset()
 CONTEXT = 96
-Numbers = torch.dtype | Kind
-"""What computes: torch in a dtype, or the native backend with weights of a kind (int8: the cache, too)."""
+Numbers = torch.dtype | Kind | Literal["chooses"]
+"""What computes: torch in a dtype, the native backend with weights of a kind (int8: the cache, too), or torch in
+float32 that chooses by itself."""
 KINDS: list[tuple[str, Numbers]] = [
     ("qwen3", torch.float32),
     ("qwen3", torch.bfloat16),
     ("banded", torch.float32),
     ("banded", torch.bfloat16),
+    ("qwen3", "chooses"),
 ]
 if build.library() is not None:
     KINDS += [("qwen3", "int8"), ("banded", "f32"), ("banded", "bf16")]
+
+
+class Choosing(TorchBackend):
+    """Chooses as a GPU's backend does, but with another chance than the engine, so that it shows who chose."""
+
+    def choose(
+        self, step: Step, places: Ints, keys: NDArray[np.uint64], temperatures: Floats, vocabulary: int, shown: bool
+    ) -> tuple[NDArray[np.int64], Floats, Floats | None]:
+        assert len(places)
+        logits = self.logits(step)
+        rows = logits[places, :vocabulary]
+        warm = np.where(temperatures > 0, temperatures, 1.0)[:, None]
+        chosen = noise.choose(np.exp((rows - rows.max(1, keepdims=True)) / warm), keys ^ np.uint64(1))
+        tokens = np.where(temperatures > 0, chosen, rows.argmax(1))
+        logprobs = torch.from_numpy(rows).log_softmax(-1).numpy()[np.arange(len(rows)), tokens]
+        return tokens, logprobs, logits if shown else None
 
 
 @cache
@@ -55,6 +76,9 @@ def parts(kind: str, weights: Kind) -> dict[str, Part]:
 
 def backend(kind: str, numbers: Numbers, blocks: int = 0) -> Backend:
     """A model with room for so many blocks; as few as possible, unless more are asked for."""
+    if numbers == "chooses":
+        made = model(kind, torch.float32)
+        return Choosing(made, cache_bytes=blocks * bytes_per_block(made.spec, 4))
     if isinstance(numbers, torch.dtype):
         made = model(kind, numbers)
         return TorchBackend(made, cache_bytes=blocks * bytes_per_block(made.spec, numbers.itemsize))

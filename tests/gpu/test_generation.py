@@ -79,6 +79,16 @@ def test_the_numbers_are_those_of_the_cpu(model: Decoder) -> None:
         assert np.abs(found - wanted).max(initial=0.0) < 0.1
 
 
+def test_company_that_wants_to_see_more_changes_nothing(model: Decoder) -> None:
+    asked = requests(16)
+    alone = engine(model, rows=16).complete(asked)
+    curious = [replace(one, top=2, samples=2) for one in asked]
+    mixed = engine(model, rows=24).complete([one for pair in zip(asked, curious, strict=True) for one in pair])
+    found = [one for one in mixed if one.request % 2 == 0]
+    assert [one.ids for one in found] == [one.ids for one in alone]
+    assert [one.logprobs for one in found] == [one.logprobs for one in alone]
+
+
 def test_what_is_chosen_there_is_what_the_logits_say(model: Decoder) -> None:
     made, asked = engine(model, rows=16), requests(16)
     shown = [replace(one, top=1) for one in asked]  # asks for logits, which are then chosen from on the CPU

@@ -118,10 +118,17 @@ class Chooser(Protocol):
     """A backend that can choose tokens where it computes: logits of 64 answers take longer to fetch than to make."""
 
     def choose(
-        self, step: Step, keys: NDArray[np.uint64], temperatures: Floats, vocabulary: int
-    ) -> tuple[NDArray[np.int64], Floats]:
-        """Compute a step; of each wanted row a token of the first `vocabulary`, and its natural log probability.
+        self,
+        step: Step,
+        places: Ints,
+        keys: NDArray[np.uint64],
+        temperatures: Floats,
+        vocabulary: int,
+        shown: bool,
+    ) -> tuple[NDArray[np.int64], Floats, Floats | None]:
+        """Compute a step; tokens [M] chosen from the wanted rows at `places` [M], and their natural log probabilities.
 
-        The choice is that of `generate.noise.choose` over all tokens, with the keys [R] and temperatures [R] (0: the
-        likeliest, among equals the lowest). Of a row that is not finite the log probability is NaN.
+        The choice is that of `generate.noise.choose` over the first `vocabulary` tokens, with the keys [M] and
+        temperatures [M] (0: the likeliest, among equals the lowest). Of a row that is not finite the log probability is
+        NaN. Where the logits [R, ≥ V] are to be `shown`, they come third.
         """

@@ -10,13 +10,14 @@ from collections.abc import Sequence as Many
 import numpy as np
 
 from chatsmith.errors import Busy
-from chatsmith.generate.backend import Backend, Chooser, Floats
+from chatsmith.generate.backend import Backend, Floats
 from chatsmith.generate.beams import Search
 from chatsmith.generate.blocks import Table
 from chatsmith.generate.checks import check
-from chatsmith.generate.choosing import Choice, Chosen, Logits, Row, is_plain
+from chatsmith.generate.choosing import Choice, Row
 from chatsmith.generate.constraints import Matcher
-from chatsmith.generate.noise import fresh_seed, key, sample_seed
+from chatsmith.generate.noise import fresh_seed, sample_seed
+from chatsmith.generate.numbers import Logits, compute
 from chatsmith.generate.requests import Event, Request
 from chatsmith.generate.schedule import Schedule
 from chatsmith.generate.scoring import score_rows
@@ -149,23 +150,12 @@ class Batch:
             events += self._embed(pooled)
             parts = [part for part in parts if part.sequence.pool is None]
         if parts:
-            events += self._take(parts, self._compute(parts))
+            events += self._take(parts, compute(self.backend, parts, self._vocab_size))
         return events
-
-    def _compute(self, parts: Many[Part]) -> Logits | Chosen:
-        """The numbers of a step; only what was chosen, where the backend can choose and nobody wants to see more."""
-        backend, step = self.backend, assemble(parts)
-        if not isinstance(backend, Chooser) or not all(is_plain(part.sequence) and not part.guesses for part in parts):
-            return Logits(backend.logits(step)[:, : self._vocab_size])
-        choosing = [part.sequence for part in parts if part.wanted]
-        temperatures = [one.request.sampling.temperature for one in choosing]
-        chance = [key(one.seed, one.made) if warm else 0 for one, warm in zip(choosing, temperatures, strict=True)]
-        keys, warmth = np.array(chance, np.uint64), np.array(temperatures, np.float32)
-        return Chosen(*backend.choose(step, keys, warmth, self._vocab_size))
 
     # ---- what came of it -------------------------------------------------------------------------------------------
 
-    def _take(self, parts: Many[Part], numbers: Logits | Chosen) -> list[Event]:
+    def _take(self, parts: Many[Part], numbers: Logits) -> list[Event]:
         """The events of a step, from the numbers of the wanted rows."""
         events: list[Event] = []
         rows: list[Row] = []

@@ -6,13 +6,12 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from chatsmith.generate.backend import Floats
 from chatsmith.generate.distribution import Distribution
 from chatsmith.generate.noise import key
 from chatsmith.generate.requests import Top
-from chatsmith.generate.sampling import Past, Sampling, Stages
+from chatsmith.generate.sampling import Past, Stages
 from chatsmith.generate.sequence import Sequence
 
 
@@ -72,41 +71,3 @@ def _pasts(rows: Many[Row]) -> list[Past]:
     if all(past is None for past in pasts):
         return []
     return [past or Past.of(()) for past in pasts]
-
-
-class Logits:
-    """What a step gave for its wanted rows: their logits [R, V]."""
-
-    def __init__(self, logits: Floats) -> None:
-        self.logits = logits
-        self.finite = np.isfinite(logits.max(axis=1)) if len(logits) else np.zeros(0, np.bool_)
-
-    def choose(self, rows: Many[Row], places: list[int]) -> list[Choice]:
-        """A choice for each of `rows`, from the logits at its place."""
-        every = len(places) == len(self.logits) and places == list(range(len(self.logits)))
-        return choose(rows, self.logits if every else self.logits[places])
-
-
-class Chosen:
-    """What a step gave where the choice was made with it: a token for each wanted row, and no logits."""
-
-    logits = np.zeros((0, 0), np.float32)
-
-    def __init__(self, tokens: NDArray[np.int64], logprobs: Floats) -> None:
-        self.finite = np.isfinite(logprobs)
-        self._tokens, self._logprobs = tokens.tolist(), logprobs.tolist()
-
-    def choose(self, rows: Many[Row], places: list[int]) -> list[Choice]:
-        """The choices made at the places of `rows`."""
-        return [Choice(self._tokens[place], self._logprobs[place]) for place in places]
-
-
-def is_plain(sequence: Sequence) -> bool:
-    """Whether the next token of a sequence needs no logits: by temperature alone, with nothing to be shown."""
-    request = sequence.request
-    rest = (sequence.search, sequence.score, sequence.matcher)
-    shown = request.look or request.top or sequence.twins
-    return not shown and rest == (None, None, None) and request.sampling.shape[1:] == _PLAIN
-
-
-_PLAIN = Sampling().shape[1:]

@@ -73,23 +73,29 @@ class GPUBackend:
 
     @torch.inference_mode()
     def choose(
-        self, step: Step, keys: NDArray[np.uint64], temperatures: Floats, vocabulary: int
-    ) -> tuple[NDArray[np.int64], Floats]:
-        """Compute a step; a token for each wanted row, and its log probability (NaN where the row is not finite)."""
-        if self._alone(step) and self._graphs:
-            replay = self._replay(step, True, keys, temperatures, vocabulary)
-            return replay.found(len(step.ids))
+        self,
+        step: Step,
+        places: Ints,
+        keys: NDArray[np.uint64],
+        temperatures: Floats,
+        vocabulary: int,
+        shown: bool,
+    ) -> tuple[NDArray[np.int64], Floats, Floats | None]:
+        """Compute a step; tokens [M] chosen from the wanted rows at `places` [M]; see `Chooser`."""
+        n = len(step.ids)
+        each = len(places) == n and places.tolist() == list(range(n))
+        if self._graphs and self._alone(step) and each and not shown:
+            return *self._replay(step, True, keys, temperatures, vocabulary).found(n), None
         states = torch.cat([self._states(part).clone() for part in self._parts(step)])
-        n = len(states)
-        if not n:
-            return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        logits = states.new_empty(n, self.spec.vocab_size, dtype=torch.float32)
+        logits = states.new_empty(len(states), self.spec.vocab_size, dtype=torch.float32)
         self.decoder.logits(states, logits)
-        tokens = torch.empty(n, dtype=torch.int32, device=self._device)
-        logprobs = torch.empty(n, dtype=torch.float32, device=self._device)
-        given = torch.from_numpy(keys.view(np.int64)).to(self._device), torch.from_numpy(temperatures).to(self._device)
-        self.decoder.choose(logits, *given, tokens, logprobs, vocabulary)
-        return tokens.cpu().numpy().astype(np.int64), logprobs.cpu().numpy()
+        rows = logits[torch.from_numpy(places).to(self._device)]
+        chance, warmth = (torch.from_numpy(part).to(self._device) for part in (keys.view(np.int64), temperatures))
+        tokens = torch.empty(len(rows), dtype=torch.int32, device=self._device)
+        logprobs = torch.empty(len(rows), dtype=torch.float32, device=self._device)
+        self.decoder.choose(rows, chance, warmth, tokens, logprobs, vocabulary)
+        found: Floats | None = logits.cpu().numpy() if shown else None
+        return tokens.cpu().numpy().astype(np.int64), logprobs.cpu().numpy(), found
 
     @torch.inference_mode()
     def copy(self, pairs: Sequence[tuple[int, int]]) -> None:

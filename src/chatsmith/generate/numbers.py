@@ -1,0 +1,92 @@
+"""What a step gives for its wanted rows: logits, or tokens that were chosen where the logits are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chatsmith.generate.backend import Backend, Chooser, Floats
+from chatsmith.generate.choosing import Choice, Row, choose
+from chatsmith.generate.noise import key
+from chatsmith.generate.sampling import Sampling
+from chatsmith.generate.sequence import Sequence
+from chatsmith.generate.speculation import Part, assemble
+
+_PLAIN = Sampling().shape[1:]
+
+
+class Logits:
+    """What a step gave for its wanted rows: their logits [R, V]."""
+
+    def __init__(self, logits: Floats) -> None:
+        self.logits = logits
+        self.finite = np.isfinite(logits.max(axis=1)) if len(logits) else np.zeros(0, np.bool_)
+
+    def choose(self, rows: Many[Row], places: list[int]) -> list[Choice]:
+        """A choice for each of `rows`, from the logits at its place."""
+        every = len(places) == len(self.logits) and places == list(range(len(self.logits)))
+        return choose(rows, self.logits if every else self.logits[places])
+
+
+class Chosen(Logits):
+    """What a step gave where some choices were made with it: those, and the logits [R, V] where others want to see.
+
+    A sequence is chosen for by the same means in any company, so that its log probabilities have the same bits, too.
+    """
+
+    def __init__(self, choices: dict[Sequence, Choice], finite: NDArray[np.bool_], logits: Floats | None) -> None:
+        if logits is None:
+            self.logits, self.finite = np.zeros((0, 0), np.float32), finite
+        else:
+            super().__init__(logits)
+        self._choices = choices
+
+    def choose(self, rows: Many[Row], places: list[int]) -> list[Choice]:
+        """The choices that were made, and for the other rows a choice from the logits at their place."""
+        pairs = list(zip(rows, places, strict=True))
+        rest = [(row, place) for row, place in pairs if row.sequence not in self._choices]
+        if not rest:
+            return [self._choices[row.sequence] for row in rows]
+        others = iter(super().choose([row for row, _ in rest], [place for _, place in rest]))
+        return [self._choices[row.sequence] if row.sequence in self._choices else next(others) for row in rows]
+
+
+def compute(backend: Backend, parts: Many[Part], vocab_size: int) -> Logits:
+    """What a step over `parts` gives for its wanted rows.
+
+    Where the backend can choose, it does so for those whose next token needs no logits, and for their twins, which may
+    begin with this step.
+    """
+    step = assemble(parts)
+    if not isinstance(backend, Chooser):
+        return Logits(backend.logits(step)[:, :vocab_size])
+    ends = np.cumsum([len(part.wanted) for part in parts]).tolist()
+    wanting = [(part, end - 1) for part, end in zip(parts, ends, strict=True) if part.wanted]
+    plain = [(part, place) for part, place in wanting if _is_plain(part)]
+    if not plain:
+        return Logits(backend.logits(step)[:, :vocab_size])
+    asked = [(one, place) for part, place in plain for one in (part.sequence, *part.sequence.twins)]
+    warmth = [one.request.sampling.temperature for one, _ in asked]
+    chance = [key(one.seed, one.made) if warm else 0 for (one, _), warm in zip(asked, warmth, strict=True)]
+    tokens, logprobs, logits = backend.choose(
+        step,
+        np.array([place for _, place in asked], np.int32),
+        np.array(chance, np.uint64),
+        np.array(warmth, np.float32),
+        vocab_size,
+        len(plain) < len(wanting),
+    )
+    made = map(Choice, tokens.tolist(), logprobs.tolist())
+    choices = {one: choice for (one, _), choice in zip(asked, made, strict=True)}
+    finite = np.array([np.isfinite(choices[part.sequence].logprob) for part, _ in plain], np.bool_)
+    return Chosen(choices, finite, None if logits is None else logits[:, :vocab_size])
+
+
+def _is_plain(part: Part) -> bool:
+    """Whether the next token of a sequence needs no logits: by temperature alone, with nothing to be shown."""
+    sequence, request = part.sequence, part.sequence.request
+    rest = (sequence.search, sequence.score, sequence.matcher)
+    shown = request.look or request.top or part.guesses
+    return not shown and rest == (None, None, None) and request.sampling.shape[1:] == _PLAIN
