@@ -36,6 +36,7 @@ def card(served: Served, batch: Batch) -> dict[str, Any]:
         "skills": [] if served.folder is None else _skills(served.folder),
         "chat": chat,
         "tools": tools,
+        "sampling": {name: getattr(model.sampling, name) for name in ("temperature", "top_p")},
         "can": can,
         "cannot": cannot,
         "speed": served.speed.told() | _limit(served),

@@ -114,6 +114,30 @@ def test_the_distribution_is_the_servers_own_at_any_temperature(browser: Any) ->
     assert browser.driver.execute_async_script(f"(async (...arguments) => {{{code}}})(...arguments)") < 1e-5
 
 
+def test_settings_begin_with_those_of_the_model(browser: Any) -> None:
+    code = """
+        const done = arguments[arguments.length - 1];
+        const { data } = await fetch("/v1/models").then((r) => r.json());
+        const told = data[0].card.sampling;
+        const { remembered, suiting } = await import("/page/settings.js");
+        const kept = localStorage.getItem("chatsmith-settings");
+        localStorage.removeItem("chatsmith-settings");
+        const first = remembered();
+        suiting({ sampling: { temperature: 0.35 } });
+        const other = remembered();
+        localStorage.setItem("chatsmith-settings", JSON.stringify({ temperature: 1.2 }));
+        const chosen = remembered();
+        suiting({ sampling: told });
+        kept === null ? localStorage.removeItem("chatsmith-settings") : localStorage.setItem("chatsmith-settings", kept);
+        done([told, first, other.temperature, chosen.temperature]);
+    """
+    told, first, other, chosen = browser.driver.execute_async_script(
+        f"(async (...arguments) => {{{code}}})(...arguments)"
+    )
+    assert told == {name: first[name] for name in ("temperature", "top_p")}
+    assert (other, chosen) == (0.35, 1.2)
+
+
 def test_examples_side_by_side(browser: Any) -> None:
     browser.open("lab")
     browser.one("#lab-1").click()

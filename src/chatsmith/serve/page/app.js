@@ -7,6 +7,7 @@ import { ask, h, iconButton } from "./dom.js";
 import { Lab } from "./lab.js";
 import { Panel } from "./panel.js";
 import { problem } from "./problem.js";
+import { suiting } from "./settings.js";
 import { Sidebar } from "./sidebar.js";
 
 const KEYS = [
@@ -107,6 +108,7 @@ async function begin() {
   try {
     const { data } = await api.models();
     page.model = data[0] ?? null;
+    suiting(page.model?.card);
   } catch (error) {
     main.replaceChildren(h("div", { class: "alone" }, problem(error, begin)));
     return;

@@ -12,6 +12,7 @@ const LENGTH = 100;
 
 export class Lab {
   #control = null;
+  #settings = null;
 
   constructor(page) {
     this.page = page;
@@ -27,7 +28,6 @@ export class Lab {
         },
       }),
     );
-    this.settings = { ...remembered(), max_tokens: LENGTH };
     this.run = h("button", { type: "button", class: "primary", onclick: () => (this.busy ? this.stop() : this.write()) });
     this.out = h("div", { class: "written", "aria-live": "off" });
     this.tabs = ["Continue a text", "Learn from examples"].map((label, place) =>
@@ -80,6 +80,11 @@ export class Lab {
       },
     });
     return this.element;
+  }
+
+  /** Known once the model is. */
+  get settings() {
+    return (this.#settings ??= { ...remembered(), max_tokens: LENGTH });
   }
 
   #tab(place) {

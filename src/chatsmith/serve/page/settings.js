@@ -6,18 +6,25 @@ const REMEMBERED = "chatsmith-settings";
 
 const FIELDS = [
   {
-    name: "temperature", label: "Temperature", min: 0, max: 2, step: 0.05, fallback: 0.8,
+    name: "temperature", label: "Temperature", min: 0, max: 2, step: 0.05,
     hint: "0 takes the likeliest token each time; 1 draws as the model thinks; above 1 is wilder.",
   },
   {
-    name: "top_p", label: "Top-p", min: 0.05, max: 1, step: 0.01, fallback: 0.95,
+    name: "top_p", label: "Top-p", min: 0.05, max: 1, step: 0.01,
     hint: "Draw only from the likeliest tokens that together have this share.",
   },
 ];
 
-/** The settings that a new conversation begins with: those used last. */
+let own = { temperature: 0.8, top_p: 1 };
+
+/** Let settings begin with those that the model's card names: what its makers, or `chatsmith new`, found to suit it. */
+export function suiting(card) {
+  own = { ...own, ...card?.sampling };
+}
+
+/** The settings that a new conversation begins with: those used last, else the model's own. */
 export function remembered() {
-  const found = { temperature: 0.8, top_p: 0.95, max_tokens: null, seed: null };
+  const found = { ...own, max_tokens: null, seed: null };
   try {
     const kept = JSON.parse(localStorage.getItem(REMEMBERED) ?? "{}");
     for (const name of Object.keys(found)) if (typeof kept[name] === "number") found[name] = kept[name];
@@ -67,8 +74,8 @@ export function settingsView({ settings, system, context, onchange }) {
   );
 }
 
-function slider({ name, label, min, max, step, fallback, hint }, current, commit) {
-  const value = current[name] ?? fallback;
+function slider({ name, label, min, max, step, hint }, current, commit) {
+  const value = current[name] ?? own[name];
   const shown = h("output", { for: name }, value.toFixed(2));
   const input = h("input", {
     type: "range", id: name, min, max, step, value, "aria-describedby": `${name}-hint`,
