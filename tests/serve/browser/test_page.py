@@ -128,7 +128,8 @@ def test_settings_begin_with_those_of_the_model(browser: Any) -> None:
         localStorage.setItem("chatsmith-settings", JSON.stringify({ temperature: 1.2 }));
         const chosen = remembered();
         suiting({ sampling: told });
-        kept === null ? localStorage.removeItem("chatsmith-settings") : localStorage.setItem("chatsmith-settings", kept);
+        localStorage.removeItem("chatsmith-settings");
+        if (kept !== null) localStorage.setItem("chatsmith-settings", kept);
         done([told, first, other.temperature, chosen.temperature]);
     """
     told, first, other, chosen = browser.driver.execute_async_script(
