@@ -36,7 +36,9 @@ class Chosen(Logits):
     A sequence is chosen for by the same means in any company, so that its log probabilities have the same bits, too.
     """
 
-    def __init__(self, choices: dict[Sequence, Choice], finite: NDArray[np.bool_], logits: Floats | None) -> None:
+    def __init__(
+        self, choices: dict[tuple[Sequence, int], Choice], finite: NDArray[np.bool_], logits: Floats | None
+    ) -> None:
         if logits is None:
             self.logits, self.finite = np.zeros((0, 0), np.float32), finite
         else:
@@ -46,47 +48,55 @@ class Chosen(Logits):
     def choose(self, rows: Many[Row], places: list[int]) -> list[Choice]:
         """The choices that were made, and for the other rows a choice from the logits at their place."""
         pairs = list(zip(rows, places, strict=True))
-        rest = [(row, place) for row, place in pairs if row.sequence not in self._choices]
+        made = [self._choices.get((row.sequence, len(row.guesses))) for row in rows]
+        rest = [pair for pair, choice in zip(pairs, made, strict=True) if choice is None]
         if not rest:
-            return [self._choices[row.sequence] for row in rows]
+            return [choice for choice in made if choice is not None]
         others = iter(super().choose([row for row, _ in rest], [place for _, place in rest]))
-        return [self._choices[row.sequence] if row.sequence in self._choices else next(others) for row in rows]
+        return [choice or next(others) for choice in made]
 
 
 def compute(backend: Backend, parts: Many[Part], vocab_size: int) -> Logits:
     """What a step over `parts` gives for its wanted rows.
 
-    Where the backend can choose, it does so for those whose next token needs no logits, and for their twins, which may
-    begin with this step.
+    Where the backend can choose, it does so for those whose next token needs no logits, after each of their guesses,
+    and for their twins, which may begin with this step.
     """
     step = assemble(parts)
     if not isinstance(backend, Chooser):
         return Logits(backend.logits(step)[:, :vocab_size])
     ends = np.cumsum([len(part.wanted) for part in parts]).tolist()
     wanting = [(part, end - 1) for part, end in zip(parts, ends, strict=True) if part.wanted]
-    plain = [(part, place) for part, place in wanting if _is_plain(part)]
+    plain = [(part, last) for part, last in wanting if _is_plain(part.sequence)]
     if not plain:
         return Logits(backend.logits(step)[:, :vocab_size])
-    asked = [(one, place) for part, place in plain for one in (part.sequence, *part.sequence.twins)]
-    warmth = [one.request.sampling.temperature for one, _ in asked]
-    chance = [key(one.seed, one.made) if warm else 0 for (one, _), warm in zip(asked, warmth, strict=True)]
+    # Each with how many guesses stand before it, and the row that is looked at.
+    asked = []
+    for part, last in plain:
+        guesses = len(part.guesses)
+        asked += [(part.sequence, after, last - guesses + after) for after in range(guesses + 1)]
+        asked += [(twin, 0, last) for twin in part.sequence.twins]
+    warmth = [one.request.sampling.temperature for one, _, _ in asked]
+    chance = [
+        key(one.seed, one.made + after) if warm else 0 for (one, after, _), warm in zip(asked, warmth, strict=True)
+    ]
     tokens, logprobs, logits = backend.choose(
         step,
-        np.array([place for _, place in asked], np.int32),
+        np.array([row for _, _, row in asked], np.int32),
         np.array(chance, np.uint64),
         np.array(warmth, np.float32),
         vocab_size,
         len(plain) < len(wanting),
     )
     made = map(Choice, tokens.tolist(), logprobs.tolist())
-    choices = {one: choice for (one, _), choice in zip(asked, made, strict=True)}
-    finite = np.array([np.isfinite(choices[part.sequence].logprob) for part, _ in plain], np.bool_)
+    choices = {(one, after): choice for (one, after, _), choice in zip(asked, made, strict=True)}
+    finite = np.zeros(ends[-1], np.bool_)
+    finite[[row for _, _, row in asked]] = np.isfinite(logprobs)
     return Chosen(choices, finite, None if logits is None else logits[:, :vocab_size])
 
 
-def _is_plain(part: Part) -> bool:
+def _is_plain(sequence: Sequence) -> bool:
     """Whether the next token of a sequence needs no logits: by temperature alone, with nothing to be shown."""
-    sequence, request = part.sequence, part.sequence.request
+    request = sequence.request
     rest = (sequence.search, sequence.score, sequence.matcher)
-    shown = request.look or request.top or part.guesses
-    return not shown and rest == (None, None, None) and request.sampling.shape[1:] == _PLAIN
+    return not (request.look or request.top) and rest == (None, None, None) and request.sampling.shape[1:] == _PLAIN
