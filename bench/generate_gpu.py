@@ -17,7 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,11 +25,13 @@ import torch
 import harness
 from chatsmith.generate.backend import Step
 from chatsmith.generate.engine import Engine
-from chatsmith.generate.gpu import GPUBackend
 from chatsmith.generate.requests import Request
 from chatsmith.generate.sampling import Sampling
 from chatsmith.models.decoder import Decoder
 from chatsmith.specs import ModelSpec, preset
+
+if TYPE_CHECKING:
+    from chatsmith.generate.gpu import GPUBackend
 
 SIZES = {"125m": "gpt3-125m", "1.3b": "gpt3-1.3b"}
 PROMPT, TOKENS = 32, 128
@@ -118,6 +120,9 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=Path, required=True, help="the folder of GPT-2's vocabulary")
     parser.add_argument("--compiled", action="store_true", help="also Transformers compiled, which takes minutes")
     given = parser.parse_args()
+    harness.require_gpu()
+    from chatsmith.generate.gpu import GPUBackend
+
     spec = preset(SIZES[given.size])
     model = made(spec)
     read = sum(p.nbytes for p in model.parameters()) - model.positions.weight.nbytes

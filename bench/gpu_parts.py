@@ -153,6 +153,7 @@ def main() -> None:
     parts = ("gemm", "products", "attention", "loss", "start")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
     asked = parser.parse_args()
+    harness.require_gpu()
     print(f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}")
     found: dict[str, Any] = {"device": torch.cuda.get_device_name(0)}
     if "gemm" in asked.parts:

@@ -79,6 +79,14 @@ def circumstances() -> dict[str, Any]:
     }
 
 
+def require_gpu() -> None:
+    """End with a line where there is no GPU to measure."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit("error: this bench needs a CUDA device")
+
+
 def vocabulary(folder: Path | None) -> Tokenizer:
     """The vocabulary in a folder, or a small one made now: a model with random weights writes with any."""
     if folder is not None:

@@ -204,6 +204,7 @@ def main() -> None:
     parser.add_argument("--optimizer", choices=("adamw", "muon"), default="adamw")
     parser.add_argument("--profile", type=int, default=0, metavar="N", help="the N kernels that a step spends most on")
     asked = parser.parse_args()
+    harness.require_gpu()
     keep_memory()
     if asked.attention != "auto":
         kernels = [ATTENTION[asked.attention], SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
