@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from chatsmith.specs import ModelSpec
 from chatsmith.train.float8 import float8_layers
 from chatsmith.train.losses import next_token_loss
 from chatsmith.train.recipe import Recipe
+from chatsmith.train.run import train
 
 SPEC = ModelSpec(vocab_size=96, context=16, width=32, layers=2, heads=2)
 
@@ -45,6 +47,15 @@ def test_emulated_layers_keep_their_weights_and_lose_little() -> None:
 def test_a_device_without_8_bits_is_named() -> None:
     with pytest.raises(RequestError, match="needs an NVIDIA GPU from Ada or Hopper on, and the CPU is none"):
         float8_layers(made())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this device may multiply in 8 bits")
+def test_a_run_is_refused_before_anything_is_read_or_written(tmp_path: Path) -> None:
+    asked = {"data": {"sources": [{"path": str(tmp_path / "nothing.txt")}]}, "schedule": {"steps": 1}}
+    asked |= {"model": {"width": 32, "layers": 1, "heads": 2}, "precision": {"float8": True}}
+    with pytest.raises(RequestError, match="precision.float8 needs an NVIDIA GPU"):
+        train(from_mapping(Recipe, asked, "test"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_widths_that_the_hardware_does_not_take() -> None:

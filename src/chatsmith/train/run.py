@@ -30,6 +30,7 @@ from chatsmith.text.batches import Batch, evaluation_batches
 from chatsmith.text.shards import TokenSplit
 from chatsmith.train.callbacks import Callback, Comparer, Outcome, RunStart, Sampler
 from chatsmith.train.data import TOKENS, Corpus, prepare
+from chatsmith.train.float8 import check_device
 from chatsmith.train.loop import Trainer
 from chatsmith.train.metrics import LOG
 from chatsmith.train.mixture import StagedBatches
@@ -84,6 +85,8 @@ def train(
     process = from_environment()
     if recipe is not None:
         layout_of(recipe, process)  # one that does not fit is refused before anything is read or written
+        if recipe.precision.float8:
+            check_device(process.device)
     with met(process) as again:
 
         def first() -> tuple[Recipe, TrainingState | None, Corpus]:
