@@ -4,10 +4,12 @@
     python bench/serve.py --model DIR --gguf FILE --llama-server PROGRAM  beside llama.cpp's own server
     python bench/serve.py --model DIR --gguf FILE --peers PYTHON         beside the server of llama-cpp-python
 
-Both servers are driven by httpx over streams of /v1/completions, take turns within a round, and rest while the other
-works. `overhead` compares tokens of one stream over HTTP with the same tokens asked of the engine in a process of its
-own, in turns. llama-cpp-python's server answers one request at a time: what it does with many streams says nothing of
-llama.cpp's own. Compare within a round; the last line is JSON.
+Both servers are driven by aiohttp over streams of /v1/completions, take turns within a round, and rest while the
+other works. (httpx takes three times the processor a token, which it takes from the model where there are two cores.)
+`overhead` compares tokens of one stream over HTTP with the same tokens asked of the engine in a process of its own,
+in turns: read by aiohttp, and by a bare socket, since a client takes its own share of the cores. llama-cpp-python's
+server answers one request at a time: what it does with many streams says nothing of llama.cpp's own. Compare within a
+round; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 
 import harness
@@ -49,6 +52,9 @@ for line in sys.stdin:
         times.append(time.perf_counter())
     print((times[-1] - times[0]) / (len(times) - 1), flush=True)
 """
+
+
+PATIENCE = aiohttp.ClientTimeout(total=600)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +106,28 @@ def running(name: str, command: list[str], port: int, health: str) -> Iterator[S
         process.wait(60)
 
 
-async def stream(client: httpx.AsyncClient, side: Side, prompt: str, tokens: int) -> Streamed:
+async def stream(client: aiohttp.ClientSession, side: Side, prompt: str, tokens: int) -> Streamed:
     """Ask for a stream and read it to its end. Tokens are counted by chunks, or told by `usage`."""
     body = {"prompt": prompt, "max_tokens": tokens, "temperature": 0.8, "seed": 1, "stream": True}
     if side.name == "chatsmith":
         body |= {"stream_options": {"include_usage": True}}
+    for _ in range(10):  # llama.cpp's server sometimes closes a connection as a request arrives on it
+        with contextlib.suppress(aiohttp.ClientConnectionError):
+            return await answer_to(client, side, body)
+        await asyncio.sleep(0.1)
+    raise SystemExit(f"{side.name} closes its connections, and is {'up' if side.process.poll() is None else 'down'}")
+
+
+async def answer_to(client: aiohttp.ClientSession, side: Side, body: dict[str, Any]) -> Streamed:
+    """One request, read to its end."""
     began = time.perf_counter()
     first = last = 0.0
     chunks = told = 0
-    async with client.stream("POST", side.url + "/v1/completions", json=body) as answer:
-        if answer.status_code != 200:
-            raise RuntimeError(f"{side.name}: {(await answer.aread()).decode()[:300]}")
-        async for line in answer.aiter_lines():
-            if not line.startswith("data: {"):
+    async with client.post(side.url + "/v1/completions", json=body) as answer:
+        if answer.status != 200:
+            raise SystemExit(f"{side.name}: {(await answer.text())[:300]}")
+        async for line in answer.content:
+            if not line.startswith(b"data: {"):
                 continue
             last = time.perf_counter()
             first = first or last
@@ -137,14 +152,14 @@ def prompt_of(side: Side, seed: int, tokens: int) -> str:
 
 async def many(side: Side, prompts: list[str], tokens: int) -> tuple[float, list[float]]:
     """Tokens a second over streams that begin together, and the seconds that /health took meanwhile."""
-    limits = httpx.Limits(max_connections=len(prompts) + 2)
     health: list[float] = []
-    async with httpx.AsyncClient(timeout=600, limits=limits) as client:
+    async with aiohttp.ClientSession(timeout=PATIENCE, connector=aiohttp.TCPConnector(limit=0)) as client:
 
         async def watch() -> None:
             while side.name == "chatsmith":
                 began = time.perf_counter()
-                await client.get(side.url + "/health")
+                async with client.get(side.url + "/health") as answer:
+                    await answer.read()
                 health.append(time.perf_counter() - began)
                 await asyncio.sleep(0.02)
 
@@ -159,13 +174,33 @@ async def many(side: Side, prompts: list[str], tokens: int) -> tuple[float, list
 
 async def first_token(side: Side, prompts: list[str]) -> list[float]:
     """Seconds to the first token, one request after the other."""
-    async with httpx.AsyncClient(timeout=600) as client:
+    async with aiohttp.ClientSession(timeout=PATIENCE) as client:
         return [(await stream(client, side, prompt, 2)).first for prompt in prompts]
+
+
+def bare(side: Side, prompt: str, tokens: int) -> float:
+    """Seconds a token of one stream, read by a socket that only counts chunks."""
+    body = json.dumps({"prompt": prompt, "max_tokens": tokens, "temperature": 0.8, "seed": 1, "stream": True}).encode()
+    host = side.url.removeprefix("http://")
+    name, port = host.split(":")
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    first = last = 0.0
+    chunks = 0
+    with socket.create_connection((name, int(port))) as connection:
+        connection.sendall(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        while b"[DONE]" not in (data := connection.recv(1 << 16)):
+            if not data:
+                raise SystemExit(f"{side.name} ended a stream early")
+            if found := data.count(b"data: {"):
+                last = time.perf_counter()
+                first = first or last
+                chunks += found
+    return (last - first) / max(chunks - 1, 1)
 
 
 async def alone(side: Side, prompt: str, tokens: int) -> float:
     """Seconds a token of one stream."""
-    async with httpx.AsyncClient(timeout=600) as client:
+    async with aiohttp.ClientSession(timeout=PATIENCE) as client:
         done = await stream(client, side, prompt, tokens)
     return done.rest / max(done.tokens - 1, 1)
 
@@ -205,7 +240,8 @@ def measure(sides: list[Side], engine: subprocess.Popen[str], given: argparse.Na
             found.setdefault((f"{count} streams, tokens/s", name), []).append(rate)
             health += waits
         if side is ours:
-            found.setdefault(("overhead a token, ms", name), []).append(overhead(side, engine, given, prompts[0]))
+            for reader, value in overhead(side, engine, given, prompts[0]).items():
+                found.setdefault((f"overhead a token, {reader}, ms", name), []).append(value)
     for (work, name), values in found.items():
         note(work, name, values)
     if health:
@@ -213,17 +249,22 @@ def measure(sides: list[Side], engine: subprocess.Popen[str], given: argparse.Na
     return rows
 
 
-def overhead(side: Side, engine: subprocess.Popen[str], given: argparse.Namespace, prompt: str) -> float:
-    """Milliseconds that a token costs more over HTTP than in the engine; the median of turns."""
+def overhead(side: Side, engine: subprocess.Popen[str], given: argparse.Namespace, prompt: str) -> dict[str, float]:
+    """Milliseconds that a token costs more over HTTP than in the engine, by reader; the medians of turns."""
     assert engine.stdin is not None
     assert engine.stdout is not None
-    differences = []
+    readers = {
+        "aiohttp": lambda: asyncio.run(alone(side, prompt, given.tokens)),
+        "socket": lambda: bare(side, prompt, given.tokens),
+    }
+    differences: dict[str, list[float]] = {name: [] for name in readers}
     for _ in range(given.repeats):
-        over = asyncio.run(alone(side, prompt, given.tokens))
-        engine.stdin.write(json.dumps([prompt, given.tokens]) + "\n")
-        engine.stdin.flush()
-        differences.append(over - float(engine.stdout.readline()))
-    return 1e3 * statistics.median(differences)
+        for name, read in readers.items():
+            over = read()
+            engine.stdin.write(json.dumps([prompt, given.tokens]) + "\n")
+            engine.stdin.flush()
+            differences[name].append(over - float(engine.stdout.readline()))
+    return {name: 1e3 * statistics.median(values) for name, values in differences.items()}
 
 
 def peer_command(given: argparse.Namespace, port: int) -> tuple[list[str], str] | None:
@@ -282,11 +323,11 @@ def main() -> None:
         rows = measure(sides, engine, given)
     about = {
         "circumstances": harness.circumstances(),
-        "peer": peer and peer[0][0],
-        "client": f"httpx {httpx.__version__}",
+        "peer": peer and Path(peer[0][0]).name,
+        "client": f"aiohttp {aiohttp.__version__}",
     }
     starts = {side.name: side.start for side in sides}
-    settings = {name: str(value) for name, value in vars(given).items()}
+    settings = {name: value.name if isinstance(value, Path) else str(value) for name, value in vars(given).items()}
     print(harness.as_json(about | {"settings": settings, "start": starts, "rows": rows}))
 
 
