@@ -23,8 +23,8 @@ USER_READY := $(VENV)/.user
 DEV_READY := $(VENV)/.dev
 endif
 
-.PHONY: help chat install test format lint types imports unit test-parallel test-clients test-arm docs reference fuzz kills \
-        sanitize bench clean
+.PHONY: help chat install test format lint types imports unit test-parallel test-scale test-clients test-arm docs reference \
+        fuzz kills sanitize bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,7 +52,10 @@ unit: $(DEV_READY)
 	$(PYTHON) -m pytest $(PYTEST)
 
 test-parallel: $(DEV_READY) ## every layout × every shape against one process, minutes
-	$(PYTHON) -m pytest tests/parallel -m "slow or not slow" $(PYTEST)
+	$(PYTHON) -m pytest tests/parallel/test_parity.py -m slow $(PYTEST)
+
+test-scale: $(DEV_READY) ## the rest of many processes: resuming, two hosts, compiled layers, memory as planned; an hour
+	$(PYTHON) -m pytest tests/parallel -m slow --ignore tests/parallel/test_parity.py $(PYTEST)
 
 # Other people's clients bring pytest plugins and much else: they live in an environment of their own.
 test-clients: ## install other people's clients (minutes) and drive the server with them

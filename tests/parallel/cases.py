@@ -25,12 +25,14 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """A division of `size` processes, as the recipe's [parallel] table says it, and how many layers it wants."""
+    """A division of `size` processes, as the recipe's [parallel] table says it, and how many layers it wants. One that
+    puts together what others do alone, or leaves it out, is `mixed`: the matrix has it with one shape, not with all."""
 
     name: str
     size: int
     table: dict[str, Any]
     layers: int = 2
+    mixed: bool = False
 
 
 def _pipelines(size: int) -> list[Layout]:
@@ -49,23 +51,23 @@ def _pipelines(size: int) -> list[Layout]:
 
 
 LAYOUTS: tuple[Layout, ...] = (
-    Layout("replicas 2", 2, {}),
-    Layout("automatic 2", 2, {"layout": "auto"}),
+    Layout("replicas 2", 2, {}, mixed=True),
+    Layout("automatic 2", 2, {"layout": "auto"}, mixed=True),
     Layout("sharded 2", 2, {"shard": 2}),
     Layout("tensor 2", 2, {"tensor": 2}),
-    Layout("tensor 2 plain", 2, {"tensor": 2, "sequence": False, "loss": False}),
+    Layout("tensor 2 plain", 2, {"tensor": 2, "sequence": False, "loss": False}, mixed=True),
     Layout("context 2", 2, {"context": 2}),
     *_pipelines(2),
-    Layout("replicas 4", 4, {}),
+    Layout("replicas 4", 4, {}, mixed=True),
     Layout("sharded 4", 4, {"shard": 4}),
-    Layout("replicas 2 × sharded 2", 4, {"replicate": 2, "shard": 2}),
+    Layout("replicas 2 × sharded 2", 4, {"replicate": 2, "shard": 2}, mixed=True),
     Layout("tensor 4", 4, {"tensor": 4}),
     Layout("sharded 2 × tensor 2", 4, {"shard": 2, "tensor": 2}),
     Layout("tensor 2 × pipeline 2", 4, {"tensor": 2, "pipeline": 2}),
-    Layout("context 2 × sharded 2", 4, {"context": 2, "shard": 2}),
+    Layout("context 2 × sharded 2", 4, {"context": 2, "shard": 2}, mixed=True),
     *_pipelines(4),
     Layout("sharded 2 × tensor 2 × pipeline 2", 8, {"shard": 2, "tensor": 2, "pipeline": 2}),
-    Layout("replicas 2 × context 2 × tensor 2", 8, {"replicate": 2, "context": 2, "tensor": 2}),
+    Layout("replicas 2 × context 2 × tensor 2", 8, {"replicate": 2, "context": 2, "tensor": 2}, mixed=True),
 )
 
 
@@ -93,7 +95,7 @@ def recipe(tokens: str, shape: str, layout: Layout, **changes: Any) -> dict[str,
         "threads": 1,
         "data": {"sources": [{"path": tokens}], "mask_documents": True},
         "model": {**SHAPES[shape], "layers": layout.layers},
-        "batch": {"micro_batch": 2, "accumulation": 3, "ramp_start": 0.3, "ramp_until": 0.4},
+        "batch": {"micro_batch": 3, "accumulation": 2, "ramp_start": 0.3, "ramp_until": 0.4},
         "optimizer": {"name": "adamw", "epsilon": 0.01, "learning_rate": 0.01, "clip": 0.5},
         "schedule": {"steps": 20},
         "precision": {"compute": "float32"},

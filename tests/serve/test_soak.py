@@ -7,12 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 SOAK = Path(__file__).resolve().parents[2] / "bench" / "soak.py"
 
 
-@pytest.mark.slow
 def test_a_hostile_crowd_breaks_nothing(folder: Path) -> None:
     command = [sys.executable, str(SOAK), "--model", str(folder), "--seconds", "60"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
