@@ -111,6 +111,13 @@ def test_what_is_missing_is_named(tiny: TinyRecipe, tmp_path: Path, letters: Pat
         train(missing, tmp_path / "third")
 
 
+def test_a_request_put_right_finds_its_folder_free(tiny: TinyRecipe, tmp_path: Path, letters: Path) -> None:
+    with pytest.raises(RequestError, match="names no vocabulary"):
+        train(over(tiny, kept(letters)), tmp_path / "out")
+    assert not any((tmp_path / "out").iterdir())
+    assert train(over(tiny, kept(letters), vocab_size=261), tmp_path / "out").steps > 0
+
+
 def test_a_recorded_run_is_repeated_on_the_same_text_or_not_at_all(
     tiny: TinyRecipe, tmp_path: Path, letters: Path
 ) -> None:

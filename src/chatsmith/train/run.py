@@ -90,9 +90,15 @@ def train(
     with met(process) as again:
 
         def first() -> tuple[Recipe, TrainingState | None, Corpus]:
-            going = resume or (again and (out / RECIPE).is_file())
-            asked, state = _resumed(recipe, out, note) if going else (_begun(recipe, out, overwrite, corpus), None)
-            return asked, state, corpus or prepare(asked, out, reuse=going, note=note)
+            if resume or (again and (out / RECIPE).is_file()):
+                asked, state = _resumed(recipe, out, note)
+                return asked, state, corpus or prepare(asked, out, reuse=True, note=note)
+            asked = _begun(recipe, out, overwrite, corpus)
+            try:
+                return asked, None, corpus or prepare(asked, out, reuse=False, note=note)
+            except RequestError:  # nothing has begun: the folder is free for the request put right
+                (out / RECIPE).unlink(missing_ok=True)
+                raise
 
         def others() -> tuple[Recipe, TrainingState | None, Corpus]:
             # The folder is as the first process left it: tokens written, and what was half written cleared.
