@@ -332,7 +332,7 @@ def test_the_line_is_bounded() -> None:
     made.step()
     made.add(long)
     last = made.add(long)
-    with pytest.raises(Busy, match="2 requests wait already"):
+    with pytest.raises(Busy, match="the line is full: 2 wait"):
         made.add(long)
     made.cancel(last)
     made.add(long)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -249,3 +250,57 @@ def test_prompts_of_different_keys_share_no_cache(client: TestClient, model: cha
     assert [request.isolation for request in prepared.requests] == ["alice"]
     assert isinstance(prepared.requests[0], Request)
     assert isinstance(prepared.sampling, Sampling)
+
+
+LONG_TEXT = "word " * 100_000  # refused before it is encoded
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("chat/completions", {"messages": [{"role": "user", "content": LONG_TEXT}]}, "messages"),
+        ("completions", {"prompt": LONG_TEXT}, "prompt"),
+        ("completions", {"prompt": [1, 2], "max_tokens": 512}, "max_tokens"),
+        ("next", {"text": LONG_TEXT}, "text"),
+        ("embeddings", {"input": LONG_TEXT}, "input"),
+    ],
+)
+def test_what_does_not_fit_is_named(client: TestClient, path: str, body: dict[str, Any], field: str) -> None:
+    answer = client.post(f"/v1/{path}", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"] | {"message": ""} == {
+        "message": "",
+        "type": "invalid_request_error",
+        "param": field,
+        "code": "context_length_exceeded",
+    }
+
+
+def test_a_schema_that_cannot_be_used_is_named(client: TestClient) -> None:
+    pytest.importorskip("llguidance")
+    asked = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "nonsense"}}}
+    answer = client.post("/v1/chat/completions", json=HELLO | {"response_format": asked})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "response_format"
+
+
+def test_a_long_text_is_encoded_in_whole(client: TestClient, model: chatsmith.LanguageModel) -> None:
+    text = "One two three. " * 2000
+    found = post(client, "tokenize", text=text)
+    assert found["ids"] == model.tokenizer.encode(text)
+    assert [token["id"] for token in found["tokens"]] == found["ids"]
+    assert found["count"] == len(found["ids"]) > 2000
+    back = post(client, "detokenize", ids=found["ids"][:300])
+    assert text.startswith(back["text"])
+    assert (
+        back["system_fingerprint"]
+        == found["system_fingerprint"]
+        == post(client, "next", text="a")["system_fingerprint"]
+    )
+    assert post(client, "tokenize", text="")["ids"] == []
+
+
+def test_numbers_are_told_in_whole(client: TestClient) -> None:
+    lines = client.get("/metrics").text.splitlines()
+    [start] = [line for line in lines if line.startswith("chatsmith_start_time_seconds ")]
+    assert abs(float(start.split()[1]) - time.time()) < 600

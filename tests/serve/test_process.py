@@ -130,10 +130,22 @@ def test_a_connection_too_many_is_told_when_to_come_back(server: Callable[..., A
 
 def test_too_long_headers_are_refused(server: Callable[..., Any]) -> None:
     running = server()
-    for end, status in ((b"\r\n\r\n", b"431"), (b"", b"400")):  # whole ones, and such as never end
+    for end, status in ((b"\r\n\r\n", b"431"), (b"", b"431")):  # whole ones, and such as never end
         made = socket.create_connection(("127.0.0.1", running.port), timeout=30)
         made.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 20_000 + end)
         assert status in made.recv(4096).split(b"\r\n")[0]
+    assert httpx.get(f"{running.url}/health").status_code == 200
+
+
+def test_what_is_no_http_is_answered_like_all_else(server: Callable[..., Any]) -> None:
+    running = server()
+    for said in (b"garbage\r\n\r\n", b"GET /health HTTP/1.1\r\n\r\n"):  # the second names no host
+        made = socket.create_connection(("127.0.0.1", running.port), timeout=30)
+        made.sendall(said)
+        head, _, body = b"".join(iter(lambda made=made: made.recv(4096), b"")).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert b"x-content-type-options: nosniff" in head
+        assert json.loads(body)["error"]["type"] == "invalid_request_error"
     assert httpx.get(f"{running.url}/health").status_code == 200
 
 

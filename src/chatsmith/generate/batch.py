@@ -83,7 +83,7 @@ class Batch:
         """
         self.check(request)
         if self.max_waiting is not None and len(self._schedule.waiting) >= self.max_waiting:
-            raise Busy(f"{len(self._schedule.waiting)} requests wait already", "try again later")
+            raise Busy(f"the line is full: {len(self._schedule.waiting)} wait", "try again later")
         number, self._added = self._added, self._added + 1
         if matcher is None and request.constraint is not None:
             matcher = Matcher(request.constraint, self.tokenizer)

@@ -6,7 +6,6 @@ server ("top_logprobs") or of the model ("context", "vocab_size").
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -64,7 +63,7 @@ def whole(value: Any, name: str, low: float, high: float) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise wrong(name, f"must be a whole number, not {_kind(value)}")
     if not low <= value <= high:
-        raise wrong(name, f"must be from {low:.0f} to {high:.0f}")
+        raise wrong(name, f"must be from {int(low)} to {int(high)}")
     return value
 
 
@@ -206,7 +205,7 @@ class Prompts:
         most = bounds["body_bytes"]
         if isinstance(value, str):
             return [text(value, name, most)]
-        values = listed(value, name, math.inf, 1)
+        values = listed(value, name, bounds["body_bytes"], 1)
         if isinstance(values[0], int):
             return [Ids(1).read(values, name, bounds)]
         return [

@@ -23,6 +23,7 @@ from chatsmith.serve.room import Room, json_response
 from chatsmith.serve.served import Served
 from chatsmith.serve.tell import dumps, short
 
+_SLICE = 1000  # tokens of a long list that are written at a time
 _READ_ONLY = Sampling(temperature=0.0, max_tokens=0, seed=0)
 
 
@@ -44,21 +45,22 @@ async def next_(request: Request) -> Response:
 
 
 def _next_request(served: Served, fields: dict[str, Any], isolation: str) -> engine.Request:
-    _only_one(fields, "text", "tokens", "messages")
-    if fields["messages"] is not None:
+    given = _only_one(fields, "text", "tokens", "messages")
+    if given == "messages":
         ids = conversation_ids(served, fields["messages"], None)
     else:
-        ids = served.ids(fields["text"] if fields["tokens"] is None else fields["tokens"])
+        ids = served.ids(fields[given], given)
     ids += fields["prefix_ids"] or ()
-    sampling = served.sampling(fields | {"max_tokens": 1}, len(ids), "max_tokens")
+    sampling = served.sampling(fields | {"max_tokens": 1}, len(ids), given, "max_tokens")
     return engine.Request(tuple(ids), sampling, stop_ids=frozenset(), look=True, isolation=isolation)
 
 
-def _only_one(fields: dict[str, Any], *names: str) -> None:
-    """Raises `ApiError` unless one of these fields is given, and no other."""
+def _only_one(fields: dict[str, Any], *names: str) -> str:
+    """Which of these fields is given. Raises `ApiError` unless it is one and no other."""
     given = [name for name in names if fields[name] is not None]
     if len(given) != 1:
         raise wrong(given[1] if given else names[0], "is missing" if not given else f"does not go with {given[0]}")
+    return given[0]
 
 
 def _ranked(served: Served, seen: Distribution, fields: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +101,7 @@ async def embed(request: Request) -> Response:
     fields = await room.read(request, EMBED)
 
     def prepare() -> list[engine.Request]:
-        ids = [served.ids(one) for one in fields["input"]]
+        ids = [served.ids(one, "input") for one in fields["input"]]
         for one in ids:
             if len(one) > served.context:
                 raise ApiError(
@@ -156,14 +158,19 @@ async def encode(request: Request) -> Response:
     served = room.served
     fields = await room.read(request, ENCODE)
     _only_one(fields, "text", "messages")
+    named = short(await served.fingerprint())
 
     def encoded() -> str:
         if fields["text"] is not None:
             ids = served.tokenizer.encode(fields["text"])
         else:
             ids = encode_conversation(served, fields["messages"], None)
-        tokens = [served.token(number) for number in ids]
-        return dumps({"ids": ids, "tokens": tokens, "count": len(ids), "model": served.name})
+        # Of a long text they are many megabytes: written in slices, so that nobody else waits for them.
+        slices = [ids[place : place + _SLICE] for place in range(0, len(ids), _SLICE)]
+        tokens = ",".join(dumps([served.token(number) for number in few])[1:-1] for few in slices)
+        numbers = ",".join(dumps(few)[1:-1] for few in slices)
+        rest = dumps({"count": len(ids), "model": served.name, "system_fingerprint": named})
+        return f'{{"ids":[{numbers}],"tokens":[{tokens}],{rest[1:]}'
 
     return json_response(await asyncio.to_thread(encoded))
 
@@ -172,7 +179,9 @@ async def decode(request: Request) -> Response:
     """POST /v1/detokenize"""
     room = Room.of(request)
     fields = await room.read(request, DECODE)
-    return json_response(dumps({"text": room.served.tokenizer.decode(fields["ids"]), "model": room.served.name}))
+    served = room.served
+    told = {"text": served.tokenizer.decode(fields["ids"]), "model": served.name}
+    return json_response(dumps(told | {"system_fingerprint": short(await served.fingerprint())}))
 
 
 async def models(request: Request) -> Response:

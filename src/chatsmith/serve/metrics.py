@@ -49,7 +49,7 @@ class Metrics:
         def tell(name: str, kind: str, meaning: str, *values: tuple[str, float]) -> None:
             lines.append(f"# HELP chatsmith_{name} {meaning}")
             lines.append(f"# TYPE chatsmith_{name} {kind}")
-            lines.extend(f"chatsmith_{name}{labels} {value:g}" if value != int(value) else
+            lines.extend(f"chatsmith_{name}{labels} {float(value)!r}" if value != int(value) else
                          f"chatsmith_{name}{labels} {int(value)}" for labels, value in values)  # fmt: skip
 
         asked = [

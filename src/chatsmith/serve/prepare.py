@@ -54,28 +54,28 @@ def prepare_chat(served: Served, fields: Fields, isolation: str) -> Prepared:
     calls = call_format(served.tokenizer, fields["tools"], fields["tool_choice"])
     ids = conversation_ids(served, fields["messages"], fields["tools"] if calls else None)
     ids += fields["prefix_ids"] or ()
-    constraint = fields["response_format"]
+    constraint, asks = fields["response_format"], "response_format"
     if calls is not None and calls.constraint is not None:
         if constraint is not None:
             raise wrong("response_format", "does not go with a tool that must be called")
-        constraint = calls.constraint
+        constraint, asks = calls.constraint, "tools"
     if fields["top_logprobs"] and not fields["logprobs"]:
         raise wrong("top_logprobs", "needs logprobs to be true")
     request = Request(
         tuple(ids),
-        served.sampling(fields, len(ids), "max_completion_tokens", "max_tokens"),
+        served.sampling(fields, len(ids), "messages", "max_completion_tokens", "max_tokens"),
         samples=_answers(served, fields["n"], 1),
         stop_ids=served.model.turn_ends,
         top=fields["top_logprobs"],
         constraint=constraint,
         isolation=isolation,
     )
-    return Prepared((served.ready(request),), request.samples, len(ids), calls=calls)
+    return Prepared((served.ready(request, asks),), request.samples, len(ids), calls=calls)
 
 
 def conversation_ids(served: Served, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> list[int]:
     """The ids of a conversation up to where the model's words begin; one that cannot fit is not even encoded."""
-    served.check_length(sum(len(message["content"]) for message in messages))
+    served.check_length(sum(len(message["content"]) for message in messages), "messages")
     return encode_conversation(served, messages, tools)
 
 
@@ -107,11 +107,11 @@ def prepare_text(served: Served, fields: Fields, isolation: str) -> Prepared:
     tokens = 0
     for prompt in prompts:
         begin = len(served.model.begin) if isinstance(prompt, str) else 0
-        ids = served.ids(prompt)
+        ids = served.ids(prompt, "prompt")
         if prompt == "":
             begin = len(ids)
         ids = [*ids, *(fields["prefix_ids"] or ())]
-        sampling = served.sampling(settings, len(ids), "max_tokens")
+        sampling = served.sampling(settings, len(ids), "prompt", "max_tokens")
         settings["seed"] = sampling.seed  # the same for all prompts
         request = Request(
             tuple(ids),

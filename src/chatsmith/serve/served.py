@@ -10,6 +10,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+from chatsmith.errors import RequestError
 from chatsmith.generate.constraints import Matcher
 from chatsmith.generate.noise import fresh_seed
 from chatsmith.generate.requests import Request
@@ -65,20 +66,21 @@ class Served:
         """The most bytes of a token."""
         return max(len(self.tokenizer.decode_bytes([number])) for number in range(self.tokenizer.vocab_size))
 
-    def ids(self, prompt: str | tuple[int, ...]) -> list[int]:
-        """The ids of a prompt, or of a text as the model is to read it. Raises `ApiError` for a text that is too long
-        for the context whatever its tokens are: it is not encoded."""
+    def ids(self, prompt: str | tuple[int, ...], field: str) -> list[int]:
+        """The ids of a prompt, or of a text as the model is to read it, given in `field`. Raises `ApiError` for a text
+        that is too long for the context whatever its tokens are: it is not encoded."""
         if not isinstance(prompt, str):
             return list(prompt)
-        self.check_length(len(prompt))
+        self.check_length(len(prompt), field)
         return self.model.prompt_ids(prompt)
 
-    def check_length(self, characters: int) -> None:
-        """Raises `ApiError` for more characters than the context can hold."""
+    def check_length(self, characters: int, field: str) -> None:
+        """Raises `ApiError` for more characters in `field` than the context can hold."""
         if characters > self.context * self._longest:
             raise ApiError(
                 400,
                 f"a text of {characters:,} characters does not fit the context of {self.context:,} tokens",
+                field=field,
                 code="context_length_exceeded",
             )
 
@@ -91,29 +93,34 @@ class Served:
                 404, f"there is no model {name!r} here, only {self.name!r}", field="model", code="model_not_found"
             )
 
-    def sampling(self, given: Mapping[str, Any], size: int, *names: str) -> Sampling:
-        """The settings of a request whose prompt has `size` tokens. `names` are the fields that may limit the length;
-        without any of them it is the model's own length, as far as there is room."""
+    def sampling(self, given: Mapping[str, Any], size: int, field: str, *names: str) -> Sampling:
+        """The settings of a request whose prompt, given in `field`, has `size` tokens. `names` are the fields that may
+        limit the length; without any of them it is the model's own length, as far as there is room."""
         room = self.context - size
         limits = {name: given[name] for name in names if given.get(name) is not None}
         settings = sampling_of(given)
         settings["seed"] = fresh_seed() if settings.get("seed") is None else settings["seed"]
         if len(set(limits.values())) > 1:
             raise wrong(names[0], f"and {names[1]} are two names of one thing, and differ")
-        name = next(iter(limits), names[0] if names else "")
-        most = limits.get(name, min(self.model.sampling.max_tokens, max(room, 1)))
+        most = next(iter(limits.values()), min(self.model.sampling.max_tokens, max(room, 1)))
         if size + most > self.context:
             raise ApiError(
                 400,
                 f"the prompt has {size:,} tokens and {most:,} are asked for; the context holds {self.context:,}",
-                field=name or None,
+                field=field if size >= self.context else next(iter(limits), field),
                 code="context_length_exceeded",
             )
         return Sampling.of(self.model.sampling, **settings | {"max_tokens": most})
 
-    def ready(self, request: Request) -> Asked:
-        """A request with its constraint made ready; may take long."""
-        return request, None if request.constraint is None else Matcher(request.constraint, self.tokenizer)
+    def ready(self, request: Request, field: str = "response_format") -> Asked:
+        """A request with its constraint, which `field` asks for, made ready; may take long. Raises `ApiError` for a
+        constraint that cannot be used."""
+        if request.constraint is None:
+            return request, None
+        try:
+            return request, Matcher(request.constraint, self.tokenizer)
+        except RequestError as error:
+            raise ApiError(400, ApiError.of(error).message, field=field, code="invalid_value") from None
 
 
 class Speed:

@@ -6,16 +6,19 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from chatsmith.errors import RequestError, WorkError
-from chatsmith.serve.errors import crowded
+from chatsmith.serve.errors import ApiError, crowded
 from chatsmith.serve.guard import HEADERS, refusal
 from chatsmith.serve.limits import Limits
 from chatsmith.serve.metrics import Metrics
@@ -43,6 +46,7 @@ def serve(app: Starlette, limits: Limits, listening: socket.socket, ready: Calla
         loop="asyncio",
         lifespan="on",
         log_config=None,
+        log_level="error",  # what a client does wrong is told to the client
         access_log=False,
         proxy_headers=False,
         server_header=False,
@@ -90,6 +94,15 @@ _TURNED_AWAY = 64  # connections that are being told so at a time; further ones 
 _GOODBYE_SECONDS = 2.0
 
 
+def _last_words(error: ApiError) -> bytes:
+    """A whole response to one who did not get as far as the application; the connection ends with it."""
+    headers, body = refusal(error)
+    lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}".encode()]
+    lines += [b"connection: close", b"cache-control: no-store"]
+    lines += [name + b": " + value for name, value in [*headers, *HEADERS]]
+    return b"\r\n".join([*lines, b"", body])
+
+
 class _TurnedAway(asyncio.Protocol):
     """One connection too many: at its first words it is told when to come back. What it says is not read."""
 
@@ -104,10 +117,7 @@ class _TurnedAway(asyncio.Protocol):
         if self._told:
             return
         self._told = True
-        headers, body = refusal(crowded())
-        lines = [b"HTTP/1.1 503 Service Unavailable", b"connection: close", b"cache-control: no-store"]
-        lines += [name + b": " + value for name, value in [*headers, *HEADERS]]
-        self._transport.write(b"\r\n".join([*lines, b"", body]))
+        self._transport.write(_last_words(crowded()))
         self._transport.write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -154,6 +164,14 @@ def _protocol(limits: Limits, refused: Callable[[], None]) -> type[asyncio.Proto
             if self.cycle is not before:
                 self._stop(self._deadline)
                 self._deadline = None
+
+        def send_400_response(self, msg: str) -> None:
+            fault = sys.exception()
+            status = fault.error_status_hint if isinstance(fault, h11.RemoteProtocolError) else 400
+            if self.conn.our_state is h11.IDLE or self.conn.our_state is h11.SEND_RESPONSE:
+                words = "the headers are too long" if status == 431 else "this is no HTTP request"
+                self.transport.write(_last_words(ApiError(status, words, code="bad_request")))
+            self.transport.close()
 
         def pause_writing(self) -> None:
             super().pause_writing()
