@@ -276,9 +276,10 @@ def test_what_does_not_fit_is_named(client: TestClient, path: str, body: dict[st
     }
 
 
-def test_a_schema_that_cannot_be_used_is_named(client: TestClient) -> None:
+@pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}])
+def test_a_schema_that_cannot_be_used_is_named(client: TestClient, schema: dict[str, Any]) -> None:
     pytest.importorskip("llguidance")
-    asked = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "nonsense"}}}
+    asked = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
     answer = client.post("/v1/chat/completions", json=HELLO | {"response_format": asked})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "response_format"

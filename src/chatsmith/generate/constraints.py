@@ -75,13 +75,18 @@ class Matcher:
             known = _tokenizers[tokenizer] = llguidance.LLTokenizer(_Wrapper(tokenizer))  # type: ignore[arg-type]
         self._vocab_size = tokenizer.vocab_size
         self._matcher = make(known, grammar, log_level=0)
-        self._check(constraint)
         self._ends = tokenizer.stop_ids
         self._end = tokenizer.end_of_text
+        self._check(constraint)
 
     def _check(self, constraint: Constraint) -> None:
         if self._matcher.is_error():
             raise _refused(constraint, self._matcher.get_error())
+        if constraint.kind == "schema":  # whose answers are never empty
+            first = self.allowed()
+            first[[*self._ends, self._end]] = False
+            if not first.any():
+                raise _refused(constraint, "no answer has this form")
 
     def allowed(self) -> NDArray[np.bool_]:
         """The tokens that may come next, [V] of bool."""
