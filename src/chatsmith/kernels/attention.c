@@ -67,15 +67,15 @@ INLINE void FN(scores)(int rows, const NUM *from, int64_t stride, const uint32_t
                   0xffff, n);
 }
 
-void FN(attention)(const NUM *query, const NUM *key, const NUM *value, const int32_t *first, NUM *output,
-                   float *kept, char *scratch, int64_t batch, int64_t time, int64_t heads, int64_t groups,
-                   int64_t dim, int64_t query_stride, int64_t key_stride, float scale, int threads) {
-    int64_t line = LINE(time + 1), size = attention_scratch(time, dim, sizeof(NUM)), share = heads / groups;
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t item = 0; item < batch * groups; item++) {
+/* The groups `item` (row of the batch times groups, plus group) from `begin` to `until`, by one thread. */
+void FN(attend)(const NUM *query, const NUM *key, const NUM *value, const int32_t *first, NUM *output, float *kept,
+                char *scratch, int64_t begin, int64_t until, int64_t time, int64_t heads, int64_t groups, int64_t dim,
+                int64_t query_stride, int64_t key_stride, float scale) {
+    int64_t line = LINE(time + 1), share = heads / groups;
+    if (!IS_FLOAT) tiles_on();
+    for (int64_t item = begin; item < until; item++) {
         int64_t b = item / groups, g = item % groups;
-        char *own = scratch + omp_get_thread_num() * size;
-        if (!IS_FLOAT) tiles_on();
+        char *own = scratch;
         const NUM *keys = key + b * time * key_stride + g * dim, *values = value + b * time * key_stride + g * dim;
         uint32_t *packed_keys = FN(pack_rows)(&own, keys, key_stride, time, dim);
         int64_t span = WHOLE((time + PER_WORD - 1) / PER_WORD);
@@ -123,8 +123,18 @@ void FN(attention)(const NUM *query, const NUM *key, const NUM *value, const int
                               d);
             }
         }
-        if (!IS_FLOAT) tiles_off();
     }
+    if (!IS_FLOAT) tiles_off();
+}
+
+void FN(attention)(const NUM *query, const NUM *key, const NUM *value, const int32_t *first, NUM *output,
+                   float *kept, char *scratch, int64_t batch, int64_t time, int64_t heads, int64_t groups,
+                   int64_t dim, int64_t query_stride, int64_t key_stride, float scale, int threads) {
+    int64_t size = attention_scratch(time, dim, sizeof(NUM)), items = batch * groups;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int thread = 0; thread < threads; thread++)
+        FN(attend)(query, key, value, first, output, kept, scratch + thread * size, items * thread / threads,
+                   items * (thread + 1) / threads, time, heads, groups, dim, query_stride, key_stride, scale);
 }
 
 /* sums [count, wide] += left^T right: left [rows, ...] weights of `rows` queries, right packed. */
@@ -147,17 +157,17 @@ INLINE void FN(put_sums)(const float *sums, int64_t count, int64_t dim, int64_t 
         for (int64_t d = 0; d < dim; d++) to[t * stride + d] = PUT(sums[t * wide + d]);
 }
 
-/* Slopes of query, key and value (laid out as these are) from that of the output [batch, time, heads * dim]. */
-void FN(attention_back)(const NUM *slope, const NUM *query, const NUM *key, const NUM *value, const int32_t *first,
-                        const float *kept, NUM *d_query, NUM *d_key, NUM *d_value, char *scratch, int64_t batch,
-                        int64_t time, int64_t heads, int64_t groups, int64_t dim, int64_t query_stride,
-                        int64_t key_stride, float scale, int threads) {
-    int64_t line = LINE(time + 1), wide = LINE(dim), size = attention_scratch(time, dim, sizeof(NUM));
+/* Slopes of query, key and value (laid out as these are) from that of the output [batch, time, heads * dim], for the
+ * groups from `begin` to `until`, by one thread. */
+void FN(attend_back)(const NUM *slope, const NUM *query, const NUM *key, const NUM *value, const int32_t *first,
+                     const float *kept, NUM *d_query, NUM *d_key, NUM *d_value, char *scratch, int64_t begin,
+                     int64_t until, int64_t time, int64_t heads, int64_t groups, int64_t dim, int64_t query_stride,
+                     int64_t key_stride, float scale) {
+    int64_t line = LINE(time + 1), wide = LINE(dim);
     int64_t share = heads / groups, inner = heads * dim, span = WHOLE((time + PER_WORD - 1) / PER_WORD);
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t item = 0; item < batch * groups; item++) {
+    for (int64_t item = begin; item < until; item++) {
         int64_t b = item / groups, g = item % groups, place = b * time * key_stride + g * dim;
-        char *own = scratch + omp_get_thread_num() * size;
+        char *own = scratch;
         if (!IS_FLOAT) tiles_on();
         uint32_t *packed_keys = FN(pack_rows)(&own, key + place, key_stride, time, dim);
         uint32_t *packed_values = FN(pack_rows)(&own, value + place, key_stride, time, dim);
@@ -221,6 +231,18 @@ void FN(attention_back)(const NUM *slope, const NUM *query, const NUM *key, cons
         FN(put_sums)(sum_key, time, dim, wide, d_key + place, key_stride);
         FN(put_sums)(sum_value, time, dim, wide, d_value + place, key_stride);
     }
+}
+
+void FN(attention_back)(const NUM *slope, const NUM *query, const NUM *key, const NUM *value, const int32_t *first,
+                        const float *kept, NUM *d_query, NUM *d_key, NUM *d_value, char *scratch, int64_t batch,
+                        int64_t time, int64_t heads, int64_t groups, int64_t dim, int64_t query_stride,
+                        int64_t key_stride, float scale, int threads) {
+    int64_t size = attention_scratch(time, dim, sizeof(NUM)), items = batch * groups;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int thread = 0; thread < threads; thread++)
+        FN(attend_back)(slope, query, key, value, first, kept, d_query, d_key, d_value, scratch + thread * size,
+                        items * thread / threads, items * (thread + 1) / threads, time, heads, groups, dim,
+                        query_stride, key_stride, scale);
 }
 
 #undef PER_WORD

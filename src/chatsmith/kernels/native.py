@@ -1,7 +1,7 @@
 """The kernels, called on plain tensors: no gradients are recorded, shapes are trusted, results are new tensors.
 
 `ready(x)` and `multiplies(x)` say what serves tensors like x. `ops` wraps some of these as differentiable functions,
-`models.block` puts them together to a whole layer with its own way back.
+`layer` computes a whole layer with its own way back.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from chatsmith.kernels import build
 
-_SUFFIX = {torch.float32: "float", torch.bfloat16: "bf16"}
+SUFFIX = {torch.float32: "float", torch.bfloat16: "bf16"}
 _SMALL = 16384  # numbers below which a second thread costs more than it brings
-_SMALL_PRODUCT = 2**20  # multiplications below which the same holds
+SMALL_PRODUCT = 2**20  # multiplications below which the same holds
 _DEPTH_BYTES = 8192  # a row of the sum longer than this is taken in parts, as DEPTH in gemm.h says
 _FORWARD, _BACK, _WEIGHTS = 0, 1, 2
 MAX_DIM = 1024
@@ -33,7 +33,7 @@ def ready(x: Tensor) -> bool:
     They read memory, so a tensor that stands for memory elsewhere (part of one that is divided over processes, or still
     on its way) is not theirs.
     """
-    if x.device.type != "cpu" or x.dtype not in _SUFFIX or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or x.dtype not in SUFFIX or torch.compiler.is_compiling():
         return False
     if type(x) is not Tensor and type(x) is not nn.Parameter:
         return False
@@ -51,7 +51,7 @@ def multiplies(x: Tensor) -> bool:
     return ready(x) and _multiplies()
 
 
-def _threads(numbers: int, small: int = _SMALL) -> int:
+def threads_for(numbers: int, small: int = _SMALL) -> int:
     return 1 if numbers < small else torch.get_num_threads()
 
 
@@ -63,14 +63,14 @@ def _call(name: str, dtype: torch.dtype, tensors: tuple[Tensor | None, ...], *nu
     the number of threads, as int)."""
     function = _known.get((name, dtype))
     if function is None:
-        function = getattr(build.library(), f"{name}_{_SUFFIX[dtype]}")
+        function = getattr(build.library(), f"{name}_{SUFFIX[dtype]}")
         kinds = [c_float if isinstance(number, float) else c_int64 for number in numbers[:-1]]
         function.argtypes, function.restype = [*[c_void_p] * len(tensors), *kinds, c_int], None
         _known[name, dtype] = function
     function(*[None if tensor is None else tensor.data_ptr() for tensor in tensors], *numbers)
 
 
-def _scratch(size: int) -> Tensor:
+def scratch_space(size: int) -> Tensor:
     """At least `size` bytes that this thread may overwrite until its next call."""
     held: Tensor | None = getattr(_local, "scratch", None)
     if held is None or held.numel() < size:
@@ -82,12 +82,12 @@ def _scratch(size: int) -> Tensor:
 
 
 def _gemm(kind: int, a: Tensor, b: Tensor, out: Tensor, m: int, n: int, k: int, bias: Any, add: Any) -> Tensor:
-    threads = _threads(m * n * k, _SMALL_PRODUCT)
+    threads = threads_for(m * n * k, SMALL_PRODUCT)
     if a.dtype == torch.float32:
         sums: Tensor | None = out if add is None else torch.empty_like(out)
     else:
         sums = torch.empty(m, n) if kind == _WEIGHTS or k * 2 > _DEPTH_BYTES else None
-    scratch = _scratch(threads * _gemm_scratch())
+    scratch = scratch_space(threads * _gemm_scratch())
     strides = (a.stride(0), b.stride(0), out.stride(0))
     _call("gemm", a.dtype, (a, b, out, bias, add, sums, scratch), kind, m, n, k, *strides, threads)
     return out
@@ -128,9 +128,9 @@ def linear_weight(slope: Tensor, x: Tensor, add: Tensor | None = None) -> Tensor
 def column_sums(x: Tensor) -> Tensor:
     """The sum of the rows of x [N, n], as [n] in its dtype: the slope of a bias."""
     rows, width = x.shape
-    threads = _threads(x.numel())
+    threads = threads_for(x.numel())
     sums = x.new_empty(width)
-    _call("column_sums", x.dtype, (x, sums, _scratch(threads * width * 4)), rows, width, threads)
+    _call("column_sums", x.dtype, (x, sums, scratch_space(threads * width * 4)), rows, width, threads)
     return sums
 
 
@@ -145,7 +145,7 @@ def norm(x: Tensor, gain: Tensor, bias: Tensor | None, epsilon: float) -> tuple[
     width = x.shape[-1]
     rows = x.numel() // width
     y, scale, mean = torch.empty_like(x), torch.empty(rows), None if bias is None else torch.empty(rows)
-    _call("norm", x.dtype, (x, gain, bias, y, scale, mean), rows, width, epsilon, _threads(x.numel()))
+    _call("norm", x.dtype, (x, gain, bias, y, scale, mean), rows, width, epsilon, threads_for(x.numel()))
     return y, (scale, mean)
 
 
@@ -153,10 +153,10 @@ def norm_back(
     slope: Tensor, x: Tensor, gain: Tensor, kept: Kept, add: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The slopes of x (plus `add`), gain and bias."""
-    width, threads = x.shape[-1], _threads(x.numel())
+    width, threads = x.shape[-1], threads_for(x.numel())
     rows = x.numel() // width
     dx, slopes = torch.empty_like(x), x.new_empty(2, width)
-    partial = _scratch(threads * width * 8)
+    partial = scratch_space(threads * width * 8)
     _call("norm_back", x.dtype, (slope, x, gain, *kept, add, dx, slopes, partial), rows, width, threads)
     return dx, slopes[0], None if kept[1] is None else slopes[1]
 
@@ -174,7 +174,7 @@ def heads(
     cosine, sine = angles or (None, None)
     y, scale = torch.empty_like(x), None if gain is None else torch.empty(rows * count)
     sizes = (rows, period, count, dim)
-    _call("heads", x.dtype, (x, gain, cosine, sine, y, scale), *sizes, epsilon, _threads(x.numel()))
+    _call("heads", x.dtype, (x, gain, cosine, sine, y, scale), *sizes, epsilon, threads_for(x.numel()))
     return y, scale
 
 
@@ -182,9 +182,9 @@ def heads_back(
     slope: Tensor, x: Tensor | None, dim: int, gain: Tensor | None, angles: Angles | None, scale: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """The slopes of x and gain; x itself is needed only with a gain. `slope` [B, T, n·D] is overwritten."""
-    threads = _threads(slope.numel())
+    threads = threads_for(slope.numel())
     cosine, sine = angles or (None, None)
-    d_gain, partial = None if gain is None else torch.empty_like(gain), _scratch(threads * dim * 4)
+    d_gain, partial = None if gain is None else torch.empty_like(gain), scratch_space(threads * dim * 4)
     sizes = (*_rows_and_period(slope, angles), slope.shape[2] // dim, dim)
     _call("heads_back", slope.dtype, (slope, x, gain, cosine, sine, scale, slope, d_gain, partial), *sizes, threads)
     return slope, d_gain
@@ -207,10 +207,10 @@ def attends(dim: int) -> bool:
 def _attention_scratch(query: Tensor, time: int, dim: int) -> tuple[Tensor, int]:
     library = build.library()
     assert library is not None
-    threads = _threads(query.numel() * time, _SMALL_PRODUCT)
+    threads = threads_for(query.numel() * time, SMALL_PRODUCT)
     library.attention_scratch.restype = c_int64
     size = library.attention_scratch(c_int64(time), c_int64(dim), c_int64(query.element_size()))
-    return _scratch(threads * size), threads
+    return scratch_space(threads * size), threads
 
 
 def attention(
@@ -254,7 +254,7 @@ def paged_store(key: Tensor, value: Tensor, slots: Tensor, keys: Tensor, values:
     keys [blocks, K, D, size] and values [blocks, K, size, D]."""
     _, groups, dim, size = keys.shape
     tensors = (key, value, slots, keys, values)
-    _call("paged_store", key.dtype, tensors, len(slots), groups, dim, size, _threads(key.numel()))
+    _call("paged_store", key.dtype, tensors, len(slots), groups, dim, size, threads_for(key.numel()))
 
 
 def paged_attention(
@@ -277,9 +277,9 @@ def paged_attention(
     _, groups, dim, size = keys.shape
     line = -(-longest // 16) * 16 + 16
     space = 8 * dim + 4 * line
-    threads = _threads(work * query.shape[1], _SMALL_PRODUCT)
+    threads = threads_for(work * query.shape[1], SMALL_PRODUCT)
     output = torch.empty_like(query)
-    tensors = (query, keys, values, tables, tiles, places, output, _scratch(threads * space * 4))
+    tensors = (query, keys, values, tables, tiles, places, output, scratch_space(threads * space * 4))
     sizes = (len(tiles), tables.shape[1], query.shape[1] // dim, groups, dim, size, band or 0, line, space)
     _call("paged_attention", query.dtype, tensors, *sizes, dim**-0.5, threads)
     return output
@@ -291,28 +291,28 @@ def paged_attention(
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) · up."""
     y = torch.empty_like(gate)
-    _call("swiglu", gate.dtype, (gate, up, y), gate.numel(), _threads(gate.numel()))
+    _call("swiglu", gate.dtype, (gate, up, y), gate.numel(), threads_for(gate.numel()))
     return y
 
 
 def swiglu_back(slope: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The slopes of gate and up, and the output once more."""
     d_gate, d_up, y = torch.empty_like(gate), torch.empty_like(up), torch.empty_like(gate)
-    _call("swiglu_back", gate.dtype, (slope, gate, up, d_gate, d_up, y), gate.numel(), _threads(gate.numel()))
+    _call("swiglu_back", gate.dtype, (slope, gate, up, d_gate, d_up, y), gate.numel(), threads_for(gate.numel()))
     return d_gate, d_up, y
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
     """GELU in its tanh form (Hendrycks and Gimpel 2016)."""
     y = torch.empty_like(x)
-    _call("gelu", x.dtype, (x, y), x.numel(), _threads(x.numel()))
+    _call("gelu", x.dtype, (x, y), x.numel(), threads_for(x.numel()))
     return y
 
 
 def gelu_tanh_back(slope: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """The slope of x, and the output once more."""
     dx, y = torch.empty_like(x), torch.empty_like(x)
-    _call("gelu_back", x.dtype, (slope, x, dx, y), x.numel(), _threads(x.numel()))
+    _call("gelu_back", x.dtype, (slope, x, dx, y), x.numel(), threads_for(x.numel()))
     return dx, y
 
 
@@ -324,7 +324,7 @@ def cross_entropy_(logits: Tensor, targets: Tensor) -> Tensor:
     rows, columns = logits.shape
     losses = torch.empty(rows)
     tensors = (logits, targets.contiguous(), losses)
-    _call("cross_entropy", logits.dtype, tensors, rows, columns, _threads(logits.numel()))
+    _call("cross_entropy", logits.dtype, tensors, rows, columns, threads_for(logits.numel()))
     return losses
 
 
@@ -362,13 +362,13 @@ def adamw_(
     and second averages, and the weights that take the rounded masters (read for bfloat16 only)."""
     corrections = (1 - betas[0] ** step, 1 - betas[1] ** step)
     numbers = [float(number) for number in (rate, *betas, epsilon, decay, *corrections, scale)]
-    _call("adamw", dtype, (at.table, at.counts), len(at.counts), *numbers, _threads(at.numbers))
+    _call("adamw", dtype, (at.table, at.counts), len(at.counts), *numbers, threads_for(at.numbers))
 
 
 def sum_of_squares(tensors: list[Tensor]) -> float:
     """The sum of the squares of all numbers of contiguous tensors of one dtype."""
     at = Addresses(tensors)
-    threads = _threads(at.numbers)
+    threads = threads_for(at.numbers)
     squares = torch.empty(threads, dtype=torch.float64)
     _call("squares", tensors[0].dtype, (at.table, at.counts, squares), len(tensors), threads)
     return float(squares.sum())
@@ -400,4 +400,4 @@ def muon_(
     library.muon_scratch.restype = c_int64
     space = library.muon_scratch(c_int64(shape[0]), c_int64(shape[1]), c_int64(dtype.itemsize)) + 64
     numbers = (rate * stretch, 1 - rate * decay, momentum, scale)
-    _call("muon", dtype, (at.table, _scratch(threads * space)), len(at.counts), *shape, rounds, *numbers, threads)
+    _call("muon", dtype, (at.table, scratch_space(threads * space)), len(at.counts), *shape, rounds, *numbers, threads)

@@ -34,44 +34,51 @@ void FN(norm)(const NUM *x, const NUM *gain, const NUM *bias, NUM *y, float *sca
     }
 }
 
-/* The sum of the threads' shares [threads, width], in the order of the threads. */
-static void FN(put_shares)(const float *shares, NUM *to, int64_t width, int threads) {
+/* The sum of the threads' shares, each `stride` floats after the one before, in the order of the threads. */
+void FN(put_shares)(const float *shares, int64_t stride, NUM *to, int64_t width, int threads) {
 #pragma omp simd
     for (int64_t i = 0; i < width; i++) {
         float sum = shares[i];
-        for (int thread = 1; thread < threads; thread++) sum += shares[thread * width + i];
+        for (int thread = 1; thread < threads; thread++) sum += shares[thread * stride + i];
         to[i] = PUT(sum);
     }
 }
 
-/* dx from dy (plus `add`, or null), and slopes [2, width] of gain and bias. `partial` has room for threads times as
- * many floats. A null `mean` says root-mean-square norm. */
+/* dx from dy (plus `add`, or null) for the rows from `begin` to `until`, by one thread, whose share of the slopes of gain
+ * and bias becomes share [2, width]. A null `mean` says root-mean-square norm. */
+void FN(norm_back_rows)(const NUM *dy, const NUM *x, const NUM *gain, const float *scale, const float *mean,
+                        const NUM *add, NUM *dx, float *share, int64_t begin, int64_t until, int64_t width) {
+    float *restrict d_gain = share, *restrict d_bias = share + width;
+    memset(share, 0, (size_t)width * 8);
+    for (int64_t row = begin; row < until; row++) {
+        const NUM *slope = dy + row * width, *from = x + row * width, *more = add ? add + row * width : 0;
+        NUM *to = dx + row * width;
+        float factor = scale[row], middle = mean ? mean[row] : 0.0f, dots[16] = {0}, sums[16] = {0};
+        EACH_16(i, width, {
+            float d = GET(slope[i]) * GET(gain[i]);
+            dots[lane] += d * (GET(from[i]) - middle);
+            sums[lane] += d;
+        });
+        float dot = total(dots) * factor * factor / (float)width, sum = mean ? total(sums) / (float)width : 0.0f;
+        EACH_16(i, width, {
+            float d = GET(slope[i]), value = GET(from[i]) - middle;
+            d_gain[i] += d * value * factor;
+            d_bias[i] += d;
+            float out = factor * (d * GET(gain[i]) - sum - value * dot);
+            to[i] = PUT(more ? out + GET(more[i]) : out);
+        });
+    }
+}
+
+/* The same for all rows, with the slopes [2, width] of gain and bias; `partial` has room for threads times as many
+ * floats. */
 void FN(norm_back)(const NUM *dy, const NUM *x, const NUM *gain, const float *scale, const float *mean, const NUM *add,
                    NUM *dx, NUM *slopes, float *partial, int64_t rows, int64_t width, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int thread = 0; thread < threads; thread++) {
-        float *restrict d_gain = partial + thread * 2 * width, *restrict d_bias = d_gain + width;
-        memset(d_gain, 0, (size_t)width * 8);
-        for (int64_t row = rows * thread / threads; row < rows * (thread + 1) / threads; row++) {
-            const NUM *slope = dy + row * width, *from = x + row * width, *more = add ? add + row * width : 0;
-            NUM *to = dx + row * width;
-            float factor = scale[row], middle = mean ? mean[row] : 0.0f, dots[16] = {0}, sums[16] = {0};
-            EACH_16(i, width, {
-                float d = GET(slope[i]) * GET(gain[i]);
-                dots[lane] += d * (GET(from[i]) - middle);
-                sums[lane] += d;
-            });
-            float dot = total(dots) * factor * factor / (float)width, sum = mean ? total(sums) / (float)width : 0.0f;
-            EACH_16(i, width, {
-                float d = GET(slope[i]), value = GET(from[i]) - middle;
-                d_gain[i] += d * value * factor;
-                d_bias[i] += d;
-                float out = factor * (d * GET(gain[i]) - sum - value * dot);
-                to[i] = PUT(more ? out + GET(more[i]) : out);
-            });
-        }
-    }
-    FN(put_shares)(partial, slopes, 2 * width, threads);
+    for (int thread = 0; thread < threads; thread++)
+        FN(norm_back_rows)(dy, x, gain, scale, mean, add, dx, partial + thread * 2 * width, rows * thread / threads,
+                           rows * (thread + 1) / threads, width);
+    FN(put_shares)(partial, 2 * width, slopes, 2 * width, threads);
 }
 
 /* One head's vector of `dim` numbers: normed when gain is given, rotated when cosine is; returns the norm's factor. */
@@ -97,12 +104,12 @@ static inline float FN(turn)(const NUM *from, const NUM *gain, const float *cosi
     return factor;
 }
 
-/* x [rows, heads * dim] -> y of the same shape: norm per head, then rotation by the angles of row % period.
- * gain [dim] or null; cosine, sine [period, dim/2] or null; scale [rows, heads] keeps the norm's factor. */
-void FN(heads)(const NUM *x, const NUM *gain, const float *cosine, const float *sine, NUM *y, float *scale,
-               int64_t rows, int64_t period, int64_t heads, int64_t dim, float epsilon, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t row = 0; row < rows; row++) {
+/* x [rows, heads * dim] -> y of the same shape, for the rows from `begin` to `until`: norm per head, then rotation by
+ * the angles of row % period. gain [dim] or null; cosine, sine [period, dim/2] or null; scale [rows, heads] keeps the
+ * norm's factor. */
+void FN(heads_rows)(const NUM *x, const NUM *gain, const float *cosine, const float *sine, NUM *y, float *scale,
+                    int64_t begin, int64_t until, int64_t period, int64_t heads, int64_t dim, float epsilon) {
+    for (int64_t row = begin; row < until; row++) {
         int64_t t = row % period;
         const float *c = cosine ? cosine + t * (dim / 2) : 0, *s = cosine ? sine + t * (dim / 2) : 0;
         for (int64_t h = 0; h < heads; h++) {
@@ -113,47 +120,62 @@ void FN(heads)(const NUM *x, const NUM *gain, const float *cosine, const float *
     }
 }
 
-/* dx from dy (they may be one), and the slope of gain [dim]; `partial` has room for threads times as many floats. */
+void FN(heads)(const NUM *x, const NUM *gain, const float *cosine, const float *sine, NUM *y, float *scale,
+               int64_t rows, int64_t period, int64_t heads, int64_t dim, float epsilon, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int thread = 0; thread < threads; thread++)
+        FN(heads_rows)(x, gain, cosine, sine, y, scale, rows * thread / threads, rows * (thread + 1) / threads, period,
+                       heads, dim, epsilon);
+}
+
+/* dx from dy (they may be one) for the rows from `begin` to `until`, by one thread, whose share of the slope of gain
+ * becomes share [dim]. */
+void FN(heads_back_rows)(const NUM *dy, const NUM *x, const NUM *gain, const float *cosine, const float *sine,
+                         const float *scale, NUM *dx, float *share, int64_t begin, int64_t until, int64_t period,
+                         int64_t heads, int64_t dim) {
+    int64_t half = dim / 2;
+    float slope[1024];
+    memset(share, 0, (size_t)dim * 4);
+    for (int64_t row = begin; row < until; row++) {
+        for (int64_t h = 0; h < heads; h++) {
+            const NUM *back = dy + (row * heads + h) * dim;
+            NUM *to = dx + (row * heads + h) * dim;
+            if (cosine) {
+                const float *c = cosine + row % period * half, *s = sine + row % period * half;
+                EACH_16(i, half, {
+                    float p = GET(back[i]), q = GET(back[i + half]);
+                    slope[i] = p * c[i] + q * s[i];
+                    slope[i + half] = q * c[i] - p * s[i];
+                });
+            } else {
+                EACH_16(i, dim, slope[i] = GET(back[i]););
+            }
+            if (!gain) {
+                EACH_16(i, dim, to[i] = PUT(slope[i]););
+                continue;
+            }
+            const NUM *from = x + (row * heads + h) * dim;
+            float factor = scale[row * heads + h], dots[16] = {0};
+            EACH_16(i, dim, dots[lane] += slope[i] * GET(gain[i]) * GET(from[i]););
+            float dot = total(dots) * factor * factor * factor / (float)dim;
+            EACH_16(i, dim, {
+                float value = GET(from[i]);
+                share[i] += slope[i] * value * factor;
+                to[i] = PUT(slope[i] * GET(gain[i]) * factor - value * dot);
+            });
+        }
+    }
+}
+
+/* The same for all rows, with the slope of gain [dim]; `partial` has room for threads times as many floats. */
 void FN(heads_back)(const NUM *dy, const NUM *x, const NUM *gain, const float *cosine, const float *sine,
                     const float *scale, NUM *dx, NUM *d_gain, float *partial, int64_t rows, int64_t period,
                     int64_t heads, int64_t dim, int threads) {
-    int64_t half = dim / 2;
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int thread = 0; thread < threads; thread++) {
-        float *share = partial + thread * dim;
-        float slope[1024];
-        memset(share, 0, (size_t)dim * 4);
-        for (int64_t row = rows * thread / threads; row < rows * (thread + 1) / threads; row++) {
-            for (int64_t h = 0; h < heads; h++) {
-                const NUM *back = dy + (row * heads + h) * dim;
-                NUM *to = dx + (row * heads + h) * dim;
-                if (cosine) {
-                    const float *c = cosine + row % period * half, *s = sine + row % period * half;
-                    EACH_16(i, half, {
-                        float p = GET(back[i]), q = GET(back[i + half]);
-                        slope[i] = p * c[i] + q * s[i];
-                        slope[i + half] = q * c[i] - p * s[i];
-                    });
-                } else {
-                    EACH_16(i, dim, slope[i] = GET(back[i]););
-                }
-                if (!gain) {
-                    EACH_16(i, dim, to[i] = PUT(slope[i]););
-                    continue;
-                }
-                const NUM *from = x + (row * heads + h) * dim;
-                float factor = scale[row * heads + h], dots[16] = {0};
-                EACH_16(i, dim, dots[lane] += slope[i] * GET(gain[i]) * GET(from[i]););
-                float dot = total(dots) * factor * factor * factor / (float)dim;
-                EACH_16(i, dim, {
-                    float value = GET(from[i]);
-                    share[i] += slope[i] * value * factor;
-                    to[i] = PUT(slope[i] * GET(gain[i]) * factor - value * dot);
-                });
-            }
-        }
-    }
-    if (gain) FN(put_shares)(partial, d_gain, dim, threads);
+    for (int thread = 0; thread < threads; thread++)
+        FN(heads_back_rows)(dy, x, gain, cosine, sine, scale, dx, partial + thread * dim, rows * thread / threads,
+                            rows * (thread + 1) / threads, period, heads, dim);
+    if (gain) FN(put_shares)(partial, dim, d_gain, dim, threads);
 }
 
 /* The sums of the columns of x [rows, width]; `partial` has room for threads times as many floats. */
@@ -168,7 +190,7 @@ void FN(column_sums)(const NUM *x, NUM *sums, float *partial, int64_t rows, int6
             for (int64_t i = 0; i < width; i++) share[i] += GET(from[i]);
         }
     }
-    FN(put_shares)(partial, sums, width, threads);
+    FN(put_shares)(partial, width, sums, width, threads);
 }
 
 #endif

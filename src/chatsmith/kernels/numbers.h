@@ -71,11 +71,14 @@ static inline float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
         }                                                                                                              \
     } while (0)
 
+/* The sum of sixteen numbers, by halves: one after the other, each would wait for the one before. */
 static inline float total(const float *sums) {
-    float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-    for (int lane = 0; lane < 16; lane++) sum += sums[lane];
-    return sum;
+    float eight[8], four[4];
+#pragma omp simd
+    for (int i = 0; i < 8; i++) eight[i] = sums[i] + sums[i + 8];
+#pragma omp simd
+    for (int i = 0; i < 4; i++) four[i] = eight[i] + eight[i + 4];
+    return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
 #define JOIN2(a, b) a##_##b

@@ -1,17 +1,18 @@
 /* One thread's part of a product of matrices, in blocks that fit the second-level cache; included once per type. */
 
 /* Rows m0 to m1 and columns n0 to n1 of the result, by one thread; with `lower`, only its tiles on and below the
- * diagonal. */
+ * diagonal. Where out.first is 0 the sums go on from out.sums, where out.last is 0 they stay there. */
 static void FN(gemm_part)(int kind, int lower, const NUM *a, const NUM *b, FN(Out) out, int64_t m0, int64_t m1, int64_t n0,
                           int64_t n1, int64_t k, int64_t a_stride, int64_t b_stride, char *scratch) {
     uint32_t *right = (uint32_t *)scratch, *left = (uint32_t *)(scratch + PACKED);
     /* The left operand of `weights` is packed anew for each block of columns: shallow blocks are wide ones. */
     int64_t most = (kind == WEIGHTS && out.sums ? SHALLOW : DEPTH) * PER_WORD;
+    int begin = out.first, end = out.last;
     if (!IS_FLOAT) tiles_on();
     for (int64_t k0 = 0; k0 < k; k0 += most) {
         int64_t numbers = k - k0 < most ? k - k0 : most;
         int64_t depth = (numbers + PER_WORD - 1) / PER_WORD, room = WHOLE(depth);
-        out.first = k0 == 0, out.last = k0 + numbers == k;
+        out.first = begin && k0 == 0, out.last = end && k0 + numbers == k;
         int64_t block = PACKED / 4 / room / COLUMNS * COLUMNS;
         for (int64_t from = n0; from < n1; from += block) {
             int64_t to = from + block < n1 ? from + block : n1;
@@ -37,8 +38,8 @@ static void FN(gemm_part)(int kind, int lower, const NUM *a, const NUM *b, FN(Ou
                         memcpy((char *)left + r * apart, words + r * row, (size_t)depth * 4);
                     words = (bytes)left, row = apart;
                 }
-                int64_t end = lower && m + rows < to ? m + rows : to;
-                for (int64_t n = from; n < end; n += COLUMNS)
+                int64_t right_end = lower && m + rows < to ? m + rows : to;
+                for (int64_t n = from; n < right_end; n += COLUMNS)
                     FN(tiles)(rows, words, row, step, right + (n - from) * room, depth, &out, m * out.stride + n,
                               mask_below(to - n), mask_below(to - n - 16), n);
             }

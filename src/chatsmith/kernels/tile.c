@@ -207,6 +207,22 @@ INLINE void FN(finish)(const FN(Out) * out, int64_t place, int64_t column, __mma
 
 #if defined(HAS_TILES) && !IS_FLOAT
 
+INLINE __m512 FN(wide)(__m256i half) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16)); }
+
+/* All rows of a whole tile on their way out, as most are: no bias, COLUMNS wide; with a matrix to add, or null. */
+INLINE void FN(finish_rows)(int rows, const float *block, const NUM *add, NUM *to, int64_t stride) {
+    for (int r = 0; r < rows; r++, block += COLUMNS, to += stride) {
+        __m512 low = _mm512_load_ps(block), high = _mm512_load_ps(block + 16);
+        if (add) {
+            __m512i more = _mm512_loadu_si512(add);
+            low = _mm512_add_ps(low, FN(wide)(_mm512_castsi512_si256(more)));
+            high = _mm512_add_ps(high, FN(wide)(_mm512_extracti64x4_epi64(more, 1)));
+            add += stride;
+        }
+        _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    }
+}
+
 /* Up to ROWS x COLUMNS of the result: words of a at a + r * row + 4 k bytes, b a packed panel. */
 void FN(tiles)(int rows, bytes a, int64_t row, int64_t step, const uint32_t *b, int64_t depth, const FN(Out) * out,
                int64_t at, __mmask16 left, __mmask16 right, int64_t column) {
@@ -215,6 +231,9 @@ void FN(tiles)(int rows, bytes a, int64_t row, int64_t step, const uint32_t *b, 
     int whole = left == 0xffff && right == 0xffff, lower = rows > 16;
     int64_t line = out->stride * 4, steps = depth / STRIDE, rest = depth % STRIDE;
     if (rows < ROWS) set_tiles(rows);
+    /* the lines of a result larger than the cache are fetched while the tile is computed */
+    if (out->last && whole && steps >= 8)
+        for (int r = 0; r < rows; r++) __builtin_prefetch(out->c + at + r * out->stride, 1, 2);
     if (!out->first && whole) {
         WRITTEN;
         _tile_loadd(0, sums, line);
@@ -257,19 +276,23 @@ void FN(tiles)(int rows, bytes a, int64_t row, int64_t step, const uint32_t *b, 
             _tile_stored(2, block + 16 * COLUMNS, COLUMNS * 4);
             _tile_stored(3, block + 16 * COLUMNS + 16, COLUMNS * 4);
         }
-        for (int r = 0; r < rows; r++) {
-            int64_t place = r * out->stride;
-            __m512 sum[2] = {_mm512_load_ps(block + r * COLUMNS), _mm512_load_ps(block + r * COLUMNS + 16)};
-            if (!out->first && !whole) {
-                sum[0] = _mm512_add_ps(sum[0], _mm512_maskz_loadu_ps(left, sums + place));
-                sum[1] = _mm512_add_ps(sum[1], _mm512_maskz_loadu_ps(right, sums + place + 16));
-            }
-            if (out->last) {
-                FN(finish)(out, at + place, column, left, sum[0]);
-                if (right) FN(finish)(out, at + place + 16, column + 16, right, sum[1]);
-            } else {
-                _mm512_mask_storeu_ps(sums + place, left, sum[0]);
-                _mm512_mask_storeu_ps(sums + place + 16, right, sum[1]);
+        if (out->last && whole && !out->bias) {
+            FN(finish_rows)(rows, block, out->add ? out->add + at : 0, out->c + at, out->stride);
+        } else {
+            for (int r = 0; r < rows; r++) {
+                int64_t place = r * out->stride;
+                __m512 sum[2] = {_mm512_load_ps(block + r * COLUMNS), _mm512_load_ps(block + r * COLUMNS + 16)};
+                if (!out->first && !whole) {
+                    sum[0] = _mm512_add_ps(sum[0], _mm512_maskz_loadu_ps(left, sums + place));
+                    sum[1] = _mm512_add_ps(sum[1], _mm512_maskz_loadu_ps(right, sums + place + 16));
+                }
+                if (out->last) {
+                    FN(finish)(out, at + place, column, left, sum[0]);
+                    if (right) FN(finish)(out, at + place + 16, column + 16, right, sum[1]);
+                } else {
+                    _mm512_mask_storeu_ps(sums + place, left, sum[0]);
+                    _mm512_mask_storeu_ps(sums + place + 16, right, sum[1]);
+                }
             }
         }
     }

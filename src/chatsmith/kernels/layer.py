@@ -1,0 +1,122 @@
+"""A whole decoder layer on plain tensors, forwards and backwards, in one call each (`layer.c`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from ctypes import Structure, byref, c_double, c_int64, c_void_p
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from chatsmith.kernels import build
+from chatsmith.kernels.native import MAX_DIM, SMALL_PRODUCT, SUFFIX, Angles, multiplies, scratch_space, threads_for
+from chatsmith.specs import ModelSpec
+
+_WITH_BIAS = ("query", "key", "value", "output")
+PARAMETERS = (
+    *("attention_norm.weight", "attention_norm.bias"),
+    *(f"attention.{part}.{kind}" for part in _WITH_BIAS for kind in ("weight", "bias")),
+    *("attention.query_norm.weight", "attention.key_norm.weight", "ffn_norm.weight", "ffn_norm.bias"),
+    *(f"ffn.{part}.{kind}" for part in ("gate", "up", "down") for kind in ("weight", "bias")),
+)
+"""The weights of a layer in the order of the C enumeration; a layer may lack some."""
+
+Weights = Mapping[str, Tensor]
+
+
+class Setting(NamedTuple):
+    """What a layer computes with beside its weights: B rows of T tokens, E wide."""
+
+    spec: ModelSpec
+    angles: Angles | None
+    """Cosine and sine of the rotation in float32, [T, D/2] or [B, T, D/2], contiguous."""
+    first: Tensor | None
+    """The first position that each query sees, [B, T] int32 (None: all before it)."""
+    growth: float
+    """What dropout multiplies by what it keeps."""
+    masks: tuple[Tensor | None, Tensor | None]
+    """What dropout keeps, bool [B, T, E], of what attention and the feed-forward add."""
+
+
+class _Call(Structure):
+    """`Layer` in layer.c."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("batch", "time", "width", "heads", "groups", "dim", "ffn", "period", "threads")),
+        *((name, c_double) for name in ("epsilon", "growth")),
+        ("weights", c_void_p * len(PARAMETERS)),
+        ("slopes", c_void_p * len(PARAMETERS)),
+        *((name, c_void_p) for name in ("x", "cosine", "sine", "first", "attention_mask", "ffn_mask", "slope")),
+        *((name, c_void_p) for name in ("y", "dx", "kept", "shared", "own")),
+    ]
+
+
+def suits(spec: ModelSpec, x: Tensor) -> bool:
+    """Whether layers of `spec` may be computed here for x [B, T, E] with weights of its dtype."""
+    if spec.activation == "gelu" or spec.head_dim > MAX_DIM or spec.head_dim % 2 or not multiplies(x):
+        return False
+    # bfloat16 numbers are multiplied in pairs
+    return x.dtype == torch.float32 or (spec.width % 2 == 0 and spec.ffn_width % 2 == 0)
+
+
+def forward(x: Tensor, weights: Weights, setting: Setting) -> tuple[Tensor, Tensor]:
+    """The layer of x [B, T, E], and what the way back needs, in bytes."""
+    call, y = _call(x, weights, setting), torch.empty_like(x)
+    kept = torch.empty(_size("layer_kept", x, call), dtype=torch.uint8)
+    call.y, call.kept = y.data_ptr(), kept.data_ptr()
+    _run("layer", x, call, 0)
+    return y, kept
+
+
+def backward(slope: Tensor, x: Tensor, kept: Tensor, weights: Weights, setting: Setting) -> tuple[Tensor, Weights]:
+    """The slopes of x and of the weights from that of the layer's output."""
+    call, dx = _call(x, weights, setting), torch.empty_like(x)
+    slopes = {name: torch.empty_like(weight) for name, weight in weights.items()}
+    _point(call.slopes, slopes)
+    call.kept, call.slope, call.dx = kept.data_ptr(), slope.data_ptr(), dx.data_ptr()
+    _run("layer_back", x, call, 1)
+    return dx, slopes
+
+
+def _call(x: Tensor, weights: Weights, setting: Setting) -> _Call:
+    spec, angles = setting.spec, setting.angles
+    B, T, E = x.shape
+    call = _Call(
+        B, T, E, spec.heads, spec.kv_heads, spec.head_dim, spec.ffn_width, T,
+        threads_for(x.numel() * E, SMALL_PRODUCT), spec.norm_epsilon, setting.growth,
+    )  # fmt: skip
+    call.x = x.data_ptr()
+    if angles is not None:
+        call.cosine, call.sine = (table.data_ptr() for table in angles)
+        call.period = B * T if angles[0].ndim == 3 else T
+    for name, tensor in zip(("first", "attention_mask", "ffn_mask"), (setting.first, *setting.masks), strict=True):
+        if tensor is not None:
+            setattr(call, name, tensor.data_ptr())
+    _point(call.weights, weights)
+    return call
+
+
+def _point(table: Any, tensors: Weights) -> None:
+    for index, name in enumerate(PARAMETERS):
+        if name in tensors:
+            table[index] = tensors[name].data_ptr()
+
+
+def _run(name: str, x: Tensor, call: _Call, back: int) -> None:
+    shared = torch.empty(_size("layer_shared", x, call, back), dtype=torch.uint8)
+    own = scratch_space(call.threads * _size("layer_own", x, call))
+    call.shared, call.own = shared.data_ptr(), own.data_ptr()
+    _function(name, x.dtype)(byref(call))
+
+
+def _size(name: str, x: Tensor, call: _Call, *more: int) -> int:
+    return int(_function(name, x.dtype)(byref(call), *more))
+
+
+@lru_cache(maxsize=None)
+def _function(name: str, dtype: torch.dtype) -> Any:
+    function = getattr(build.library(), f"{name}_{SUFFIX[dtype]}")
+    function.restype = c_int64 if name in ("layer_kept", "layer_shared", "layer_own") else None
+    return function
