@@ -1,10 +1,21 @@
 /* The activations of the feed-forward layer, and their slopes. */
 #ifndef NUM
 
-#include "numbers.h"
+#include "vector.h"
 
 static const float GELU_A = 1.5957691216057308f; /* 2 sqrt(2/pi): tanh form, since (1 + tanh z)/2 = sigmoid(2z) */
 static const float GELU_B = 0.044715f;
+
+/* Runs the statement for sixteen numbers at a time, shared out over the threads. */
+#define SHARED_16(i, count, threads, ...)                                                                              \
+    _Pragma("omp parallel for num_threads(threads) schedule(static)") for (int thread = 0; thread < threads; thread++) { \
+        int64_t vectors = ((count) + 15) / 16, begin = vectors * thread / threads * 16;                                \
+        int64_t until = vectors * (thread + 1) / threads * 16;                                                         \
+        EACH_16(place, (until < (count) ? until : (count)) - begin, {                                                  \
+            int64_t i = begin + place;                                                                                 \
+            __VA_ARGS__                                                                                                \
+        });                                                                                                            \
+    }
 
 #define EACH "activations.c"
 #include "each_type.h"
@@ -12,40 +23,36 @@ static const float GELU_B = 0.044715f;
 #else
 
 void FN(swiglu)(const NUM *gate, const NUM *up, NUM *y, int64_t count, int threads) {
-#pragma omp parallel for simd num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < count; i++) {
-        float g = GET(gate[i]);
-        y[i] = PUT(g * sigmoid(g) * GET(up[i]));
-    }
+    SHARED_16(i, count, threads, {
+        v16 g = GET16(gate + i, n);
+        PUT16(y + i, g * sigmoid16(g) * GET16(up + i, n), n);
+    })
 }
 
-/* `y`, where it is not null, becomes the output once more, so that the forward pass need not keep it. */
+/* `y`, where it is not null, becomes the output once more, so that the forward pass need not keep it; it may be dy. */
 void FN(swiglu_back)(const NUM *dy, const NUM *gate, const NUM *up, NUM *d_gate, NUM *d_up, NUM *y, int64_t count,
                      int threads) {
-#pragma omp parallel for simd num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < count; i++) {
-        float g = GET(gate[i]), d = GET(dy[i]), u = GET(up[i]), s = sigmoid(g);
-        d_up[i] = PUT(d * g * s);
-        d_gate[i] = PUT(d * u * s * (1.0f + g * (1.0f - s)));
-        if (y) y[i] = PUT(g * s * u);
-    }
+    SHARED_16(i, count, threads, {
+        v16 g = GET16(gate + i, n), d = GET16(dy + i, n), u = GET16(up + i, n), s = sigmoid16(g);
+        PUT16(d_up + i, d * g * s, n);
+        PUT16(d_gate + i, d * u * s * (1.0f + g * (1.0f - s)), n);
+        if (y) PUT16(y + i, g * s * u, n);
+    })
 }
 
 void FN(gelu)(const NUM *x, NUM *y, int64_t count, int threads) {
-#pragma omp parallel for simd num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < count; i++) {
-        float v = GET(x[i]);
-        y[i] = PUT(v * sigmoid(GELU_A * (v + GELU_B * v * v * v)));
-    }
+    SHARED_16(i, count, threads, {
+        v16 v = GET16(x + i, n);
+        PUT16(y + i, v * sigmoid16(GELU_A * (v + GELU_B * v * v * v)), n);
+    })
 }
 
 void FN(gelu_back)(const NUM *dy, const NUM *x, NUM *dx, NUM *y, int64_t count, int threads) {
-#pragma omp parallel for simd num_threads(threads) schedule(static)
-    for (int64_t i = 0; i < count; i++) {
-        float v = GET(x[i]), s = sigmoid(GELU_A * (v + GELU_B * v * v * v));
-        dx[i] = PUT(GET(dy[i]) * (s + v * s * (1.0f - s) * GELU_A * (1.0f + 3.0f * GELU_B * v * v)));
-        if (y) y[i] = PUT(v * s);
-    }
+    SHARED_16(i, count, threads, {
+        v16 v = GET16(x + i, n), d = GET16(dy + i, n), s = sigmoid16(GELU_A * (v + GELU_B * v * v * v));
+        PUT16(dx + i, d * (s + v * s * (1.0f - s) * GELU_A * (1.0f + 3.0f * GELU_B * v * v)), n);
+        if (y) PUT16(y + i, v * s, n);
+    })
 }
 
 #endif

@@ -1,7 +1,7 @@
 /* AdamW (Loshchilov and Hutter 2019) over many tensors in one call, and the size of their gradients. */
 #ifndef NUM
 
-#include "numbers.h"
+#include "vector.h"
 
 #define SLICE 16384 /* numbers that a thread takes at a time, so that many small tensors are shared out evenly */
 
@@ -13,17 +13,16 @@
 static void FN(adamw_slice)(float *restrict master, const NUM *restrict slope, float *restrict first,
                             float *restrict second, NUM *restrict weight, int64_t count, float beta1, float beta2,
                             float epsilon, float keep, float step, float root, float scale) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; i++) {
-        float g = GET(slope[i]) * scale;
-        float m = beta1 * first[i] + (1.0f - beta1) * g;
-        float v = beta2 * second[i] + (1.0f - beta2) * g * g;
-        first[i] = m;
-        second[i] = v;
-        float value = master[i] * keep - step * m / (sqrtf(v) * root + epsilon);
-        master[i] = value;
-        if (!IS_FLOAT) weight[i] = PUT(value);
-    }
+    EACH_16(i, count, {
+        v16 g = GET16(slope + i, n) * scale;
+        v16 m = beta1 * get16_float(first + i, n) + (1.0f - beta1) * g;
+        v16 v = beta2 * get16_float(second + i, n) + (1.0f - beta2) * g * g;
+        put16_float(first + i, m, n);
+        put16_float(second + i, v, n);
+        v16 value = get16_float(master + i, n) * keep - step * m / (root16(v) * root + epsilon);
+        put16_float(master + i, value, n);
+        if (!IS_FLOAT) PUT16(weight + i, value, n);
+    });
 }
 
 /* One step of `tensors` tensors: table [5, tensors] holds the addresses of masters, gradients, first and second
@@ -60,11 +59,13 @@ void FN(squares)(const int64_t *addresses, const int64_t *counts, double *square
             const NUM *x = (const NUM *)addresses[t];
             int64_t end = counts[t] * (thread + 1) / threads;
             for (int64_t from = counts[t] * thread / threads; from < end; from += SLICE) {
-                float sum = 0.0f;
+                v16 sums = {0};
                 int64_t to = from + SLICE < end ? from + SLICE : end;
-#pragma omp simd reduction(+ : sum)
-                for (int64_t i = from; i < to; i++) sum += GET(x[i]) * GET(x[i]);
-                total += (double)sum;
+                EACH_16(i, to - from, {
+                    v16 value = GET16(x + from + i, n);
+                    sums += value * value;
+                });
+                total += (double)sum16(sums);
             }
         }
         squares[thread] = total;

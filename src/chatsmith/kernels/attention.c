@@ -8,6 +8,7 @@
 #ifndef NUM
 
 #include "gemm.h"
+#include "vector.h"
 
 #define BLOCK 96 /* queries that the way back takes together */
 #define LINE(count) (((count) + 31) / 32 * 32) /* rows of scratch hold whole vectors */
@@ -90,31 +91,26 @@ void FN(attend)(const NUM *query, const NUM *key, const NUM *value, const int32_
                 FN(scores)(rows, query + (b * time + t0) * query_stride + h * dim, query_stride, packed_keys, seen, dim,
                            score, line);
                 for (int r = 0; r < rows; r++) {
-                    float *row = score + r * line, most = -INFINITY, sum = 0.0f;
+                    float *row = score + r * line;
                     NUM *to = weight + r * line;
-                    int from = first ? first[b * time + t0 + r] : 0, last = (int)(t0 + r);
-                    for (int i = 0; i < (int)end; i += 16)
-#pragma omp simd reduction(max : most)
-                        for (int j = 0; j < 16; j++) {
-                            float x = i + j >= from && i + j <= last ? row[i + j] : -INFINITY;
-                            row[i + j] = x;
-                            most = x > most ? x : most;
-                        }
+                    int64_t from = first ? first[b * time + t0 + r] : 0, last = t0 + r;
+                    v16 highest = all16(-INFINITY), sums = {0};
+                    for (int64_t i = 0; i < end; i += 16) {
+                        v16 x = choose16(between16(from - i, last - i), get16_float(row + i, 16), all16(-INFINITY));
+                        highest = larger16(x, highest);
+                    }
                     /* a row of NaN has no maximum: it stays NaN */
-                    most = most > -INFINITY ? most : 0.0f;
-                    for (int i = 0; i < (int)end; i += 16)
-#pragma omp simd reduction(+ : sum)
-                        for (int j = 0; j < 16; j++) {
-                            float x = fast_exp(row[i + j] * scale - most * scale);
-                            x = row[i + j] == -INFINITY ? 0.0f : x;
-                            row[i + j] = x;
-                            sum += x;
-                        }
-                    float factor = 1.0f / sum, *keep = kept + ((b * heads + h) * time + t0 + r) * 2;
-                    keep[0] = most * scale, keep[1] = factor;
-                    for (int i = 0; i < (int)end; i += 16)
-#pragma omp simd
-                        for (int j = 0; j < 16; j++) to[i + j] = PUT(row[i + j] * factor);
+                    float most = max16(highest);
+                    most = most > -INFINITY ? most * scale : 0.0f;
+                    for (int64_t i = 0; i < end; i += 16) {
+                        v16 x = exp16(get16_float(row + i, 16) * scale - most);
+                        x = choose16(between16(from - i, last - i), x, all16(0.0f));
+                        put16_float(row + i, x, 16);
+                        sums += x;
+                    }
+                    float factor = 1.0f / sum16(sums), *keep = kept + ((b * heads + h) * time + t0 + r) * 2;
+                    keep[0] = most, keep[1] = factor;
+                    for (int64_t i = 0; i < end; i += 16) PUT16(to + i, get16_float(row + i, 16) * factor, 16);
                 }
                 FN(Out) out = {output + (b * time + t0) * heads * dim + h * dim, 0, 0, 0, heads * dim, 1, 1};
                 for (int64_t d = 0; d < dim; d += COLUMNS)
@@ -153,8 +149,7 @@ INLINE void FN(gather)(const NUM *left, int64_t line, int64_t rows, const uint32
 
 INLINE void FN(put_sums)(const float *sums, int64_t count, int64_t dim, int64_t wide, NUM *to, int64_t stride) {
     for (int64_t t = 0; t < count; t++)
-#pragma omp simd
-        for (int64_t d = 0; d < dim; d++) to[t * stride + d] = PUT(sums[t * wide + d]);
+        EACH_16(d, dim, PUT16(to + t * stride + d, get16_float(sums + t * wide + d, n), n););
 }
 
 /* Slopes of query, key and value (laid out as these are) from that of the output [batch, time, heads * dim], for the
@@ -196,24 +191,25 @@ void FN(attend_back)(const NUM *slope, const NUM *query, const NUM *key, const N
                     FN(scores)(rows, queries + t0 * query_stride, query_stride, packed_keys, seen, dim, score, line);
                     FN(scores)(rows, slopes + t0 * inner, inner, packed_values, seen, dim, d_weight, line);
                     for (int r = 0; r < rows; r++) {
-                        float *row = score + r * line, *d_row = d_weight + r * line, dot = 0.0f;
+                        float *row = score + r * line, *d_row = d_weight + r * line;
                         NUM *to = weight + (t0 + r) * line, *d_to = d_score + (t0 + r) * line;
-                        int last = (int)(from + t0 + r), start = first ? first[b * time + last] : 0;
+                        int64_t last = from + t0 + r, start = first ? first[b * time + last] : 0;
                         const float *keep = kept + ((b * heads + h) * time + last) * 2;
                         float most = keep[0], factor = keep[1];
-                        for (int i = 0; i < (int)end; i += 16)
-#pragma omp simd reduction(+ : dot)
-                            for (int j = 0; j < 16; j++) {
-                                int visible = i + j >= start && i + j <= last;
-                                float p = visible ? fast_exp(row[i + j] * scale - most) * factor : 0.0f;
-                                d_row[i + j] = visible ? d_row[i + j] : 0.0f;
-                                row[i + j] = p;
-                                to[i + j] = PUT(p);
-                                dot += p * d_row[i + j];
-                            }
-                        for (int i = 0; i < (int)end; i += 16)
-#pragma omp simd
-                            for (int j = 0; j < 16; j++) d_to[i + j] = PUT(row[i + j] * (d_row[i + j] - dot) * scale);
+                        v16 dots = {0}, none = {0};
+                        for (int64_t i = 0; i < end; i += 16) {
+                            i16 visible = between16(start - i, last - i);
+                            v16 p = exp16(get16_float(row + i, 16) * scale - most) * factor;
+                            p = choose16(visible, p, none);
+                            v16 d = choose16(visible, get16_float(d_row + i, 16), none);
+                            put16_float(d_row + i, d, 16);
+                            put16_float(row + i, p, 16);
+                            PUT16(to + i, p, 16);
+                            dots += p * d;
+                        }
+                        float dot = sum16(dots);
+                        for (int64_t i = 0; i < end; i += 16)
+                            PUT16(d_to + i, get16_float(row + i, 16) * (get16_float(d_row + i, 16) - dot) * scale, 16);
                         memset(to + end, 0, (size_t)(clear - end) * sizeof(NUM));
                         memset(d_to + end, 0, (size_t)(clear - end) * sizeof(NUM));
                     }

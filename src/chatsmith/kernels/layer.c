@@ -12,6 +12,7 @@
 #ifndef NUM
 
 #include "gemm.h"
+#include "vector.h"
 
 #ifdef HAS_GEMM
 
@@ -208,9 +209,8 @@ static void FN(map_slopes)(const FN(Worker) * w, const NUM *dy, const NUM *x, in
         int64_t at = block * 64, count = out - at < 64 ? out - at : 64;
         float total[64] = {0};
         for (int64_t row = 0; row < rows; row++)
-#pragma omp simd
-            for (int64_t i = 0; i < count; i++) total[i] += GET(dy[row * out + at + i]);
-        for (int64_t i = 0; i < count; i++) to_bias[at + i] = PUT(total[i]);
+            EACH_16(i, count, put16_float(total + i, get16_float(total + i, n) + GET16(dy + row * out + at + i, n), n););
+        EACH_16(i, count, PUT16(to_bias + at + i, get16_float(total + i, n), n););
     }
 }
 

@@ -1,7 +1,7 @@
 /* The loss of the next token and its slope. */
 #ifndef NUM
 
-#include "numbers.h"
+#include "vector.h"
 
 #define EACH "loss.c"
 #include "each_type.h"
@@ -20,15 +20,20 @@ void FN(cross_entropy)(NUM *logits, const int64_t *targets, float *loss, int64_t
             loss[row] = 0.0f;
             continue;
         }
-        float most = -INFINITY, sum = 0.0f, chosen = GET(line[target]);
-#pragma omp simd reduction(max : most)
-        for (int64_t i = 0; i < columns; i++) most = GET(line[i]) > most ? GET(line[i]) : most;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = 0; i < columns; i++) sum += fast_exp(GET(line[i]) - most);
+        float chosen = GET(line[target]);
+        v16 highest = all16(chosen), sums = {0};
+        EACH_16(i, columns, {
+            v16 x = GET16(line + i, n);
+            highest = larger16(n < 16 ? choose16(between16(0, n - 1), x, all16(-INFINITY)) : x, highest);
+        });
+        float most = max16(highest);
+        EACH_16(i, columns, {
+            v16 power = exp16(GET16(line + i, n) - most);
+            sums += n < 16 ? choose16(between16(0, n - 1), power, all16(0.0f)) : power;
+        });
+        float sum = sum16(sums), factor = 1.0f / sum;
         loss[row] = logf(sum) + most - chosen;
-        float factor = 1.0f / sum;
-#pragma omp simd
-        for (int64_t i = 0; i < columns; i++) line[i] = PUT(fast_exp(GET(line[i]) - most) * factor);
+        EACH_16(i, columns, PUT16(line + i, exp16(GET16(line + i, n) - most) * factor, n););
         line[target] = PUT(fast_exp(chosen - most) * factor - 1.0f);
     }
 }

@@ -6,6 +6,7 @@
 #ifndef NUM
 
 #include "gemm.h"
+#include "vector.h"
 
 /* Bytes of scratch per thread for matrices of rows x columns whose iterates take `bytes` each. */
 int64_t muon_scratch(int64_t rows, int64_t columns, int64_t bytes) {
@@ -36,9 +37,19 @@ static const float A = 3.4445f, B = -4.7750f, C = 2.0315f;
 /* What lies below the diagonal is copied above it, in squares that stay in the first cache. */
 static void FN(mirror)(NUM *x, int64_t side) {
     for (int64_t top = 0; top < side; top += 32)
-        for (int64_t left = 0; left <= top; left += 32)
+        for (int64_t left = 0; left <= top; left += 32) {
+#if defined(HAS_TILES) && !IS_FLOAT
+            if (left < top && top + 32 <= side) {
+                uint32_t turned[LEFT_SIZE(16) / 4];
+                FN(pack_left)(x + top * side + left, side, 32, 32, turned);
+                for (int64_t j = 0; j < 32; j++)
+                    memcpy(x + (left + j) * side + top, (char *)turned + j * LEFT_ROW(16), 64);
+                continue;
+            }
+#endif
             for (int64_t i = top; i < top + 32 && i < side; i++)
                 for (int64_t j = left; j < left + 32 && j < i; j++) x[j * side + i] = x[i * side + j];
+        }
 }
 
 /* x [rows, columns], of Frobenius norm at most 1, towards the nearest matrix with orthogonal rows or columns. */
@@ -54,11 +65,9 @@ static NUM *FN(orthogonalise)(NUM *x, int64_t rows, int64_t columns, int rounds,
         FN(mirror)(gram, side);
         FN(gemm_part)(FORWARD, 1, gram, gram, to_poly, 0, side, 0, side, side, side, side, scratch);
         for (int64_t i = 0; i < side; i++) {
-#pragma omp simd
-            for (int64_t j = 0; j <= i; j++) {
-                float value = B * GET(gram[i * side + j]) + C * GET(poly[i * side + j]);
-                poly[i * side + j] = PUT(i == j ? A + value : value);
-            }
+            NUM *to = poly + i * side;
+            EACH_16(j, i + 1, PUT16(to + j, B * GET16(gram + i * side + j, n) + C * GET16(to + j, n), n););
+            to[i] = PUT(A + GET(to[i]));
         }
         FN(mirror)(poly, side);
         if (tall)
@@ -85,28 +94,27 @@ void FN(muon)(const int64_t *table, char *scratch, int64_t count, int64_t rows, 
         NUM *x = (NUM *)(own + space - ((int64_t)sizeof(NUM) * size + 63) / 64 * 64);
         double squares = 0.0;
         for (int64_t r = 0; r < rows; r++) {
-            float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-            for (int64_t i = r * columns; i < (r + 1) * columns; i++) {
-                float g = GET(slope[i]) * scale, m = average[i] * momentum + (1.0f - momentum) * g;
-                average[i] = m;
-                float ahead = g + momentum * (m - g);
-                x[i] = PUT(ahead);
-                sum += ahead * ahead;
-            }
-            squares += (double)sum;
+            v16 sums = {0};
+            int64_t row = r * columns;
+            EACH_16(i, columns, {
+                v16 g = GET16(slope + row + i, n) * scale;
+                v16 m = get16_float(average + row + i, n) * momentum + (1.0f - momentum) * g;
+                put16_float(average + row + i, m, n);
+                v16 ahead = g + momentum * (m - g);
+                PUT16(x + row + i, ahead, n);
+                sums += ahead * ahead;
+            });
+            squares += (double)sum16(sums);
         }
         /* The Frobenius norm bounds the largest singular value: the rounds start inside their region of convergence. */
         float factor = 1.0f / ((float)sqrt(squares) + 1e-7f);
-#pragma omp simd
-        for (int64_t i = 0; i < size; i++) x[i] = PUT(GET(x[i]) * factor);
+        EACH_16(i, size, PUT16(x + i, GET16(x + i, n) * factor, n););
         const NUM *update = FN(orthogonalise)(x, rows, columns, (int)rounds, own);
-#pragma omp simd
-        for (int64_t i = 0; i < size; i++) {
-            float value = master[i] * keep - rate * GET(update[i]);
-            master[i] = value;
-            if (!IS_FLOAT) weight[i] = PUT(value);
-        }
+        EACH_16(i, size, {
+            v16 value = get16_float(master + i, n) * keep - rate * GET16(update + i, n);
+            put16_float(master + i, value, n);
+            if (!IS_FLOAT) PUT16(weight + i, value, n);
+        });
     }
 }
 

@@ -1,7 +1,7 @@
 /* Norms of rows and of heads, the rotation of heads, and sums over rows; forwards and backwards. */
 #ifndef NUM
 
-#include "numbers.h"
+#include "vector.h"
 
 #define EACH "norms.c"
 #include "each_type.h"
@@ -16,32 +16,35 @@ void FN(norm)(const NUM *x, const NUM *gain, const NUM *bias, NUM *y, float *sca
     for (int64_t row = 0; row < rows; row++) {
         const NUM *from = x + row * width;
         NUM *to = y + row * width;
-        float squares[16] = {0}, middle = 0.0f;
+        v16 squares = {0};
+        float middle = 0.0f;
         if (bias) {
-            float sums[16] = {0};
-            EACH_16(i, width, sums[lane] += GET(from[i]););
-            mean[row] = middle = total(sums) / (float)width;
+            v16 sums = {0};
+            EACH_16(i, width, sums += GET16(from + i, n););
+            mean[row] = middle = sum16(sums) / (float)width;
         }
         EACH_16(i, width, {
-            float value = GET(from[i]) - middle;
-            squares[lane] += value * value;
+            v16 value = GET16(from + i, n) - middle;
+            squares += n < 16 ? choose16(between16(0, n - 1), value * value, all16(0.0f)) : value * value;
         });
-        float factor = scale[row] = 1.0f / sqrtf(total(squares) / (float)width + epsilon);
+        float factor = scale[row] = 1.0f / sqrtf(sum16(squares) / (float)width + epsilon);
         if (bias)
-            EACH_16(i, width, to[i] = PUT((GET(from[i]) - middle) * factor * GET(gain[i]) + GET(bias[i])););
+            EACH_16(i, width, {
+                v16 value = (GET16(from + i, n) - middle) * factor;
+                PUT16(to + i, value * GET16(gain + i, n) + GET16(bias + i, n), n);
+            });
         else
-            EACH_16(i, width, to[i] = PUT(GET(from[i]) * factor * GET(gain[i])););
+            EACH_16(i, width, PUT16(to + i, GET16(from + i, n) * factor * GET16(gain + i, n), n););
     }
 }
 
 /* The sum of the threads' shares, each `stride` floats after the one before, in the order of the threads. */
 void FN(put_shares)(const float *shares, int64_t stride, NUM *to, int64_t width, int threads) {
-#pragma omp simd
-    for (int64_t i = 0; i < width; i++) {
-        float sum = shares[i];
-        for (int thread = 1; thread < threads; thread++) sum += shares[thread * stride + i];
-        to[i] = PUT(sum);
-    }
+    EACH_16(i, width, {
+        v16 sum = get16_float(shares + i, n);
+        for (int thread = 1; thread < threads; thread++) sum += get16_float(shares + thread * stride + i, n);
+        PUT16(to + i, sum, n);
+    });
 }
 
 /* dx from dy (plus `add`, or null) for the rows from `begin` to `until`, by one thread, whose share of the slopes of gain
@@ -53,19 +56,20 @@ void FN(norm_back_rows)(const NUM *dy, const NUM *x, const NUM *gain, const floa
     for (int64_t row = begin; row < until; row++) {
         const NUM *slope = dy + row * width, *from = x + row * width, *more = add ? add + row * width : 0;
         NUM *to = dx + row * width;
-        float factor = scale[row], middle = mean ? mean[row] : 0.0f, dots[16] = {0}, sums[16] = {0};
+        float factor = scale[row], middle = mean ? mean[row] : 0.0f;
+        v16 dots = {0}, sums = {0};
         EACH_16(i, width, {
-            float d = GET(slope[i]) * GET(gain[i]);
-            dots[lane] += d * (GET(from[i]) - middle);
-            sums[lane] += d;
+            v16 d = GET16(slope + i, n) * GET16(gain + i, n);
+            dots += d * (GET16(from + i, n) - middle);
+            sums += d;
         });
-        float dot = total(dots) * factor * factor / (float)width, sum = mean ? total(sums) / (float)width : 0.0f;
+        float dot = sum16(dots) * factor * factor / (float)width, sum = mean ? sum16(sums) / (float)width : 0.0f;
         EACH_16(i, width, {
-            float d = GET(slope[i]), value = GET(from[i]) - middle;
-            d_gain[i] += d * value * factor;
-            d_bias[i] += d;
-            float out = factor * (d * GET(gain[i]) - sum - value * dot);
-            to[i] = PUT(more ? out + GET(more[i]) : out);
+            v16 d = GET16(slope + i, n), value = GET16(from + i, n) - middle;
+            put16_float(d_gain + i, get16_float(d_gain + i, n) + d * value * factor, n);
+            put16_float(d_bias + i, get16_float(d_bias + i, n) + d, n);
+            v16 out = factor * (d * GET16(gain + i, n) - sum - value * dot);
+            PUT16(to + i, more ? out + GET16(more + i, n) : out, n);
         });
     }
 }
@@ -87,19 +91,23 @@ static inline float FN(turn)(const NUM *from, const NUM *gain, const float *cosi
     int64_t half = dim / 2;
     float factor = 1.0f;
     if (gain) {
-        float sums[16] = {0};
-        EACH_16(i, dim, sums[lane] += GET(from[i]) * GET(from[i]););
-        factor = 1.0f / sqrtf(total(sums) / (float)dim + epsilon);
+        v16 sums = {0};
+        EACH_16(i, dim, sums += GET16(from + i, n) * GET16(from + i, n););
+        factor = 1.0f / sqrtf(sum16(sums) / (float)dim + epsilon);
     }
     if (!cosine) {
-        EACH_16(i, dim, to[i] = PUT(GET(from[i]) * factor * (gain ? GET(gain[i]) : 1.0f)););
+        EACH_16(i, dim, {
+            v16 x = GET16(from + i, n) * factor;
+            PUT16(to + i, gain ? x * GET16(gain + i, n) : x, n);
+        });
         return factor;
     }
     EACH_16(i, half, {
-        float a = GET(from[i]) * factor * (gain ? GET(gain[i]) : 1.0f);
-        float b = GET(from[i + half]) * factor * (gain ? GET(gain[i + half]) : 1.0f);
-        to[i] = PUT(a * cosine[i] - b * sine[i]);
-        to[i + half] = PUT(b * cosine[i] + a * sine[i]);
+        v16 a = GET16(from + i, n) * factor, b = GET16(from + i + half, n) * factor;
+        if (gain) a *= GET16(gain + i, n), b *= GET16(gain + i + half, n);
+        v16 c = get16_float(cosine + i, n), s = get16_float(sine + i, n);
+        PUT16(to + i, a * c - b * s, n);
+        PUT16(to + i + half, b * c + a * s, n);
     });
     return factor;
 }
@@ -143,25 +151,27 @@ void FN(heads_back_rows)(const NUM *dy, const NUM *x, const NUM *gain, const flo
             if (cosine) {
                 const float *c = cosine + row % period * half, *s = sine + row % period * half;
                 EACH_16(i, half, {
-                    float p = GET(back[i]), q = GET(back[i + half]);
-                    slope[i] = p * c[i] + q * s[i];
-                    slope[i + half] = q * c[i] - p * s[i];
+                    v16 p = GET16(back + i, n), q = GET16(back + i + half, n);
+                    v16 cos = get16_float(c + i, n), sin = get16_float(s + i, n);
+                    put16_float(slope + i, p * cos + q * sin, n);
+                    put16_float(slope + i + half, q * cos - p * sin, n);
                 });
             } else {
-                EACH_16(i, dim, slope[i] = GET(back[i]););
+                EACH_16(i, dim, put16_float(slope + i, GET16(back + i, n), n););
             }
             if (!gain) {
-                EACH_16(i, dim, to[i] = PUT(slope[i]););
+                EACH_16(i, dim, PUT16(to + i, get16_float(slope + i, n), n););
                 continue;
             }
             const NUM *from = x + (row * heads + h) * dim;
-            float factor = scale[row * heads + h], dots[16] = {0};
-            EACH_16(i, dim, dots[lane] += slope[i] * GET(gain[i]) * GET(from[i]););
-            float dot = total(dots) * factor * factor * factor / (float)dim;
+            float factor = scale[row * heads + h];
+            v16 dots = {0};
+            EACH_16(i, dim, dots += get16_float(slope + i, n) * GET16(gain + i, n) * GET16(from + i, n););
+            float dot = sum16(dots) * factor * factor * factor / (float)dim;
             EACH_16(i, dim, {
-                float value = GET(from[i]);
-                share[i] += slope[i] * value * factor;
-                to[i] = PUT(slope[i] * GET(gain[i]) * factor - value * dot);
+                v16 value = GET16(from + i, n), d = get16_float(slope + i, n);
+                put16_float(share + i, get16_float(share + i, n) + d * value * factor, n);
+                PUT16(to + i, d * GET16(gain + i, n) * factor - value * dot, n);
             });
         }
     }
@@ -186,8 +196,7 @@ void FN(column_sums)(const NUM *x, NUM *sums, float *partial, int64_t rows, int6
         memset(share, 0, (size_t)width * 4);
         for (int64_t row = rows * thread / threads; row < rows * (thread + 1) / threads; row++) {
             const NUM *from = x + row * width;
-#pragma omp simd
-            for (int64_t i = 0; i < width; i++) share[i] += GET(from[i]);
+            EACH_16(i, width, put16_float(share + i, get16_float(share + i, n) + GET16(from + i, n), n););
         }
     }
     FN(put_shares)(partial, width, sums, width, threads);
