@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from ctypes import Structure, byref, c_double, c_int64, c_void_p
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -115,7 +115,7 @@ def _size(name: str, x: Tensor, call: _Call, *more: int) -> int:
     return int(_function(name, x.dtype)(byref(call), *more))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _function(name: str, dtype: torch.dtype) -> Any:
     function = getattr(build.library(), f"{name}_{SUFFIX[dtype]}")
     function.restype = c_int64 if name in ("layer_kept", "layer_shared", "layer_own") else None

@@ -17,6 +17,7 @@ from chatsmith.models.dropout import Dropout
 from chatsmith.specs import ModelSpec
 
 Angles = tuple[Tensor, Tensor]
+_ALL: tuple[Tensor | None, Tensor | None] = (None, None)  # masks that keep everything
 
 
 class Window(NamedTuple):
@@ -63,7 +64,7 @@ def layer(
     names, weights = zip(*block.named_parameters(), strict=True)
     if angles is not None:
         angles = (angles[0].contiguous(), angles[1].contiguous())
-    growth, masks = 1.0, (None, None)
+    growth, masks = 1.0, _ALL
     if dropout is not None:
         growth = dropout.scale
         masks = (dropout.kept(0, spec.width).contiguous(), dropout.kept(1, spec.width).contiguous())

@@ -3,7 +3,7 @@
 A step is fullest at one of four moments: when the loss has been computed and everything for the way back is kept; in
 the way back through the last layer, when nothing has been let go yet, or through the first one, when all gradients are
 there; or in the optimizer. Each is reckoned, and the largest is the answer.
-There are two ways through a layer. "fused" layers keep what `models.fused` says and make the rest again; "plain" ones
+There are two ways through a layer. "fused" layers keep what `kernels/layer.c` says and make the rest again; "plain" ones
 are recorded by autograd operation by operation, with the native norms and activations (`kernels`) or without.
 What is counted is what PyTorch allocates: not the interpreter, the libraries or the data.
 """
@@ -19,6 +19,7 @@ Path = Literal["fused", "plain"]
 _BLOCK = 128  # queries at a time in models.causal, whose weights are kept up to so many bytes a layer:
 _KEEP_BYTES = 2**26
 _CHUNK_BYTES = 2**26  # float32 logits alive at once in train.losses
+_ROWS_AT_ONCE = 1024  # SHALLOW in kernels/gemm.h, in numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ def training_memory(
     layer = _kept(spec, sizes, tokens, length, w, path, kernels)
     kept = spec.layers * layer + tokens * ((w + (1 if spec.dropout else 0)) * sizes.E + 4)
     back = _way_back(spec, sizes, tokens, length, w, path, kernels)
+    own = w * _inner_matrices(spec) // spec.layers if path == "fused" else 0  # a fused layer's gradients come together
     at_once = min(tokens, max(64, _CHUNK_BYTES // (4 * spec.vocab_size)))
     # Plain torch widens the first rows' logits before there is a gradient of the head.
     head_kept = tokens * w * sizes.E + (table if kernels or at_once < tokens else 0)
@@ -105,7 +107,7 @@ def training_memory(
                        passing=tokens * w * sizes.E + at_once * spec.vocab_size * _logit_bytes(w, kernels) + wide_sum),
         # the last layer on the way back
         TrainingMemory(**states, gradients=sums, activations=kept, output_head=table,
-                       passing=back),
+                       passing=back + own),
         # the first layer, when the gradients of all others have taken the place of what they kept
         TrainingMemory(**states, gradients=sums + w * parameters - table, activations=layer, output_head=table,
                        passing=back),
@@ -179,9 +181,12 @@ def _logit_bytes(w: int, kernels: bool) -> int:
 def _way_back(spec: ModelSpec, z: _Sizes, tokens: int, length: int, w: int, path: Path, kernels: bool) -> int:
     """What the way back through one layer holds beyond what was kept, at its fullest."""
     if path == "fused":
-        feed = 3 * z.E + (4 if spec.gated else 3) * z.F
-        attend = 3 * z.E + 2 * z.inner + 2 * z.keys
-        return tokens * w * max(feed, attend)
+        # The slopes of what comes and goes, of a norm, and between the halves of a layer; with dropout a thinned one.
+        numbers = (5 if spec.dropout else 4) * z.E + max((3 if spec.gated else 2) * z.F, 2 * z.inner + 2 * z.keys)
+        if w == 4:
+            return tokens * w * numbers
+        # Sums are float32: of the products into one norm, and of a weight's slope over more rows than are taken at once.
+        return tokens * (w * numbers + 4 * z.E) + (4 * max(z.inner, z.F) * z.E if tokens > _ROWS_AT_ONCE else 0)
     # Plain layers let go of each operation's inputs as they go: of the product first, then of the rest.
     feed = z.E + (3 if spec.gated else 2) * z.F
     # Blocks of weights, of their slopes, and of the last block's; two more where the weights are computed again.
@@ -214,7 +219,7 @@ def _optimizer_passing(spec: ModelSpec, z: _Sizes, w: int, optimizer: str, path:
 def _scratch(spec: ModelSpec, z: _Sizes, length: int, w: int, optimizer: str) -> int:
     """Bytes that one thread of the native kernels works in: packed panels of a matmul, and keys, values and slopes of a
     head for attention, or the iterates of a matrix for Muon, whichever is most (`kernels/*.c`)."""
-    panels = 626_688
+    panels = 1_316_864
     attention = length * (spec.head_dim * (3 * w + 8) + 192 * w + 180)
     each = 2 * w + 4  # two iterates, and sums in float32
     muon = max(panels + each * (rows * columns + min(rows, columns) ** 2) for rows, columns in _shapes(spec, z))
