@@ -31,10 +31,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-import httpx
-
 import harness
+
+try:
+    import aiohttp
+    import httpx
+except ImportError as missing:
+    raise SystemExit(f"{missing.name} is missing: type  pip install 'chatsmith[bench]'") from None
 
 ENGINE = """
 import json, sys, time
