@@ -13,7 +13,7 @@
 static void FN(adamw_slice)(float *restrict master, const NUM *restrict slope, float *restrict first,
                             float *restrict second, NUM *restrict weight, int64_t count, float beta1, float beta2,
                             float epsilon, float keep, float step, float root, float scale) {
-    EACH_16(i, count, {
+    EACH_VECTOR(i, count, {
         v16 g = GET16(slope + i, n) * scale;
         v16 m = beta1 * get16_float(first + i, n) + (1.0f - beta1) * g;
         v16 v = beta2 * get16_float(second + i, n) + (1.0f - beta2) * g * g;
@@ -61,7 +61,7 @@ void FN(squares)(const int64_t *addresses, const int64_t *counts, double *square
             for (int64_t from = counts[t] * thread / threads; from < end; from += SLICE) {
                 v16 sums = {0};
                 int64_t to = from + SLICE < end ? from + SLICE : end;
-                EACH_16(i, to - from, {
+                EACH_VECTOR(i, to - from, {
                     v16 value = GET16(x + from + i, n);
                     sums += value * value;
                 });

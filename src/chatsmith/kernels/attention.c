@@ -149,7 +149,7 @@ INLINE void FN(gather)(const NUM *left, int64_t line, int64_t rows, const uint32
 
 INLINE void FN(put_sums)(const float *sums, int64_t count, int64_t dim, int64_t wide, NUM *to, int64_t stride) {
     for (int64_t t = 0; t < count; t++)
-        EACH_16(d, dim, PUT16(to + t * stride + d, get16_float(sums + t * wide + d, n), n););
+        EACH_VECTOR(d, dim, PUT16(to + t * stride + d, get16_float(sums + t * wide + d, n), n););
 }
 
 /* Slopes of query, key and value (laid out as these are) from that of the output [batch, time, heads * dim], for the

@@ -209,8 +209,8 @@ static void FN(map_slopes)(const FN(Worker) * w, const NUM *dy, const NUM *x, in
         int64_t at = block * 64, count = out - at < 64 ? out - at : 64;
         float total[64] = {0};
         for (int64_t row = 0; row < rows; row++)
-            EACH_16(i, count, put16_float(total + i, get16_float(total + i, n) + GET16(dy + row * out + at + i, n), n););
-        EACH_16(i, count, PUT16(to_bias + at + i, get16_float(total + i, n), n););
+            EACH_VECTOR(i, count, put16_float(total + i, get16_float(total + i, n) + GET16(dy + row * out + at + i, n), n););
+        EACH_VECTOR(i, count, PUT16(to_bias + at + i, get16_float(total + i, n), n););
     }
 }
 

@@ -22,18 +22,18 @@ void FN(cross_entropy)(NUM *logits, const int64_t *targets, float *loss, int64_t
         }
         float chosen = GET(line[target]);
         v16 highest = all16(chosen), sums = {0};
-        EACH_16(i, columns, {
+        EACH_VECTOR(i, columns, {
             v16 x = GET16(line + i, n);
             highest = larger16(n < 16 ? choose16(between16(0, n - 1), x, all16(-INFINITY)) : x, highest);
         });
         float most = max16(highest);
-        EACH_16(i, columns, {
+        EACH_VECTOR(i, columns, {
             v16 power = exp16(GET16(line + i, n) - most);
             sums += n < 16 ? choose16(between16(0, n - 1), power, all16(0.0f)) : power;
         });
         float sum = sum16(sums), factor = 1.0f / sum;
         loss[row] = logf(sum) + most - chosen;
-        EACH_16(i, columns, PUT16(line + i, exp16(GET16(line + i, n) - most) * factor, n););
+        EACH_VECTOR(i, columns, PUT16(line + i, exp16(GET16(line + i, n) - most) * factor, n););
         line[target] = PUT(fast_exp(chosen - most) * factor - 1.0f);
     }
 }

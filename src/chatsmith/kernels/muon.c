@@ -66,7 +66,7 @@ static NUM *FN(orthogonalise)(NUM *x, int64_t rows, int64_t columns, int rounds,
         FN(gemm_part)(FORWARD, 1, gram, gram, to_poly, 0, side, 0, side, side, side, side, scratch);
         for (int64_t i = 0; i < side; i++) {
             NUM *to = poly + i * side;
-            EACH_16(j, i + 1, PUT16(to + j, B * GET16(gram + i * side + j, n) + C * GET16(to + j, n), n););
+            EACH_VECTOR(j, i + 1, PUT16(to + j, B * GET16(gram + i * side + j, n) + C * GET16(to + j, n), n););
             to[i] = PUT(A + GET(to[i]));
         }
         FN(mirror)(poly, side);
@@ -96,7 +96,7 @@ void FN(muon)(const int64_t *table, char *scratch, int64_t count, int64_t rows, 
         for (int64_t r = 0; r < rows; r++) {
             v16 sums = {0};
             int64_t row = r * columns;
-            EACH_16(i, columns, {
+            EACH_VECTOR(i, columns, {
                 v16 g = GET16(slope + row + i, n) * scale;
                 v16 m = get16_float(average + row + i, n) * momentum + (1.0f - momentum) * g;
                 put16_float(average + row + i, m, n);
@@ -108,9 +108,9 @@ void FN(muon)(const int64_t *table, char *scratch, int64_t count, int64_t rows, 
         }
         /* The Frobenius norm bounds the largest singular value: the rounds start inside their region of convergence. */
         float factor = 1.0f / ((float)sqrt(squares) + 1e-7f);
-        EACH_16(i, size, PUT16(x + i, GET16(x + i, n) * factor, n););
+        EACH_VECTOR(i, size, PUT16(x + i, GET16(x + i, n) * factor, n););
         const NUM *update = FN(orthogonalise)(x, rows, columns, (int)rounds, own);
-        EACH_16(i, size, {
+        EACH_VECTOR(i, size, {
             v16 value = get16_float(master + i, n) * keep - rate * GET16(update + i, n);
             put16_float(master + i, value, n);
             if (!IS_FLOAT) PUT16(weight + i, value, n);

@@ -20,27 +20,27 @@ void FN(norm)(const NUM *x, const NUM *gain, const NUM *bias, NUM *y, float *sca
         float middle = 0.0f;
         if (bias) {
             v16 sums = {0};
-            EACH_16(i, width, sums += GET16(from + i, n););
+            EACH_VECTOR(i, width, sums += GET16(from + i, n););
             mean[row] = middle = sum16(sums) / (float)width;
         }
-        EACH_16(i, width, {
+        EACH_VECTOR(i, width, {
             v16 value = GET16(from + i, n) - middle;
             squares += n < 16 ? choose16(between16(0, n - 1), value * value, all16(0.0f)) : value * value;
         });
         float factor = scale[row] = 1.0f / sqrtf(sum16(squares) / (float)width + epsilon);
         if (bias)
-            EACH_16(i, width, {
+            EACH_VECTOR(i, width, {
                 v16 value = (GET16(from + i, n) - middle) * factor;
                 PUT16(to + i, value * GET16(gain + i, n) + GET16(bias + i, n), n);
             });
         else
-            EACH_16(i, width, PUT16(to + i, GET16(from + i, n) * factor * GET16(gain + i, n), n););
+            EACH_VECTOR(i, width, PUT16(to + i, GET16(from + i, n) * factor * GET16(gain + i, n), n););
     }
 }
 
 /* The sum of the threads' shares, each `stride` floats after the one before, in the order of the threads. */
 void FN(put_shares)(const float *shares, int64_t stride, NUM *to, int64_t width, int threads) {
-    EACH_16(i, width, {
+    EACH_VECTOR(i, width, {
         v16 sum = get16_float(shares + i, n);
         for (int thread = 1; thread < threads; thread++) sum += get16_float(shares + thread * stride + i, n);
         PUT16(to + i, sum, n);
@@ -58,13 +58,13 @@ void FN(norm_back_rows)(const NUM *dy, const NUM *x, const NUM *gain, const floa
         NUM *to = dx + row * width;
         float factor = scale[row], middle = mean ? mean[row] : 0.0f;
         v16 dots = {0}, sums = {0};
-        EACH_16(i, width, {
+        EACH_VECTOR(i, width, {
             v16 d = GET16(slope + i, n) * GET16(gain + i, n);
             dots += d * (GET16(from + i, n) - middle);
             sums += d;
         });
         float dot = sum16(dots) * factor * factor / (float)width, sum = mean ? sum16(sums) / (float)width : 0.0f;
-        EACH_16(i, width, {
+        EACH_VECTOR(i, width, {
             v16 d = GET16(slope + i, n), value = GET16(from + i, n) - middle;
             put16_float(d_gain + i, get16_float(d_gain + i, n) + d * value * factor, n);
             put16_float(d_bias + i, get16_float(d_bias + i, n) + d, n);
@@ -92,17 +92,17 @@ static inline float FN(turn)(const NUM *from, const NUM *gain, const float *cosi
     float factor = 1.0f;
     if (gain) {
         v16 sums = {0};
-        EACH_16(i, dim, sums += GET16(from + i, n) * GET16(from + i, n););
+        EACH_VECTOR(i, dim, sums += GET16(from + i, n) * GET16(from + i, n););
         factor = 1.0f / sqrtf(sum16(sums) / (float)dim + epsilon);
     }
     if (!cosine) {
-        EACH_16(i, dim, {
+        EACH_VECTOR(i, dim, {
             v16 x = GET16(from + i, n) * factor;
             PUT16(to + i, gain ? x * GET16(gain + i, n) : x, n);
         });
         return factor;
     }
-    EACH_16(i, half, {
+    EACH_VECTOR(i, half, {
         v16 a = GET16(from + i, n) * factor, b = GET16(from + i + half, n) * factor;
         if (gain) a *= GET16(gain + i, n), b *= GET16(gain + i + half, n);
         v16 c = get16_float(cosine + i, n), s = get16_float(sine + i, n);
@@ -150,25 +150,25 @@ void FN(heads_back_rows)(const NUM *dy, const NUM *x, const NUM *gain, const flo
             NUM *to = dx + (row * heads + h) * dim;
             if (cosine) {
                 const float *c = cosine + row % period * half, *s = sine + row % period * half;
-                EACH_16(i, half, {
+                EACH_VECTOR(i, half, {
                     v16 p = GET16(back + i, n), q = GET16(back + i + half, n);
                     v16 cos = get16_float(c + i, n), sin = get16_float(s + i, n);
                     put16_float(slope + i, p * cos + q * sin, n);
                     put16_float(slope + i + half, q * cos - p * sin, n);
                 });
             } else {
-                EACH_16(i, dim, put16_float(slope + i, GET16(back + i, n), n););
+                EACH_VECTOR(i, dim, put16_float(slope + i, GET16(back + i, n), n););
             }
             if (!gain) {
-                EACH_16(i, dim, PUT16(to + i, get16_float(slope + i, n), n););
+                EACH_VECTOR(i, dim, PUT16(to + i, get16_float(slope + i, n), n););
                 continue;
             }
             const NUM *from = x + (row * heads + h) * dim;
             float factor = scale[row * heads + h];
             v16 dots = {0};
-            EACH_16(i, dim, dots += get16_float(slope + i, n) * GET16(gain + i, n) * GET16(from + i, n););
+            EACH_VECTOR(i, dim, dots += get16_float(slope + i, n) * GET16(gain + i, n) * GET16(from + i, n););
             float dot = sum16(dots) * factor * factor * factor / (float)dim;
-            EACH_16(i, dim, {
+            EACH_VECTOR(i, dim, {
                 v16 value = GET16(from + i, n), d = get16_float(slope + i, n);
                 put16_float(share + i, get16_float(share + i, n) + d * value * factor, n);
                 PUT16(to + i, d * GET16(gain + i, n) * factor - value * dot, n);
@@ -196,7 +196,7 @@ void FN(column_sums)(const NUM *x, NUM *sums, float *partial, int64_t rows, int6
         memset(share, 0, (size_t)width * 4);
         for (int64_t row = rows * thread / threads; row < rows * (thread + 1) / threads; row++) {
             const NUM *from = x + row * width;
-            EACH_16(i, width, put16_float(share + i, get16_float(share + i, n) + GET16(from + i, n), n););
+            EACH_VECTOR(i, width, put16_float(share + i, get16_float(share + i, n) + GET16(from + i, n), n););
         }
     }
     FN(put_shares)(partial, width, sums, width, threads);

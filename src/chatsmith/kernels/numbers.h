@@ -50,6 +50,37 @@ static inline float fast_exp(float x) {
     return x != x ? x : p; /* the sum of bits might have made a number of a NaN */
 }
 
+static inline float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
+
+/* Runs the statement for i from 0 to count, sixteen at a time in one vector and then what is left one by one: rows are
+ * short, and a loop that the compiler cuts up for any length spends more on its ends than on its middle. `lane` is the
+ * place within the vector, so that sums over i go to sums[lane], which stays in a register. */
+#define EACH_16(i, count, ...)                                                                                         \
+    do {                                                                                                               \
+        int64_t each_from = 0;                                                                                         \
+        for (; each_from + 16 <= (count); each_from += 16) {                                                           \
+            _Pragma("omp simd") for (int lane = 0; lane < 16; lane++) {                                                \
+                int64_t i = each_from + lane;                                                                          \
+                __VA_ARGS__                                                                                            \
+            }                                                                                                          \
+        }                                                                                                              \
+        for (int64_t i = each_from; i < (count); i++) {                                                                \
+            int lane = (int)(i - each_from);                                                                           \
+            (void)lane;                                                                                                \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    } while (0)
+
+/* The sum of sixteen numbers, by halves: one after the other, each would wait for the one before. */
+static inline float total(const float *sums) {
+    float eight[8], four[4];
+#pragma omp simd
+    for (int i = 0; i < 8; i++) eight[i] = sums[i] + sums[i + 8];
+#pragma omp simd
+    for (int i = 0; i < 4; i++) four[i] = eight[i] + eight[i + 4];
+    return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
 #define JOIN2(a, b) a##_##b
 #define JOIN(a, b) JOIN2(a, b)
 #define FN(name) JOIN(name, NAME)

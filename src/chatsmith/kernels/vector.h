@@ -1,6 +1,6 @@
 /* Sixteen numbers at a time, as one vector that the compiler cuts to the width of the machine, and rows of any length
- * in such vectors: EACH_16 runs a statement for every sixteen, the last time for the `n` that are left, which `get16` and
- * `put16` then read and write alone (the other places read as 0). */
+ * in such vectors: EACH_VECTOR runs a statement for every sixteen, the last time for the `n` that are left, which
+ * `get16` and `put16` then read and write alone (the other places read as 0). */
 #ifndef CHATSMITH_VECTOR_H
 #define CHATSMITH_VECTOR_H
 
@@ -134,7 +134,7 @@ INLINE16 v16 over16(v16 x) {
 
 INLINE16 v16 sigmoid16(v16 x) { return over16(1.0f + exp16(-x)); }
 
-#define EACH_16(i, count, ...)                                                                                         \
+#define EACH_VECTOR(i, count, ...)                                                                                     \
     do {                                                                                                               \
         int64_t i = 0, n = 16;                                                                                         \
         for (; i + 16 <= (count); i += 16) {                                                                           \
