@@ -43,7 +43,7 @@ void FN(gemm)(const NUM *a, const NUM *b, NUM *c, const NUM *bias, const NUM *ad
     FN(Out) out = {c, bias, add, sums, c_stride, 1, 1};
     /* Each thread packs what it needs of b, so rows are split where packing is little beside the work on it, which
      * also leaves a row's numbers with one core from layer to layer. */
-    int by_rows = kind == WEIGHTS ? m > n : m / threads >= 192 || n < COLUMNS * threads;
+    int by_rows = kind == WEIGHTS ? m * 4 > n * 3 : m / threads >= 192 || n < COLUMNS * threads;
     int64_t unit = by_rows ? ROWS : COLUMNS, whole = by_rows ? m : n, units = (whole + unit - 1) / unit;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int thread = 0; thread < threads; thread++) {

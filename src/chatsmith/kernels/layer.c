@@ -194,7 +194,7 @@ static void FN(map_slopes)(const FN(Worker) * w, const NUM *dy, const NUM *x, in
     NUM *to = w->l->slopes[weight], *to_bias = w->l->slopes[weight + 1];
     int64_t rows = w->l->batch * w->l->time;
     FN(Out) result = {to, 0, 0, IS_FLOAT ? (float *)to : sums, in, 1, 1};
-    int by_rows = out > in;
+    int by_rows = out * 4 > in * 3; /* turning the left operand round costs more than packing the right one */
     int64_t unit = by_rows ? ROWS : COLUMNS, whole = by_rows ? out : in, units = (whole + unit - 1) / unit;
     int64_t from = units * w->me / w->team * unit, end = units * (w->me + 1) / w->team * unit;
     end = end < whole ? end : whole;

@@ -317,6 +317,8 @@ INLINE void FN(tile)(const int rows, bytes a, int64_t row, int64_t step, const u
     bytes group[4] = {a, a + 3 * row, a + 6 * row, a + 9 * row};
     for (int64_t k = 0; k < depth; k++, b += COLUMNS) {
         __m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + 16);
+        __builtin_prefetch(b + 8 * COLUMNS, 0, 3); /* the panel lies in the second cache */
+        __builtin_prefetch(b + 8 * COLUMNS + 16, 0, 3);
 #pragma GCC unroll 12
         for (int r = 0; r < rows; r++) {
             uint32_t word;
