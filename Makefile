@@ -90,7 +90,8 @@ sanitize: export CHATSMITH_CACHE := $(CURDIR)/build/sanitize
 sanitize: $(DEV_READY) ## the tests of the kernels, built with the address and undefined sanitizers
 	$(SANITIZED) $(PYTHON) $(call BUILT,.infer)
 	$(SANITIZED) $(PYTHON) $(call BUILT)
-	$(SANITIZED) $(PYTHON) -m pytest tests/kernels/test_native.py tests/kernels/test_infer.py -p no:cacheprovider $(PYTEST)
+	$(SANITIZED) $(PYTHON) -m pytest tests/kernels/test_native.py tests/kernels/test_layer.py \
+	    tests/kernels/test_infer.py -p no:cacheprovider $(PYTEST)
 
 bench: $(USER_READY) ## list the benchmarks
 	@for file in bench/[a-z]*.py; do printf '%-32s %s\n' "$(PYTHON) $$file" "$$(sed -n '1s/^"""//p' $$file)"; done
