@@ -86,18 +86,10 @@ def _lines(dice: Dice, shots: int, pairs: Sequence[tuple[str, str]], asked: tupl
 
 
 def _sums(dice: Dice, shots: int, unseen: bool) -> SkillItem:
-    return _sum(dice, shots, numbers.sums(unseen))
-
-
-def _turned_sums(dice: Dice, shots: int, unseen: bool) -> SkillItem:
-    return _sum(dice, shots, numbers.turned_sums())
-
-
-def _sum(dice: Dice, shots: int, pairs: Sequence[tuple[int, int]]) -> SkillItem:
     def pair(a: int, b: int) -> tuple[str, str]:
         return f"{a} + {b} =", str(a + b)
 
-    asked = pair(*dice.pick(pairs))
+    asked = pair(*dice.pick(numbers.sums(unseen)))
     return _item(prompt=_lines(dice, shots, [pair(*ab) for ab in numbers.sums(False)], asked), answers=(asked[1],))
 
 
@@ -316,11 +308,9 @@ def _itself(dice: Dice, shots: int, unseen: bool) -> SkillItem:
 
 
 _TRAINED: tuple[Split, ...] = ("trained",)
-_HELD_OUT: tuple[Split, ...] = ("held_out",)
 
 SKILLS: dict[str, Skill] = {
     "sums": Skill("3 + 4 = 7, one digit each", 1 / 19, _sums),
-    "turned sums": Skill("8 + 2 = 10 where only 2 + 8 = 10 was told", 1 / 19, _turned_sums, splits=_HELD_OUT),
     "differences": Skill("7 - 3 = 4, one digit each", 1 / 10, _differences),
     "comparison": Skill("which of two numbers to 20 is bigger", 0.5, _comparison),
     "plurals": Skill("the plural of mouse is mice", 0.0, _plurals),

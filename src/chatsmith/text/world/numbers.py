@@ -1,8 +1,7 @@
 """Counting and arithmetic: sums and differences of one digit, a few of two, what comes next, what is bigger.
 
 Held out everywhere: a fifth of the pairs of digits to add (3 + 4 together with 4 + 3, in figures and in words, also as
-the ones or the tens of longer sums), of the differences, and of the pairs of numbers to compare. Of the other pairs to
-add, nearly a third is told in one order only.
+the ones or the tens of longer sums), of the differences, and of the pairs of numbers to compare.
 """
 
 from __future__ import annotations
@@ -20,18 +19,6 @@ def sum_is_held_out(a: int, b: int) -> bool:
     return held_out_pair("sum", a, b)
 
 
-def sum_is_turned(a: int, b: int) -> bool:
-    """Whether the sum of these two digits is told only the other way round, as b + a."""
-    if a == b or sum_is_held_out(a, b) or not held_out_pair("turned sum", a, b, share=0.3):
-        return False
-    return (a > b) == held_out_pair("the larger first", a, b, share=0.5)
-
-
-def sum_is_told(a: int, b: int) -> bool:
-    """Whether a + b is told in this order."""
-    return not (sum_is_held_out(a, b) or sum_is_turned(a, b))
-
-
 def difference_is_held_out(a: int, b: int) -> bool:
     """Whether a - b (digits, a not below b) is never told."""
     return held_out("difference", a, b)
@@ -44,15 +31,8 @@ def comparison_is_held_out(a: int, b: int) -> bool:
 
 @lru_cache(maxsize=2)
 def sums(unseen: bool) -> tuple[tuple[int, int], ...]:
-    """The ordered pairs of digits whose sum is held out in both orders, or is told in this one."""
-    asked = sum_is_held_out if unseen else sum_is_told
-    return tuple((a, b) for a in range(10) for b in range(10) if asked(a, b))
-
-
-@lru_cache(maxsize=1)
-def turned_sums() -> tuple[tuple[int, int], ...]:
-    """The ordered pairs of digits whose sum is told only the other way round."""
-    return tuple((a, b) for a in range(10) for b in range(10) if sum_is_turned(a, b))
+    """The ordered pairs of digits whose sum is held out, or is not."""
+    return tuple((a, b) for a in range(10) for b in range(10) if sum_is_held_out(a, b) == unseen)
 
 
 @lru_cache(maxsize=2)
@@ -70,8 +50,8 @@ def comparisons(unseen: bool) -> tuple[tuple[int, int], ...]:
 @lru_cache(maxsize=1)
 def long_sums() -> tuple[tuple[int, int], ...]:
     """Sums of a two-digit number and a digit, or of two tens, that give no held-out pair of digits away."""
-    small = [(a, b) for a in range(10, 100) for b in range(1, 10) if sum_is_told(a % 10, b) and a + b < 100]
-    tens = [(10 * a, 10 * b) for a in range(1, 10) for b in range(1, 10) if a + b < 10 and sum_is_told(a, b)]
+    small = [(a, b) for a in range(10, 100) for b in range(1, 10) if not sum_is_held_out(a % 10, b) and a + b < 100]
+    tens = [(10 * a, 10 * b) for a in range(1, 10) for b in range(1, 10) if a + b < 10 and not sum_is_held_out(a, b)]
     return (*small, *tens, *tens, *tens)
 
 
@@ -93,9 +73,7 @@ def _families(dice: Dice) -> str:
     lines = []
     for _ in range(dice.between(2, 4)):
         a, b = dice.pick(sums(False))
-        lines.append(sum_line(a, b))
-        if a != b and sum_is_told(b, a):
-            lines.append(sum_line(b, a))
+        lines += [sum_line(a, b), sum_line(b, a)][: 1 + (a != b)]
         for part in dict.fromkeys((a, b)):
             if a + b < 10 and not difference_is_held_out(a + b, part):
                 lines.append(f"{a + b} - {part} = {a + b - part}")
@@ -109,8 +87,10 @@ def _long_sums(dice: Dice) -> str:
 def _table(dice: Dice) -> str:
     """One digit added to every other, in order, where it may be told."""
     a = dice.below(10)
-    pairs = [(a, b) for b in range(10)] if dice.chance(0.5) else [(b, a) for b in range(10)]
-    return "\n".join(sum_line(*pair) for pair in pairs if sum_is_told(*pair))
+    rows = [b for b in range(10) if not sum_is_held_out(a, b)]
+    if dice.chance(0.5):
+        return "\n".join(sum_line(a, b) for b in rows)
+    return "\n".join(sum_line(b, a) for b in rows)
 
 
 def _counting_on(dice: Dice) -> str:
