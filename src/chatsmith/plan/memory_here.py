@@ -3,8 +3,8 @@
 A step is fullest at one of four moments: when the loss has been computed and everything for the way back is kept; in
 the way back through the last layer, when nothing has been let go yet, or through the first one, when all gradients are
 there; or in the optimizer. Each is reckoned, and the largest is the answer.
-There are two ways through a layer. "fused" layers keep what `kernels/layer.c` says and make the rest again; "plain" ones
-are recorded by autograd operation by operation, with the native norms and activations (`kernels`) or without.
+There are two ways through a layer. "fused" layers keep what `kernels/layer.c` says and make the rest again; "plain"
+ones are recorded by autograd operation by operation, with the native norms and activations (`kernels`) or without.
 What is counted is what PyTorch allocates: not the interpreter, the libraries or the data.
 """
 
@@ -185,7 +185,7 @@ def _way_back(spec: ModelSpec, z: _Sizes, tokens: int, length: int, w: int, path
         numbers = (5 if spec.dropout else 4) * z.E + max((3 if spec.gated else 2) * z.F, 2 * z.inner + 2 * z.keys)
         if w == 4:
             return tokens * w * numbers
-        # Sums are float32: of the products into one norm, and of a weight's slope over more rows than are taken at once.
+        # Sums are float32: of the products into one norm, and of a weight's slope over more rows than go at once.
         return tokens * (w * numbers + 4 * z.E) + (4 * max(z.inner, z.F) * z.E if tokens > _ROWS_AT_ONCE else 0)
     # Plain layers let go of each operation's inputs as they go: of the product first, then of the rest.
     feed = z.E + (3 if spec.gated else 2) * z.F
