@@ -22,8 +22,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def gpt2(width: int, heads: int, **more: int) -> ModelSpec:
-    return ModelSpec(vocab_size=8, context=512, width=width, layers=1, heads=heads, **more)  # type: ignore[arg-type]
+def gpt2(width: int, heads: int, ffn_width: int = 0, band: int | None = None) -> ModelSpec:
+    return ModelSpec(8, 512, width, 1, heads, ffn_width=ffn_width, band=band)
 
 
 CASES = {

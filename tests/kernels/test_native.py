@@ -61,7 +61,6 @@ def test_linear_maps_and_their_slopes(dtype: torch.dtype, rows: int, inputs: int
     expected = exact + held.double()
     assert native.linear_weight(slope, x, held) is held
     close(held, expected)
-    close(native.column_sums(slope), slope.double().sum(0), wide=4)
 
 
 @matrices

@@ -27,12 +27,6 @@ int64_t attention_scratch(int64_t time, int64_t dim, int64_t size) {
 
 #ifdef HAS_GEMM
 
-INLINE char *take(char **scratch, int64_t size) {
-    char *mine = *scratch;
-    *scratch += (size + 63) / 64 * 64;
-    return mine;
-}
-
 #define EACH "attention.c"
 #include "each_type.h"
 #endif
@@ -45,7 +39,7 @@ INLINE char *take(char **scratch, int64_t size) {
 /* All panels of a matrix [count, dim] whose rows lie along the sum (dim), or across it. */
 static uint32_t *FN(pack_rows)(char **scratch, const NUM *from, int64_t stride, int64_t count, int64_t dim) {
     int64_t depth = dim / PER_WORD, room = WHOLE(depth);
-    uint32_t *packed = (uint32_t *)take(scratch, LINE(count) * room * 4);
+    uint32_t *packed = take(scratch, LINE(count) * room * 4);
     for (int64_t n = 0; n < count; n += COLUMNS)
         pack_along((bytes)(from + n * stride), stride * (int64_t)sizeof(NUM), count - n < COLUMNS ? count - n : COLUMNS,
                    depth, packed + n * room);
@@ -80,10 +74,10 @@ void FN(attend)(const NUM *query, const NUM *key, const NUM *value, const int32_
         const NUM *keys = key + b * time * key_stride + g * dim, *values = value + b * time * key_stride + g * dim;
         uint32_t *packed_keys = FN(pack_rows)(&own, keys, key_stride, time, dim);
         int64_t span = WHOLE((time + PER_WORD - 1) / PER_WORD);
-        uint32_t *packed_values = (uint32_t *)take(&own, span * LINE(dim) * 4);
+        uint32_t *packed_values = take(&own, span * LINE(dim) * 4);
         FN(pack_columns)(packed_values, values, key_stride, time, dim, span);
-        float *score = (float *)take(&own, ROWS * line * 4);
-        NUM *weight = (NUM *)take(&own, ROWS * line * (int64_t)sizeof(NUM));
+        float *score = take(&own, ROWS * line * 4);
+        NUM *weight = take(&own, ROWS * line * (int64_t)sizeof(NUM));
         for (int64_t h = g * share; h < (g + 1) * share; h++) {
             for (int64_t t0 = 0; t0 < time; t0 += ROWS) {
                 int rows = time - t0 < ROWS ? (int)(time - t0) : ROWS;
@@ -166,15 +160,15 @@ void FN(attend_back)(const NUM *slope, const NUM *query, const NUM *key, const N
         if (!IS_FLOAT) tiles_on();
         uint32_t *packed_keys = FN(pack_rows)(&own, key + place, key_stride, time, dim);
         uint32_t *packed_values = FN(pack_rows)(&own, value + place, key_stride, time, dim);
-        uint32_t *across_keys = (uint32_t *)take(&own, span * wide * 4);
+        uint32_t *across_keys = take(&own, span * wide * 4);
         FN(pack_columns)(across_keys, key + place, key_stride, time, dim, span);
-        uint32_t *across_query = (uint32_t *)take(&own, WHOLE(BLOCK / PER_WORD) * wide * 4);
-        uint32_t *across_slope = (uint32_t *)take(&own, WHOLE(BLOCK / PER_WORD) * wide * 4);
-        uint32_t *panel = (uint32_t *)take(&own, LEFT_SIZE(BLOCK / PER_WORD));
-        float *score = (float *)take(&own, ROWS * line * 4), *d_weight = (float *)take(&own, ROWS * line * 4);
-        NUM *weight = (NUM *)take(&own, BLOCK * line * (int64_t)sizeof(NUM));
-        NUM *d_score = (NUM *)take(&own, BLOCK * line * (int64_t)sizeof(NUM));
-        float *sum_key = (float *)take(&own, time * wide * 4), *sum_value = (float *)take(&own, time * wide * 4);
+        uint32_t *across_query = take(&own, WHOLE(BLOCK / PER_WORD) * wide * 4);
+        uint32_t *across_slope = take(&own, WHOLE(BLOCK / PER_WORD) * wide * 4);
+        uint32_t *panel = take(&own, LEFT_SIZE(BLOCK / PER_WORD));
+        float *score = take(&own, ROWS * line * 4), *d_weight = take(&own, ROWS * line * 4);
+        NUM *weight = take(&own, BLOCK * line * (int64_t)sizeof(NUM));
+        NUM *d_score = take(&own, BLOCK * line * (int64_t)sizeof(NUM));
+        float *sum_key = take(&own, time * wide * 4), *sum_value = take(&own, time * wide * 4);
         memset(sum_key, 0, (size_t)(time * wide) * 4);
         memset(sum_value, 0, (size_t)(time * wide) * 4);
         for (int64_t h = g * share; h < (g + 1) * share; h++) {

@@ -42,6 +42,13 @@ typedef const char *bytes;
 
 INLINE __mmask16 mask_below(int64_t count) { return count >= 16 ? 0xffff : count <= 0 ? 0 : (1u << count) - 1; }
 
+/* The next `size` bytes of a block of memory, in whole lines of the cache. */
+INLINE void *take(char **from, int64_t size) {
+    char *mine = *from;
+    *from += (size + 63) / 64 * 64;
+    return mine;
+}
+
 void pack_along(bytes from, int64_t stride, int64_t width, int64_t depth, uint32_t *to);
 
 /* Tiles are switched on for a thread before it multiplies bfloat16, and off afterwards: their state weighs on every

@@ -41,12 +41,6 @@ typedef struct {
     void *y, *dx, *kept, *shared, *own;
 } Layer;
 
-INLINE void *carve(char **from, int64_t bytes) {
-    char *mine = *from;
-    *from += (bytes + 63) / 64 * 64;
-    return mine;
-}
-
 INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
 #define NOWHERE ((char *)64) /* where a layout is laid out that is only to be measured */
@@ -72,27 +66,27 @@ typedef struct {
 static int64_t FN(kept)(const Layer *l, char *base, FN(Kept) *k) {
     int64_t rows = l->batch * l->time, size = (int64_t)sizeof(NUM), inner = l->heads * l->dim, keys = l->groups * l->dim;
     char *at = base;
-    k->attention_normed = carve(&at, rows * l->width * size);
-    k->query = carve(&at, rows * inner * size);
-    k->key = carve(&at, rows * keys * size);
-    k->value = carve(&at, rows * keys * size);
+    k->attention_normed = take(&at, rows * l->width * size);
+    k->query = take(&at, rows * inner * size);
+    k->key = take(&at, rows * keys * size);
+    k->value = take(&at, rows * keys * size);
     k->raw_query = k->query, k->raw_key = k->key;
     if (l->weights[QUERY_NORM]) {
-        k->raw_query = carve(&at, rows * inner * size);
-        k->raw_key = carve(&at, rows * keys * size);
+        k->raw_query = take(&at, rows * inner * size);
+        k->raw_key = take(&at, rows * keys * size);
     }
-    k->mixed = carve(&at, rows * inner * size);
-    k->middle = carve(&at, rows * l->width * size);
-    k->ffn_normed = carve(&at, rows * l->width * size);
-    k->up = carve(&at, rows * l->ffn * size);
-    k->gate = l->weights[GATE] ? carve(&at, rows * l->ffn * size) : 0;
-    k->attention_scale = carve(&at, rows * 4);
-    k->ffn_scale = carve(&at, rows * 4);
-    k->attention_mean = l->weights[ATTENTION_NORM_BIAS] ? carve(&at, rows * 4) : 0;
-    k->ffn_mean = l->weights[FFN_NORM_BIAS] ? carve(&at, rows * 4) : 0;
-    k->query_scale = l->weights[QUERY_NORM] ? carve(&at, rows * l->heads * 4) : 0;
-    k->key_scale = l->weights[KEY_NORM] ? carve(&at, rows * l->groups * 4) : 0;
-    k->rows = carve(&at, rows * l->heads * 8);
+    k->mixed = take(&at, rows * inner * size);
+    k->middle = take(&at, rows * l->width * size);
+    k->ffn_normed = take(&at, rows * l->width * size);
+    k->up = take(&at, rows * l->ffn * size);
+    k->gate = l->weights[GATE] ? take(&at, rows * l->ffn * size) : 0;
+    k->attention_scale = take(&at, rows * 4);
+    k->ffn_scale = take(&at, rows * 4);
+    k->attention_mean = l->weights[ATTENTION_NORM_BIAS] ? take(&at, rows * 4) : 0;
+    k->ffn_mean = l->weights[FFN_NORM_BIAS] ? take(&at, rows * 4) : 0;
+    k->query_scale = l->weights[QUERY_NORM] ? take(&at, rows * l->heads * 4) : 0;
+    k->key_scale = l->weights[KEY_NORM] ? take(&at, rows * l->groups * 4) : 0;
+    k->rows = take(&at, rows * l->heads * 8);
     return at - base;
 }
 
@@ -112,29 +106,29 @@ static int64_t FN(shared)(const Layer *l, int back, char *base, FN(Shared) *s) {
     int64_t widest = larger(larger(l->width, inner), l->ffn), deep = widest > DEPTH * PER_WORD;
     memset(s, 0, sizeof *s);
     char *at = base;
-    s->active = carve(&at, rows * l->ffn * size);
+    s->active = take(&at, rows * l->ffn * size);
     if (!back) {
-        s->sums = !IS_FLOAT && deep ? carve(&at, rows * widest * 4) : 0;
+        s->sums = !IS_FLOAT && deep ? take(&at, rows * widest * 4) : 0;
         return at - base;
     }
-    s->d_up = carve(&at, rows * l->ffn * size);
-    s->d_gate = l->weights[GATE] ? carve(&at, rows * l->ffn * size) : 0;
+    s->d_up = take(&at, rows * l->ffn * size);
+    s->d_gate = l->weights[GATE] ? take(&at, rows * l->ffn * size) : 0;
     char *end = at;
     at = base;
-    s->mixed = carve(&at, rows * inner * size);
-    s->query = carve(&at, rows * inner * size);
-    s->key = carve(&at, rows * keys * size);
-    s->value = carve(&at, rows * keys * size);
+    s->mixed = take(&at, rows * inner * size);
+    s->query = take(&at, rows * inner * size);
+    s->key = take(&at, rows * keys * size);
+    s->value = take(&at, rows * keys * size);
     at = at > end ? at : end;
-    s->middle = carve(&at, rows * l->width * size);
-    s->normed = carve(&at, rows * l->width * size);
-    s->thin = l->attention_mask || l->ffn_mask ? carve(&at, rows * l->width * size) : 0;
-    s->sums = IS_FLOAT ? 0 : carve(&at, rows * (deep ? widest : l->width) * 4);
-    s->weight_sums = !IS_FLOAT && rows > SHALLOW * PER_WORD ? carve(&at, larger(inner, l->ffn) * l->width * 4) : 0;
-    s->ffn_gain = carve(&at, l->threads * l->width * 8);
-    s->attention_gain = carve(&at, l->threads * l->width * 8);
-    s->query_gain = carve(&at, l->threads * l->dim * 4);
-    s->key_gain = carve(&at, l->threads * l->dim * 4);
+    s->middle = take(&at, rows * l->width * size);
+    s->normed = take(&at, rows * l->width * size);
+    s->thin = l->attention_mask || l->ffn_mask ? take(&at, rows * l->width * size) : 0;
+    s->sums = IS_FLOAT ? 0 : take(&at, rows * (deep ? widest : l->width) * 4);
+    s->weight_sums = !IS_FLOAT && rows > SHALLOW * PER_WORD ? take(&at, larger(inner, l->ffn) * l->width * 4) : 0;
+    s->ffn_gain = take(&at, l->threads * l->width * 8);
+    s->attention_gain = take(&at, l->threads * l->width * 8);
+    s->query_gain = take(&at, l->threads * l->dim * 4);
+    s->key_gain = take(&at, l->threads * l->dim * 4);
     return at - base;
 }
 

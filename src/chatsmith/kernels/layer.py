@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from chatsmith.kernels import build
-from chatsmith.kernels.native import MAX_DIM, SMALL_PRODUCT, SUFFIX, Angles, multiplies, scratch_space, threads_for
+from chatsmith.kernels.native import SMALL_PRODUCT, SUFFIX, Angles, attends, multiplies, scratch_space, threads_for
 from chatsmith.specs import ModelSpec
 
 _WITH_BIAS = ("query", "key", "value", "output")
@@ -55,7 +55,7 @@ class _Call(Structure):
 
 def suits(spec: ModelSpec, x: Tensor) -> bool:
     """Whether layers of `spec` may be computed here for x [B, T, E] with weights of its dtype."""
-    if spec.activation == "gelu" or spec.head_dim > MAX_DIM or spec.head_dim % 2 or not multiplies(x):
+    if spec.activation == "gelu" or not attends(spec.head_dim) or not multiplies(x):
         return False
     # bfloat16 numbers are multiplied in pairs
     return x.dtype == torch.float32 or (spec.width % 2 == 0 and spec.ffn_width % 2 == 0)

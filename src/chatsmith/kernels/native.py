@@ -125,15 +125,6 @@ def linear_weight(slope: Tensor, x: Tensor, add: Tensor | None = None) -> Tensor
     return _gemm(_WEIGHTS, slope, x, out, outputs, inputs, x.shape[0], None, add)
 
 
-def column_sums(x: Tensor) -> Tensor:
-    """The sum of the rows of x [N, n], as [n] in its dtype: the slope of a bias."""
-    rows, width = x.shape
-    threads = threads_for(x.numel())
-    sums = x.new_empty(width)
-    _call("column_sums", x.dtype, (x, sums, scratch_space(threads * width * 4)), rows, width, threads)
-    return sums
-
-
 # ---- norms and heads -----------------------------------------------------------------------------------------------
 
 Kept = tuple[Tensor, Tensor | None]

@@ -1,4 +1,4 @@
-/* Norms of rows and of heads, the rotation of heads, and sums over rows; forwards and backwards. */
+/* Norms of rows and of heads, and the rotation of heads; forwards and backwards. */
 #ifndef NUM
 
 #include "vector.h"
@@ -186,20 +186,6 @@ void FN(heads_back)(const NUM *dy, const NUM *x, const NUM *gain, const float *c
         FN(heads_back_rows)(dy, x, gain, cosine, sine, scale, dx, partial + thread * dim, rows * thread / threads,
                             rows * (thread + 1) / threads, period, heads, dim);
     if (gain) FN(put_shares)(partial, dim, d_gain, dim, threads);
-}
-
-/* The sums of the columns of x [rows, width]; `partial` has room for threads times as many floats. */
-void FN(column_sums)(const NUM *x, NUM *sums, float *partial, int64_t rows, int64_t width, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int thread = 0; thread < threads; thread++) {
-        float *restrict share = partial + thread * width;
-        memset(share, 0, (size_t)width * 4);
-        for (int64_t row = rows * thread / threads; row < rows * (thread + 1) / threads; row++) {
-            const NUM *from = x + row * width;
-            EACH_VECTOR(i, width, put16_float(share + i, get16_float(share + i, n) + GET16(from + i, n), n););
-        }
-    }
-    FN(put_shares)(partial, width, sums, width, threads);
 }
 
 #endif

@@ -7,7 +7,7 @@
  */
 #ifndef NUM
 
-#include "vector.h"
+#include "numbers.h"
 
 #include <omp.h>
 
@@ -101,7 +101,7 @@ static inline __attribute__((always_inline)) void FN(attend)(int count, const NU
                 row[p + lane] = x;
                 sums[lane] += x;
             }
-        over[q] = 1.0f / sum16(get16_float(sums, 16));
+        over[q] = 1.0f / total(sums);
     }
     for (int64_t p = begin; p <= last; p = (p / size + 1) * size) {
         int64_t places = size - p % size;
