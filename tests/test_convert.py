@@ -78,6 +78,46 @@ def test_the_card_goes_along_and_says_what_was_measured(folder: Path, text: Path
     assert "AutoModelForCausalLM" in (tmp_path / "half" / "README.md").read_text()
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_int4_can_be_calibrated(folder: Path, text: Path, tmp_path: Path, own: bool) -> None:
+    read = tmp_path / "read.txt"
+    read.write_text("the tin thing hid in the hand and the thin inn then thinned the hint\n" * 60)
+    said: list[str] = []
+    plain = convert(folder, tmp_path / "plain", to="int4", text=text, force=True)
+    report = convert(
+        folder,
+        tmp_path / "new",
+        to="int4",
+        text=text,
+        calibrate="own" if own else read,
+        progress=said.append,
+        force=True,
+    )
+    words = "8,192 tokens of its own" if own else " tokens of read.txt"
+    assert report.format.startswith("int4 in groups of 32, embedding and head in int8; calibrated on ")
+    assert report.format.endswith(words)
+    assert report.faithful.divergence < plain.faithful.divergence
+    assert "layer 2 of 2: rounded by what it reads" in said
+    assert words in load_parts(tmp_path / "new").provenance["converted"]["to"]
+    assert (tmp_path / "new" / "packed.safetensors").stat().st_size == (
+        tmp_path / "plain" / "packed.safetensors"
+    ).stat().st_size
+
+
+def test_the_words_to_calibrate_on_are_not_those_to_measure_on(folder: Path) -> None:
+    from chatsmith.convert import _MEASURED_TOKENS
+
+    loaded = load_parts(folder)
+    backend = NativeBackend(loaded.spec, loaded.parts, cache_bytes=2**24) if build.library() else None
+    if backend is None:
+        pytest.skip("no kernels of generation here")
+    measured = own_words(backend, loaded.tokenizer, 1024)
+    rows = {tuple(measured[at : at + 64]) for at in range(0, len(measured), 64)}
+    fresh = own_words(backend, loaded.tokenizer, 1024, after=_MEASURED_TOKENS)
+    assert len(rows) == 16
+    assert not rows & {tuple(fresh[at : at + 64]) for at in range(0, len(fresh), 64)}
+
+
 def test_what_cannot_be_written_is_refused_before_anything_is_measured(folder: Path, tmp_path: Path) -> None:
     said: list[str] = []
 
@@ -98,6 +138,10 @@ def test_what_cannot_be_written_is_refused_before_anything_is_measured(folder: P
     refused("new.gguf", "int4", "a GGUF file has no choice of zeros", symmetric=False)
     refused("new.gguf", "int4", "a GGUF file has no choice of head", head="bf16")
     refused("new.gguf", "int4", "a GGUF file has no choice of cache", cache="int8")
+    refused("new.gguf", "int4", "a GGUF file has no choice of calibration", calibrate="own")
+    refused("new", "bf16", "bf16 has no choice of calibration", calibrate="own")
+    refused("new", "int4", r"cannot read .*nowhere\.txt", calibrate=tmp_path / "nowhere.txt")
+    refused("new", "int4", "that flatters", calibrate=tmp_path / "file", text=tmp_path / "model" / ".." / "file")
     refused("new", "f16", "f16 has no choice of head", head="int8")
     refused("new", "int8", "int8 has no zeros", symmetric=False)
     refused("new", "int8", r"cannot read .*nowhere\.txt", text=tmp_path / "nowhere.txt")

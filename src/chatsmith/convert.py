@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from chatsmith.errors import RequestError, WorkError
 from chatsmith.evaluate.faithful import Faithfulness, compare, own_words
 from chatsmith.evaluate.speeds import decoding_speeds
 from chatsmith.generate.backend import CacheKind
 from chatsmith.generate.backends import backend_of
-from chatsmith.kernels.infer.matrix import KINDS, Kind, as_floats
+from chatsmith.kernels.infer.matrix import KINDS, Kind, Matrix, as_floats
 from chatsmith.kernels.infer.session import Part
 from chatsmith.plan.generation import cache_bytes
 from chatsmith.plan.quantities import bytes_text
@@ -24,7 +25,7 @@ from chatsmith.store.contents import read_card, read_generation, read_provenance
 from chatsmith.store.gguf_model import as_written, check_file, model_values, open_model, write_model
 from chatsmith.store.hf import read_config
 from chatsmith.store.packed import PACKED, save_packed
-from chatsmith.store.packing import Format, Read, packed_parts, parameter_shapes
+from chatsmith.store.packing import Entry, Format, Read, packed_parts, parameter_shapes
 from chatsmith.store.parts import open_parameters
 from chatsmith.store.saving import check_target
 from chatsmith.store.tensors import find_weights
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 BOUNDS: dict[str, float] = {"f32": 0.0005, "f16": 0.001, "bf16": 0.005, "int8": 0.005, "int4": 0.03}
 """The most that perplexity may grow, as a part of what it was, before a conversion is refused."""
 _MEASURED_TOKENS = 4096
+_CALIBRATION_TOKENS = 2**15
+_CALIBRATION_WORDS = 2**13  # of its own, which take time to write
 _CACHE_BYTES = 2**30
 _IN_GGUF = {"f32": "F32", "f16": "F16", "bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0, embedding and head in Q8_0"}
 
@@ -98,6 +101,7 @@ def convert(
     group: int | None = None,
     symmetric: bool = True,
     head: Kind | None = None,
+    calibrate: Path | Literal["own"] | None = None,
     text: Path | None = None,
     cache: CacheKind | None = None,
     force: bool = False,
@@ -111,27 +115,44 @@ def convert(
     for the native backend, the others ordinary ones.
 
     `group` is the number of weights that share a scale (int8 128, int4 32), `symmetric` False gives int4 a zero per
-    group, `head` is the kind of the embedding and output head (int8 for int4). Perplexity is measured on `text`, else
-    on what the model writes; with keys and values in `cache`, if it is meant to be used so.
+    group, `head` is the kind of the embedding and output head (int8 for int4). With `calibrate`, a text like those the
+    model will see, or "own" for what it writes itself, the matrices of the layers are rounded by what they read in it
+    (`Calibration`). Perplexity is measured on `text`, which must be another, else on what the model writes; with keys
+    and values in `cache`, if it is meant to be used so.
 
     Raises `RequestError`, before anything is measured, where a size or name is wrong or the target is taken, and
     `WorkError`, with nothing written, when perplexity grows beyond `BOUNDS` and `force` is not set.
     """
     source, target = Path(source), Path(target)
     gguf = target.suffix == ".gguf"
-    form = _format(to, group, symmetric, head, cache, gguf)
+    form = _format(to, group, symmetric, head, cache, gguf, calibrate is not None)
+    if isinstance(calibrate, Path) and text is not None and calibrate.resolve() == text.resolve():
+        raise RequestError(
+            f"{text.name} would be read to round by and to measure on: that flatters",
+            "give --text another text, or leave it out",
+        )
     (check_file if gguf else check_target)(target, overwrite)
     spec, tokenizer, read, stored = _open(source)
     if gguf:
         model_values(spec, tokenizer, source.stem)
-    ids = None if text is None else _read_text(text, tokenizer)
+    ids = None if text is None else _read_text(text, tokenizer, _MEASURED_TOKENS)
+    sample = _read_text(calibrate, tokenizer, _CALIBRATION_TOKENS) if isinstance(calibrate, Path) else None
     size, described = _file_bytes(source), _IN_GGUF[to] if gguf else _describe(form, cache)
 
-    progress("reading and rounding the weights")
     before = backend_of(spec, dict(packed_parts(spec, read, Format(stored))), cache_bytes=_CACHE_BYTES)
-    parts = dict(
-        packed_parts(spec, as_written(spec, read, to), Format("f32")) if gguf else packed_parts(spec, read, form)
-    )
+    rounded = None
+    if calibrate is not None:
+        if sample is None:
+            progress("the model writes a text of its own to be calibrated on")
+            sample = own_words(before, tokenizer, _CALIBRATION_WORDS, after=_MEASURED_TOKENS)
+        of = f" of {calibrate.name}" if isinstance(calibrate, Path) else " of its own"
+        described += f"; calibrated on {len(sample):,} tokens{of}"
+        rounded = _calibrated(spec, read, sample, form, progress)
+    progress("reading and rounding the weights")
+    if gguf:
+        parts = dict(packed_parts(spec, as_written(spec, read, to), Format("f32")))
+    else:
+        parts = dict(packed_parts(spec, read, form, rounded))
     after = backend_of(spec, parts, cache=cache, cache_bytes=_CACHE_BYTES)
     if ids is None:
         progress("the model writes a text of its own to be measured on")
@@ -142,7 +163,7 @@ def convert(
     if found.change > BOUNDS[to] and not force:
         raise WorkError(
             f"nothing was written: {to} changes perplexity by {found.change:+.2%} on {words}, beyond {BOUNDS[to]:+.1%}",
-            _advice(form, gguf) + ", or --force to keep it as it is",
+            _advice(form, gguf, calibrate is not None) + ", or --force to keep it as it is",
         )
     speeds = (None, None) if gguf else decoding_speeds((before, after))
 
@@ -179,12 +200,29 @@ def convert(
     )
 
 
-def _format(to: Kind, group: int | None, symmetric: bool, head: Kind | None, cache: str | None, gguf: bool) -> Format:
+def _calibrated(
+    spec: ModelSpec, read: Read, ids: list[int], form: Format, progress: Callable[[str], None]
+) -> Callable[[Entry, NDArray[Any]], Matrix]:
+    from chatsmith.store.calibration import Calibration  # which reads with torch
+
+    return Calibration(spec, read, ids, form, progress=progress).rounded
+
+
+def _format(
+    to: Kind,
+    group: int | None,
+    symmetric: bool,
+    head: Kind | None,
+    cache: str | None,
+    gguf: bool,
+    calibrated: bool,
+) -> Format:
     """How the weights of a folder are kept, after checking that what was asked for has a meaning there."""
     if to not in KINDS:
         raise RequestError(f"there is no format {to!r}", "choose one of " + ", ".join(KINDS))
     chosen = [name for name, given in (("group", group), ("zeros", not symmetric), ("head", head)) if given]
     chosen += ["cache"] if cache and gguf else []
+    chosen += ["calibration"] if calibrated else []
     if chosen and gguf:
         raise RequestError(f"a GGUF file has no choice of {chosen[0]}", f"leave it out: {to} is {_IN_GGUF[to]}")
     if chosen and to not in ("int8", "int4"):
@@ -245,11 +283,14 @@ def _describe(form: Format, cache: CacheKind | None) -> str:
     return f"{form.kind} in groups of {form.group}{shape}, embedding and head in {form.head_kind}{used}"
 
 
-def _advice(form: Format, gguf: bool) -> str:
+def _advice(form: Format, gguf: bool, calibrated: bool) -> str:
     if form.kind == "int8":
         return "try --to bf16" if gguf else "try --group 64, or --head bf16"
     if form.kind == "int4":
-        return "try --zeros, or --to int8" if form.symmetric and not gguf else "try --to int8"
+        finer = (
+            [] if gguf else [*([] if calibrated else ["--calibrate FILE"]), *(["--zeros"] if form.symmetric else [])]
+        )
+        return "try " + ", ".join(finer) + ", or --to int8" if finer else "try --to int8"
     return "try --to f32"
 
 
@@ -265,14 +306,14 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def _read_text(path: Path, tokenizer: Tokenizer) -> list[int]:
-    """The first tokens of a text file."""
+def _read_text(path: Path, tokenizer: Tokenizer, most: int) -> list[int]:
+    """The first tokens of a text file, at most so many."""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            words = file.read(16 * _MEASURED_TOKENS)
+            words = file.read(16 * most)
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error.strerror}") from None
-    ids = list(tokenizer.encode(words)[:_MEASURED_TOKENS])
+    ids = list(tokenizer.encode(words)[:most])
     if len(ids) < 2:
-        raise RequestError(f"{path} holds no text to measure on", "give a longer one")
+        raise RequestError(f"{path} holds no text to read", "give a longer one")
     return ids

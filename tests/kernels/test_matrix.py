@@ -81,6 +81,27 @@ def test_plain_kinds_are_exact_when_the_numbers_fit() -> None:
     assert np.array_equal(plain(halves, "bf16").numbers(), from_bfloat16(halves))
 
 
+@pytest.mark.parametrize(("kind", "symmetric"), [("int8", True), ("int4", True), ("int4", False)])
+def test_moments_keep_the_products_rather_than_the_weights(kind: Kind, symmetric: bool) -> None:
+    weight, mixing = random(700, 160), random(160, 160)
+    x = random(2000, 160) @ (mixing * np.exp(random(160, 1)))
+    x[:, 5] = 0  # an input that never was
+
+    def missed(moments: np.ndarray | None) -> tuple[float, float]:
+        back = quantised(weight, kind, group=32, symmetric=symmetric, moments=moments).numbers()
+        return float(np.square(x @ (back - weight).T).mean()), float(np.abs(back - weight)[:, 5].max())
+
+    (plain_error, plain_unused), (error, unused) = missed(None), missed(x.T @ x)
+    assert error < plain_error / 2
+    assert unused == plain_unused  # rounded to nearest, as it was
+
+
+def test_inputs_that_have_nothing_to_do_with_each_other_are_rounded_to_nearest() -> None:
+    weight = random(64, 200)
+    moments = np.diag(np.linspace(0.1, 3, 200))
+    assert np.array_equal(quantised(weight, "int4", moments=moments).numbers(), quantised(weight, "int4").numbers())
+
+
 def test_another_group_is_refused() -> None:
     with pytest.raises(RequestError, match="32, 64, 128 weights, not 48"):
         quantised(random(16, 96), "int4", group=48)

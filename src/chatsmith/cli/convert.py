@@ -24,6 +24,10 @@ def convert(
         Literal["int8", "int4", "bf16", "f16", "f32"] | None,
         Parameter(help="The format of embedding and output head (default: that of the rest, int8 for int4)."),
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        Parameter(help="A text like those it will see, or own (its own words): int8, int4 round by what layers read."),
+    ] = None,
     text: Annotated[
         Path | None, Parameter(help="A text to measure on; without one, what the model itself writes.")
     ] = None,
@@ -35,10 +39,10 @@ def convert(
     """Write a model in a lighter format, and report what that cost.
 
     int8 and int4 give a folder with packed weights, which the native backend maps and runs without torch; a name that
-    ends in .gguf gives a file for llama.cpp (Q8_0, Q4_0, BF16, F16 or F32), which has no choice of --group, --zeros or
-    --head. The report tells size, perplexity, divergence, how often the likeliest token stays the same, and, of a
-    folder, speed; with --cache, what keys and values in that format cost too. Where perplexity grows beyond the bound
-    (int8 0.5%, int4 3%) nothing is written, unless --force.
+    ends in .gguf gives a file for llama.cpp (Q8_0, Q4_0, BF16, F16 or F32), which has no choice of --group, --zeros,
+    --head or --calibrate. The report tells size, perplexity, divergence, how often the likeliest token stays the same,
+    and, of a folder, speed; with --cache, what keys and values in that format cost too. Where perplexity grows beyond
+    the bound (int8 0.5%, int4 3%) nothing is written, unless --force.
     """
     import sys
 
@@ -53,6 +57,7 @@ def convert(
         group=group,
         symmetric=not zeros,
         head=head,
+        calibrate="own" if calibrate == Path("own") else calibrate,
         text=text,
         cache=cache,
         force=force,

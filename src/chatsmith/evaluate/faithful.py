@@ -18,7 +18,7 @@ from chatsmith.generate.backend import Backend, Floats, Step
 from chatsmith.text.tokenizer import Tokenizer
 
 _ROWS = 64  # logits of so many places at a time
-_SAMPLES = 8  # texts that a model writes to be measured on
+_SAMPLES = 8  # the fewest texts that a model writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +56,20 @@ def compare(first: Backend, second: Backend, ids: Sequence[int], vocab_size: int
     )
 
 
-def own_words(backend: Backend, tokenizer: Tokenizer, tokens: int) -> list[int]:
-    """Texts drawn from the model at temperature 1, `tokens` ids or a little fewer in all, always the same."""
+def own_words(backend: Backend, tokenizer: Tokenizer, tokens: int, *, after: int = 0) -> list[int]:
+    """Texts drawn from the model at temperature 1, `tokens` ids or a little fewer in all, always the same.
+
+    The texts are numbered, and each number has its draws; `after` leaves out so many, for words that were not read yet.
+    """
     context, groups = backend.spec.context, len(backend.bands)
     length = min(context, max(tokens // _SAMPLES, 2))
+    begin = tokenizer.end_of_text if tokenizer.begin_of_text is None else tokenizer.begin_of_text
+    texts = np.full((max(tokens // length, 1), length), begin, np.int32)
     blocks = -(-length // backend.block_size)
     most = max(backend.blocks // (groups * blocks), 1)
-    texts = np.full((_SAMPLES, length), tokenizer.end_of_text, np.int32)
-    for first in range(0, _SAMPLES, most):
+    for first in range(0, len(texts), most):
         some = texts[first : first + most]
-        draws = [np.random.default_rng((0, first + number)) for number in range(len(some))]
+        draws = [np.random.default_rng((0, after + first + number)) for number in range(len(some))]
         tables = np.arange(groups * len(some) * blocks, dtype=np.int32).reshape(groups, len(some), blocks)
         starts, rows = np.arange(len(some) + 1, dtype=np.int32), np.arange(len(some), dtype=np.int32)
         for place in range(length - 1):

@@ -44,6 +44,10 @@ class Format:
         """The kind of a learned position table, which is small and is added to everything: 16 bits are the least."""
         return self.kind if self.kind in ("f32", "f16") else "bf16"
 
+    def rounded(self, values: NDArray[Any], moments: NDArray[Any] | None = None) -> Matrix:
+        """A matrix of a layer as it is kept; see `quantised` for the moments of what it is multiplied with."""
+        return quantised(values, self.kind, group=self.group, symmetric=self.symmetric, moments=moments)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -123,9 +127,11 @@ def parameter_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     }
 
 
-def packed_parts(spec: ModelSpec, read: Read, form: Format) -> Iterator[tuple[str, Part]]:
+def packed_parts(
+    spec: ModelSpec, read: Read, form: Format, rounded: Callable[[Entry, NDArray[Any]], Matrix] | None = None
+) -> Iterator[tuple[str, Part]]:
     """The parts of a decoder by name, one at a time; `read` gives a parameter of `Decoder` by name
-    (bfloat16 as uint16)."""
+    (bfloat16 as uint16), `rounded` the matrix of a layer from its numbers (None: as `form` rounds them)."""
     for entry in entries(spec):
         sources = [read(source) for source in entry.sources]
         values = sources[0] if len(sources) == 1 else _in_turns(sources) if entry.in_turns else np.concatenate(sources)
@@ -136,7 +142,7 @@ def packed_parts(spec: ModelSpec, read: Read, form: Format) -> Iterator[tuple[st
         elif entry.role == "head":
             yield entry.name, quantised(values, form.head_kind, group=form.head_group)
         else:
-            yield entry.name, quantised(values, form.kind, group=form.group, symmetric=form.symmetric)
+            yield entry.name, form.rounded(values) if rounded is None else rounded(entry, values)
 
 
 def unpacked(spec: ModelSpec, parts: Mapping[str, Part]) -> Iterator[tuple[str, Floats]]:
@@ -144,13 +150,16 @@ def unpacked(spec: ModelSpec, parts: Mapping[str, Part]) -> Iterator[tuple[str, 
     for entry in entries(spec):
         part = parts[entry.name]
         values = part.numbers() if isinstance(part, Matrix) else np.asarray(part, np.float32)
-        if entry.in_turns:
-            pieces = _out_of_turns(values, entry.rows[0])
-        else:
-            pieces = np.split(values, np.cumsum(entry.rows[:-1]))
-        for source, piece in zip(entry.sources, pieces, strict=True):
+        for source, piece in zip(entry.sources, pieces(entry, values), strict=True):
             # vectors are copied too: what is given belongs to the caller, the file's map does not
             yield source, np.array(piece, np.float32)
+
+
+def pieces(entry: Entry, values: Floats) -> list[Floats]:
+    """The numbers of a part cut into those of its sources."""
+    if entry.in_turns:
+        return _out_of_turns(values, entry.rows[0])
+    return np.split(values, np.cumsum(entry.rows[:-1]))
 
 
 def _in_turns(parts: list[NDArray[Any]]) -> NDArray[Any]:
