@@ -111,7 +111,7 @@ def prepare(folder: Path, size: str, formats: list[str], vocabulary: Path | None
 def bytes_per_token(spec: ModelSpec, name: str) -> float:
     """Bytes of weights that one token reads: layers and output head, at the bits of our format."""
     layers = spec.matmul_parameters - spec.vocab_size * spec.width
-    bits = {"int8": (8.125, 8.125), "int4": (4.5, 8.25), "bf16": (16, 16)}[name]
+    bits = {"int8": (8.125, 8.125), "int4": (4.375, 8.25), "bf16": (16, 16)}[name]
     return (layers * bits[0] + spec.vocab_size * spec.width * bits[1]) / 8
 
 

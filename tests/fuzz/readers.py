@@ -66,6 +66,7 @@ SPECS = {
 }
 PACKINGS = {
     "packed-int4": ("qwen3", Format("int4", 32, symmetric=False)),
+    "packed-factors": ("qwen3", Format("int4", 32)),
     "packed-int8": ("gpt2", Format("int8", 128)),
     "packed-bf16": ("banded", Format("bf16")),
 }

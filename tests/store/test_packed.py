@@ -134,6 +134,24 @@ def test_a_header_that_lies_is_named(tmp_path: Path, change: dict[str, dict[str,
         read_packed(tmp_path, tiny_spec(), verify="never")
 
 
+def test_factors_that_lie_are_named(tmp_path: Path) -> None:
+    save(tmp_path, form=Format("int4", group=32))
+    good = (tmp_path / PACKED).read_bytes()
+    at = int.from_bytes(good[:8], "little") + 8
+    table = json.loads(good[8:at])["blocks.1.ffn.up.factor"]
+    first, last = (at + offset for offset in table["data_offsets"])
+    assert {byte if byte < 128 else byte - 256 for byte in good[first:last]} <= set(range(-15, 16)) - {0}
+    (tmp_path / PACKED).write_bytes(good[:first] + b"\x80" + good[first + 1 :])
+    with pytest.raises(WorkError, match=r"blocks\.1\.ffn\.up has factors beyond 15"):
+        read_packed(tmp_path, tiny_spec(), verify="never")
+    (tmp_path / PACKED).write_bytes(good)
+    for change in ({"dtype": "U8"}, {"shape": [*table["shape"][:-1], 8, 2]}):
+        rewrite(tmp_path / PACKED, {"blocks.1.ffn.up.factor": change})
+        with pytest.raises(WorkError, match="asks for I8"):
+            read_packed(tmp_path, tiny_spec(), verify="never")
+        (tmp_path / PACKED).write_bytes(good)
+
+
 def test_layers_that_no_file_could_hold_are_not_even_listed(tmp_path: Path) -> None:
     save(tmp_path)
     with pytest.raises(WorkError, match="4000 layers are claimed, and there are"):

@@ -67,7 +67,22 @@ INLINE16 void put16_bf16(bf16 *to, v16 x, int64_t n) {
 /* Sixteen numbers of a where the mask says -1, of b where it says 0. */
 INLINE16 v16 choose16(i16 mask, v16 a, v16 b) { return (v16)((mask & (i16)a) | (~mask & (i16)b)); }
 
-INLINE16 v16 larger16(v16 a, v16 b) { return choose16(a > b, a, b); }
+/* b where either is no number. */
+INLINE16 v16 larger16(v16 a, v16 b) {
+#if defined(__AVX512F__)
+    return (v16)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+    return choose16(a > b, a, b);
+#endif
+}
+
+INLINE16 v16 smaller16(v16 a, v16 b) {
+#if defined(__AVX512F__)
+    return (v16)_mm512_min_ps((__m512)a, (__m512)b);
+#else
+    return choose16(a < b, a, b);
+#endif
+}
 
 /* -1 in the places from `from` up to and including `last`. */
 INLINE16 i16 between16(int64_t from, int64_t last) {
@@ -76,13 +91,18 @@ INLINE16 i16 between16(int64_t from, int64_t last) {
     return (place >= low) & (place <= high);
 }
 
+/* The largest of sixteen, by halves: one after the other, each would wait for the one before. */
 INLINE16 float max16(v16 x) {
-    float most = x[0];
-    for (int i = 1; i < 16; i++) most = x[i] > most ? x[i] : most;
-    return most;
+    float eight[8], four[4];
+#pragma omp simd
+    for (int i = 0; i < 8; i++) eight[i] = x[i] > x[i + 8] ? x[i] : x[i + 8];
+#pragma omp simd
+    for (int i = 0; i < 4; i++) four[i] = eight[i] > eight[i + 4] ? eight[i] : eight[i + 4];
+    float first = four[0] > four[2] ? four[0] : four[2], second = four[1] > four[3] ? four[1] : four[3];
+    return first > second ? first : second;
 }
 
-/* The sum of sixteen, by halves: one after the other, each would wait for the one before. */
+/* The sum of sixteen, by halves too. */
 INLINE16 float sum16(v16 x) {
     typedef float v8 __attribute__((vector_size(32)));
     typedef float v4 __attribute__((vector_size(16)));
@@ -97,9 +117,7 @@ INLINE16 float sum16(v16 x) {
 
 /* e^x as in `fast_exp`. */
 INLINE16 v16 exp16(v16 x) {
-    i16 number = x == x;
-    v16 bounded = choose16(x < -87.0f, all16(-87.0f), x);
-    bounded = choose16(bounded > 88.0f, all16(88.0f), bounded);
+    v16 bounded = smaller16(all16(88.0f), larger16(all16(-87.0f), x));
     v16 shifted = bounded * 1.44269504f + 12582912.0f, n = shifted - 12582912.0f;
     v16 r = bounded - n * 0.693359375f;
     r = r + n * 2.12194440e-4f;
@@ -109,8 +127,11 @@ INLINE16 v16 exp16(v16 x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    p = (v16)((u16)p + ((u16)shifted << 23));
-    return choose16(number, p, x);
+#if defined(__AVX512F__)
+    return (v16)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+    return choose16(x == x, (v16)((u16)p + ((u16)shifted << 23)), x);
+#endif
 }
 
 INLINE16 v16 root16(v16 x) {

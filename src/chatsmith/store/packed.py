@@ -1,7 +1,7 @@
 """Packed weights: one safetensors file in the order in which the native backend reads it. No torch.
 
     packed.safetensors   the parts of `packing.entries` by name: a matrix in panels (kernels/infer/infer.h), with
-                         NAME.scale (bfloat16) and NAME.zero (int4 with a zero of its own) beside it; vectors in float32
+                         NAME.scale (bfloat16) and, of int4, NAME.factor or NAME.zero beside it; vectors in float32
     config.json          as the family writes it, with {"quantization_config": {"quant_method": "chatsmith", …}}
 
 The file is mapped, not read: every tensor begins at a multiple of 64 bytes, matrices lie in the order of a step, and
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatsmith.errors import WorkError
-from chatsmith.kernels.infer.matrix import DEPTH, DTYPES, PANEL, Kind, Matrix
+from chatsmith.kernels.infer.matrix import DEPTH, DTYPES, LARGEST_FACTOR, PANEL, SPAN, Kind, Matrix
 from chatsmith.kernels.infer.session import Part
 from chatsmith.paths import atomic_write
 from chatsmith.specs import ModelSpec
@@ -88,6 +88,7 @@ def write_packed(path: Path, parts: Mapping[str, Part]) -> None:
     arrays = {name: (_NAMES[part.kind], part.weight) for name, part in matrices.items()}
     arrays |= {f"{name}.scale": ("BF16", part.scale) for name, part in matrices.items() if part.scale is not None}
     arrays |= {f"{name}.zero": ("U8", part.zero) for name, part in matrices.items() if part.zero is not None}
+    arrays |= {f"{name}.factor": ("I8", part.factor) for name, part in matrices.items() if part.factor is not None}
     arrays |= {
         name: ("F32", np.ascontiguousarray(part, np.float32))
         for name, part in parts.items()
@@ -117,7 +118,7 @@ def read_packed(folder: Path, spec: ModelSpec, verify: Verify = "auto") -> dict[
         if entry.name not in arrays.tensors:
             raise WorkError(f"{folder / PACKED}: {entry.name} is missing", _FOREIGN)
         parts[entry.name] = _vector(arrays, entry) if entry.role == "vector" else _matrix(arrays, entry)
-        spare -= {entry.name, f"{entry.name}.scale", f"{entry.name}.zero"}
+        spare -= {entry.name, *(f"{entry.name}.{table}" for table in ("scale", "zero", "factor"))}
     if spare:
         raise WorkError(f"{folder / PACKED}: unexpected tensor {min(spare)} ({len(spare)} in all)", _FOREIGN)
     return parts
@@ -142,6 +143,7 @@ def _matrix(arrays: Arrays, entry: Entry) -> Matrix:
     wanted: tuple[int, ...] = (panels, -(-inputs // DEPTH) * DEPTH, PANEL)
     scale: NDArray[np.uint16] | None = None
     zero: NDArray[np.uint8] | None = None
+    factor: NDArray[np.int8] | None = None
     if kind in ("int8", "int4"):
         table = arrays.tensors.get(f"{name}.scale")
         groups = table.shape[1] if table is not None and len(table.shape) == 3 else 0
@@ -154,6 +156,13 @@ def _matrix(arrays: Arrays, entry: Entry) -> Matrix:
             zero = arrays.read(f"{name}.zero")
             if zero.shape != scale.shape or zero.dtype != np.uint8:
                 raise _unlike(arrays, f"{name}.zero", f"U8 {list(scale.shape)}")
+        if kind == "int4" and f"{name}.factor" in arrays.tensors:
+            factor = arrays.read(f"{name}.factor")
+            spans = (panels, wanted[1] // SPAN, PANEL)
+            if zero is not None or factor.shape != spans or factor.dtype != np.int8:
+                raise _unlike(arrays, f"{name}.factor", f"I8 {list(spans)}, and no zero beside it")
+            if max(int(factor.max()), -int(factor.min())) > LARGEST_FACTOR:
+                raise WorkError(f"{arrays.files[0]}: {name} has factors beyond {LARGEST_FACTOR}", AGAIN)
     side = {"bf16": 2, "int8": 4, "int4": 4}.get(kind)
     if side is not None:
         wanted = (panels, wanted[1] // (8 if kind == "int4" else side), PANEL, side)
@@ -161,7 +170,7 @@ def _matrix(arrays: Arrays, entry: Entry) -> Matrix:
         raise _unlike(arrays, name, f"{info.dtype} {list(wanted)}")
     weight: NDArray[Any] = arrays.read(name)
     assert weight.dtype == DTYPES[kind]
-    return Matrix(kind, outputs, inputs, weight, scale, zero)
+    return Matrix(kind, outputs, inputs, weight, scale, zero, factor)
 
 
 def _unlike(arrays: Arrays, name: str, wanted: str) -> WorkError:

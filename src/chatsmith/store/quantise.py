@@ -2,7 +2,9 @@
 
 The scale is rounded before the weights are, so that its own rounding costs nothing but a slightly longer step. int8
 takes the largest number of a group for 127. int4 tries several scales for each group and keeps the one with the least
-squared error, symmetric (from -8 to 7) or with a zero of its own (16 steps from the least to the largest). numpy only.
+squared error, symmetric (from -8 to 7) or with a zero of its own (16 steps from the least to the largest). In groups of
+32, symmetric, the scale is a small whole factor times one that 128 weights share: fewer bits, and sums of 128 products
+that are whole. numpy only.
 
 Each weight then goes to the nearest step; or, where it is known what the matrix will be multiplied with, one column
 after the other, the columns that are still to come taking over what rounding did to the products (GPTQ: Frantar et al.
@@ -20,6 +22,8 @@ from numpy.typing import NDArray
 from chatsmith.errors import RequestError
 from chatsmith.kernels.infer.matrix import (
     DEPTH,
+    LARGEST_FACTOR,
+    SPAN,
     Floats,
     Kind,
     Matrix,
@@ -32,9 +36,12 @@ from chatsmith.kernels.infer.matrix import (
 )
 
 GROUPS = (32, 64, 128)
-_ROWS = 512  # worked on at a time
+_ROWS = 64  # worked on at a time
 _COLUMNS = 128  # rounded before those behind them hear of it
 _DAMPING = 0.01  # of the mean of the moments, added to each one's own: the paper's choice
+_SHARE = 128  # weights of which the factors belong to one scale, at most
+_TRIES = 4  # factors of a group
+_REACHES = (1.0, 0.95, 0.9, 0.85)  # what the largest factor may stand for, as parts of what reaches everything
 _SHRINK = np.linspace(0.7, 1.05, 15, dtype=np.float32)  # what int4 tries, as parts of the scale that reaches everything
 
 
@@ -42,13 +49,15 @@ _SHRINK = np.linspace(0.7, 1.05, 15, dtype=np.float32)  # what int4 tries, as pa
 class _Grid:
     """The steps that the weights of each group may take: scale · (n - zero) for whole n from `low` to `high`.
 
-    `scale` is [rows, groups, 1] and exact in bfloat16; so is `zero`, or one number for all.
+    `scale` is [rows, groups, 1], and so is `zero`, or one number for all. A scale is exact in bfloat16, or a whole
+    `factor`, in as many places, times one that is and that neighbouring groups share.
     """
 
     scale: Floats
     zero: Floats | int
     low: int
     high: int
+    factor: Floats | None = None
 
     def nearest(self, x: Floats) -> Floats:
         """The n of the step nearest to each of x [rows, groups, group]."""
@@ -81,25 +90,40 @@ def quantised(
         return plain(weight, kind)
     if group not in GROUPS:
         raise RequestError(f"a group has {', '.join(map(str, GROUPS))} weights, not {group}")
-    while group > DEPTH and weight.shape[1] % group:
-        group //= 2  # rather a smaller group than zeros to multiply with
-    full = filled_up(as_floats(weight), max(group, DEPTH))
+    by_factors = kind == "int4" and symmetric and group == SPAN
+    shared = _SHARE if by_factors else group  # weights that share a scale
+    while shared > DEPTH and weight.shape[1] % shared:
+        shared //= 2  # rather a smaller group than zeros to multiply with
+    group = SPAN if by_factors else shared
+    full = filled_up(as_floats(weight), max(shared, DEPTH))
     rows, depth = full.shape
     find = _int8 if kind == "int8" else _int4 if symmetric else _int4_with_zero
-    factor = None if moments is None else _factor(moments, depth)
+    upper = None if moments is None else _factor(moments, depth)
     values = np.empty((rows, depth), np.int8 if kind == "int8" else np.uint8)
-    scale, zero = np.empty((rows, depth // group), np.uint16), np.empty((rows, depth // group), np.uint8)
+    scale, zero, factor = (
+        np.empty((rows, depth // size), dtype)
+        for size, dtype in ((shared, np.uint16), (group, np.uint8), (group, np.int8))
+    )
     for start in range(0, rows, _ROWS):
         part = slice(start, start + _ROWS)
         x = full[part].reshape(-1, depth // group, group)
-        grid = find(x)
-        steps = grid.nearest(x) if factor is None else _in_order(x, grid, *factor)
+        grid = _int4_by_factors(x, shared // SPAN) if by_factors else find(x)
+        steps = grid.nearest(x) if upper is None else _in_order(x, grid, *upper)
         values[part] = steps.reshape(-1, depth)
-        scale[part] = to_bfloat16(grid.scale[..., 0])
+        own = grid.scale if grid.factor is None else grid.scale / grid.factor
+        scale[part] = to_bfloat16(own[:, :: shared // group, 0])
         zero[part] = grid.zero if isinstance(grid.zero, int) else grid.zero[..., 0]
+        factor[part] = 1 if grid.factor is None else grid.factor[..., 0]
     outputs, inputs = weight.shape
-    zeros = None if kind == "int8" or symmetric else _table(zero)
-    return Matrix(kind, outputs, inputs, in_panels(values, kind), _table(scale), zeros)
+    return Matrix(
+        kind,
+        outputs,
+        inputs,
+        in_panels(values, kind),
+        _table(scale),
+        zero=None if kind == "int8" or symmetric else _table(zero),
+        factor=_table(factor) if by_factors else None,
+    )
 
 
 def _table(values: NDArray[Any]) -> NDArray[Any]:
@@ -137,6 +161,26 @@ def _int4(x: Floats) -> _Grid:
     return _best(x, [best, grid(fitted)])
 
 
+def _int4_by_factors(x: Floats, groups: int) -> _Grid:
+    """Each scale is a factor times one that `groups` groups share, which is chosen for them together."""
+    rows = len(x)
+    largest = np.take_along_axis(x, np.abs(x).argmax(-1, keepdims=True), -1) * np.float32(-0.125)
+    most = np.abs(largest).reshape(rows, -1, groups).max(-1)
+    found: list[tuple[_Grid, Floats]] = []
+    for reach in _REACHES:
+        shared = np.repeat(_exact(most * np.float32(reach / LARGEST_FACTOR)), groups, axis=1)[..., None]
+        # From the factor that surely reaches everything down, with the sign that takes the largest number to -8.
+        first = np.floor(np.abs(largest) * _inverse(shared)) + 1
+        tried = [(first - less).clip(1, LARGEST_FACTOR) * np.where(largest < 0, -1, 1) for less in range(_TRIES)]
+        best = _best(x, [_Grid(shared * factor, 8, 0, 15, factor.astype(np.float32)) for factor in tried])
+        found.append((best, best.error(x).reshape(rows, -1, groups).sum(-1)))
+    grid, least = found[0]
+    for other, error in found[1:]:
+        better = np.repeat(error < least, groups, axis=1)[..., None]
+        grid, least = _either(better, other, grid), np.minimum(error, least)
+    return grid
+
+
 def _int4_with_zero(x: Floats) -> _Grid:
     low, high = (np.minimum(x.min(-1, keepdims=True), 0), np.maximum(x.max(-1, keepdims=True), 0))
 
@@ -153,11 +197,15 @@ def _best(x: Floats, grids: list[_Grid]) -> _Grid:
     best, least = grids[0], grids[0].error(x)
     for grid in grids[1:]:
         error = grid.error(x)
-        better = error < least
-        zero = best.zero if isinstance(grid.zero, int) else np.where(better, grid.zero, best.zero)
-        best = _Grid(np.where(better, grid.scale, best.scale), zero, best.low, best.high)
-        least = np.where(better, error, least)
+        best, least = _either(error < least, grid, best), np.minimum(error, least)
     return best
+
+
+def _either(where: NDArray[np.bool_], one: _Grid, other: _Grid) -> _Grid:
+    """One grid for the groups `where`, the other for the rest."""
+    zero = one.zero if isinstance(one.zero, int) else np.where(where, one.zero, other.zero)
+    factor = None if one.factor is None or other.factor is None else np.where(where, one.factor, other.factor)
+    return _Grid(np.where(where, one.scale, other.scale), zero, one.low, one.high, factor)
 
 
 Factor = tuple[NDArray[np.intp], Floats]

@@ -19,7 +19,7 @@ typedef struct {
     int64_t layer, stride, tile_rows;
     float *qkv, *mixed;
     Input queries; /* [kv_heads][rows][heads / kv_heads][head_dim, filled up] */
-    int clears, places, attends; /* what is done this time */
+    int places, attends; /* what is done this time */
 } AttendJob;
 
 Held held_at(const AttendJob *job, int64_t sequence, int64_t position, int64_t head);

@@ -4,6 +4,8 @@
  * keys, as a weight's does. A value's belongs to a place of the depth: it is multiplied into the weight of attention. */
 #include "attend.h"
 
+#include "../vector.h"
+
 /* Whole tiles: a group of int8, here a whole head, is 32 long or a multiple of 64. */
 int64_t padded_dim(const Decoder *d) { return round_up(d->head_dim, d->cache == INT8 && d->head_dim > 32 ? 64 : 32); }
 
@@ -39,38 +41,50 @@ static bf16 step_of(const float *x, int64_t dim) {
 
 INLINE float turn_of(bf16 step) { return step ? 1.0f / get_bf16(step) : 0.0f; }
 
-/* Keys lie with the position as the lane, values with it as the depth. Halves, or bytes, that lie side by side: for a key
- * numbers of the head, for a value positions. */
+/* Sixteen numbers as the cache keeps them, each in the lower bits of a word. The rounding is that of `put_bf16` and rintf. */
+INLINE u16 rounded(const Decoder *d, v16 x, float turn) {
+    u16 bits = (u16)x;
+    if (d->cache == BFLOAT16) return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    return (u16)(x * turn + 12582912.0f) & 255; /* adding 1.5 * 2^23 leaves the whole number in the lowest bits */
+}
+
+/* Keys lie with the position as the lane, values with it as the depth. Halves, or bytes, that lie side by side in a word:
+ * for a key numbers of the head, for a value positions. A head is filled up to whole tiles: there is room for sixteen. */
 void store_key(const Decoder *d, Held to, int64_t slot, const float *x) {
     int64_t dim = padded_dim(d), panel = slot / PANEL, lane = slot % PANEL;
     if (d->cache == FLOAT32) {
         float *at = (float *)to.keys + panel * dim * PANEL + lane;
         for (int64_t i = 0; i < d->head_dim; i++) at[i * PANEL] = x[i];
-    } else if (d->cache == BFLOAT16) {
-        uint32_t *at = (uint32_t *)to.keys + panel * dim / 2 * PANEL + lane;
-        for (int64_t i = 0; i < d->head_dim; i += 2) {
-            uint32_t second = i + 1 < d->head_dim ? put_bf16(x[i + 1]) : 0;
-            at[i / 2 * PANEL] = put_bf16(x[i]) | second << 16;
+        return;
+    }
+    float turn = d->cache == INT8 ? turn_of(to.key_scale[slot] = step_of(x, d->head_dim)) : 0.0f;
+    int side = d->cache == BFLOAT16 ? 2 : 4;
+    uint32_t *at = (uint32_t *)to.keys + panel * dim / side * PANEL + lane, words[16];
+    for (int64_t i = 0; i < d->head_dim; i += 16, at += 16 / side * PANEL) {
+        u16 some = rounded(d, get16_float(x + i, d->head_dim - i), turn);
+        memcpy(words, &some, 64);
+        for (int w = 0; w < 16 / side; w++) {
+            uint32_t word = 0;
+            for (int j = 0; j < side; j++) word |= words[w * side + j] << 32 / side * j;
+            at[w * PANEL] = word;
         }
-    } else {
-        int8_t *at = (int8_t *)to.keys + (panel * dim * PANEL + lane * 4);
-        float turn = turn_of(to.key_scale[slot] = step_of(x, d->head_dim));
-        for (int64_t i = 0; i < d->head_dim; i++) at[i / 4 * PANEL * 4 + i % 4] = (int8_t)rintf(x[i] * turn);
     }
 }
 
 void store_value(const Decoder *d, Held to, int64_t slot, const float *x) {
     float turn = d->cache == INT8 ? turn_of(to.value_scale[slot] = step_of(x, d->head_dim)) : 0.0f;
+    int side = d->cache == BFLOAT16 ? 2 : 4, shift = 32 / side * (int)(slot % side);
+    uint32_t mine = (d->cache == BFLOAT16 ? 0xffffu : 0xffu) << shift;
     for (int64_t i = 0; i < d->head_dim; i += PANEL) {
-        int count = d->head_dim - i < PANEL ? (int)(d->head_dim - i) : PANEL;
+        v16 some = get16_float(x + i, d->head_dim - i);
         if (d->cache == FLOAT32) {
-            memcpy((float *)to.values + i * BLOCK + slot * PANEL, x + i, (size_t)count * 4);
-        } else if (d->cache == BFLOAT16) {
-            bf16 *at = (bf16 *)to.values + i * BLOCK + slot / 2 * PANEL * 2 + slot % 2;
-            for (int j = 0; j < count; j++) at[2 * j] = put_bf16(x[i + j]);
-        } else {
-            int8_t *at = (int8_t *)to.values + i * BLOCK + slot / 4 * PANEL * 4 + slot % 4;
-            for (int j = 0; j < count; j++) at[4 * j] = (int8_t)rintf(x[i + j] * turn);
+            put16_float((float *)to.values + i * BLOCK + slot * PANEL, some, PANEL);
+            continue;
         }
+        uint32_t *at = (uint32_t *)to.values + i * BLOCK / side + slot / side * PANEL;
+        u16 line;
+        memcpy(&line, at, 64);
+        line = (line & ~mine) | rounded(d, some, turn) << shift;
+        memcpy(at, &line, 64);
     }
 }

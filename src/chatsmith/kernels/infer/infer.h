@@ -7,6 +7,9 @@
  *     int8               [outputs / 16][depth / 4][16][4]            scale [outputs / 16][depth / group][16] in bfloat16
  *     int4               [outputs / 16][depth / 8][16][4]            in a byte the lower half is k, the upper k + 4
  *
+ * int4 may have factors, [outputs / 16][depth / 32][16] in int8 from -15 to 15: (n - 8) * factor is then an int8, and so
+ * a group's sum of products whole, whether they are multiplied out first (many rows) or 32 are summed at a time (one).
+ *
  * Matrix tiles (AMX), dot products of bytes (VNNI, NEON) and plain vectors all read this order as it lies in the file.
  * Outputs are filled up to whole panels and the depth to whole groups, with zeros. */
 #ifndef CHATSMITH_INFER_H
@@ -23,6 +26,7 @@ typedef struct {
     const void *weight;
     const bf16 *scale;
     const uint8_t *zero; /* int4: what stands for 0, [outputs / 16][depth / group][16]; NULL means 8 everywhere */
+    const int8_t *factor; /* int4: NULL means 1 everywhere */
     const float *bias;
 } Matrix;
 
@@ -45,13 +49,15 @@ INLINE float sum_lanes(float *lanes) {
 
 /* Rows as a matrix of some kind wants them: in float32, rounded to bfloat16, or in int8 with a scale per group. */
 typedef struct {
-    int64_t rows, depth, group, line; /* line: numbers from row to row, so that rows do not share a few cache sets */
+    int64_t rows, depth, group, span, line; /* line: numbers from row to row, so that rows do not share a few cache sets */
     float *floats;
     bf16 *halves;
     int8_t *bytes;
     float *scale;  /* [rows][depth / group] */
-    int32_t *sums; /* of the bytes of a group */
+    int32_t *sums; /* of `span` bytes each: a group, or a part of one */
 } Input;
+
+#define SPAN 32 /* weights that share a factor */
 
 /* What becomes of a product: y = act(sums + bias) + add. SWIGLU takes panels in pairs, gate and up. */
 typedef struct {
@@ -65,7 +71,7 @@ int64_t round_up(int64_t count, int64_t multiple);
 int64_t line_of(int64_t kind, int64_t depth);
 int wants(int64_t kind); /* FLOAT32, BFLOAT16 or INT8: how a matrix of this kind wants its input */
 void prepare(Pool *pool, const Matrix *matrix, const float *x, int64_t stride, int64_t rows, Input *input);
-void quantise_row(const float *x, int64_t depth, int64_t group, int8_t *bytes, float *scale, int32_t *sums);
+void quantise_row(const float *x, int64_t depth, int64_t group, int64_t span, int8_t *bytes, float *scale, int32_t *sums);
 void multiply(Pool *pool, const Matrix *matrix, const Input *input, Output output);
 void matrix_row(const Matrix *matrix, int64_t row, float *out);
 
@@ -80,6 +86,7 @@ Panels mmla_bfloat16, mmla_int8;
 #endif
 Panels *kernel_for(int64_t kind, int64_t rows);
 int tiles_allowed(void);
+void tiles_rest(void); /* gives this thread's tiles back: other code on it may shape them differently */
 
 int64_t multiply_scratch(int64_t depth); /* bytes that `multiply` wants of each thread */
 

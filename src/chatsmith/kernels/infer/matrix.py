@@ -13,6 +13,10 @@ KINDS: tuple[Kind, ...] = ("f32", "f16", "bf16", "int8", "int4")
 PANEL = 16
 DEPTH = 64
 """Depths are filled up to a multiple of this: a row of a matrix tile, in bytes."""
+SPAN = 32
+"""Weights of int4 that share a factor, where a group has several."""
+LARGEST_FACTOR = 15
+"""So that a factor times a weight of int4, from -8 to 7, is an int8."""
 # Numbers of the sum that lie side by side for each output, and the dtype that holds them.
 _SIDE: dict[Kind, int] = {"f32": 1, "f16": 1, "bf16": 2, "int8": 4, "int4": 4}
 DTYPES: dict[Kind, Any] = {
@@ -24,7 +28,11 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """W [outputs, inputs] in panels; `scale` (bfloat16 as uint16) and `zero` are [panels, groups, 16]."""
+    """W [outputs, inputs] in panels; `scale` (bfloat16 as uint16) and `zero` are [panels, groups, 16].
+
+    int4 may have whole factors, [panels, depth / 32, 16], from -15 to 15: a weight n from 0 to 15 then stands for
+    (n - 8) · factor · scale. Multiplied out, the weights are an int8 matrix of the same scales.
+    """
 
     kind: Kind
     outputs: int
@@ -32,6 +40,7 @@ class Matrix:
     weight: NDArray[Any]
     scale: NDArray[np.uint16] | None = None
     zero: NDArray[np.uint8] | None = None
+    factor: NDArray[np.int8] | None = None
 
     @property
     def depth(self) -> int:
@@ -45,8 +54,9 @@ class Matrix:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of weights, scales and zeros."""
-        return sum(part.nbytes for part in (self.weight, self.scale, self.zero) if part is not None)
+        """Bytes of all of it."""
+        parts = (self.weight, self.scale, self.zero, self.factor)
+        return sum(part.nbytes for part in parts if part is not None)
 
     def numbers(self) -> Floats:
         """W [outputs, inputs] in float32, as the kernels understand it."""
@@ -58,7 +68,10 @@ class Matrix:
         else:
             steps = _spread(self.scale, self.group)
             zero = 0 if self.kind == "int8" else 8 if self.zero is None else _spread(self.zero, self.group)
-            wide = (values.astype(np.int16) - zero).astype(np.float32) * from_bfloat16(steps)
+            whole = values.astype(np.int16) - zero
+            if self.factor is not None:
+                whole *= _spread(self.factor, SPAN)
+            wide = whole.astype(np.float32) * from_bfloat16(steps)
         return np.ascontiguousarray(wide[: self.outputs, : self.inputs])
 
 

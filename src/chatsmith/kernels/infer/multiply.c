@@ -53,18 +53,49 @@ static void finish_any(const Matrix *m, const float *sums, Output o, int64_t row
     if (o.act == SWIGLU) finish(SWIGLU, m, sums, o, row, rows, panel, panels);
 }
 
+typedef uint32_t quads __attribute__((vector_size(64))); /* four bytes for each of a panel's outputs */
+typedef uint16_t pairs __attribute__((vector_size(64)));
+typedef uint8_t bytes __attribute__((vector_size(64)));
+typedef quads quads_any __attribute__((aligned(1), may_alias));
+
+/* What turns the numbers n from 0 to 15 of an output into (n - 8) f: for f < 0 that is ((15 - n) - 7) |f|, and n * |f| is
+ * less than 256, so that bytes are multiplied two at a time. */
+typedef struct {
+    quads flip, times, less;
+} Turn;
+
+INLINE Turn turn_of(const Matrix *m, int64_t span) {
+    union {
+        ipart part[PARTS];
+        quads whole;
+    } flip, times, less;
+    for (int p = 0; p < PARTS; p++) {
+        int64_t at = span * PANEL + p * (PANEL / PARTS);
+        ipart factor = m->factor ? load_i8(m->factor + at) : all_i(1), negative = factor < 0;
+        ipart size = (factor ^ negative) - negative, zero = m->zero ? load_u8(m->zero + at) : all_i(8) + negative;
+        flip.part[p] = negative & 0x0f0f0f0f;
+        times.part[p] = size * 0x00010001;
+        less.part[p] = (size * zero & 255) * 0x01010101;
+    }
+    return (Turn){flip.whole, times.whole, less.whole};
+}
+
+INLINE void turn_to(int8_t *to, quads n, const Turn *turn) {
+    pairs product = (pairs)((n & 0x0f0f0f0f) ^ turn->flip) * (pairs)turn->times;
+    *(quads_any *)to = (quads)((bytes)product - (bytes)turn->less);
+}
+
 /* int4 to int8 for some panels: worth it as soon as two rows want them. */
 static void unpack(const Matrix *m, int64_t panel, int panels, int8_t *to) {
+    int64_t span = m->factor ? SPAN : m->group, spans = m->depth / span;
     const uint8_t *from = (const uint8_t *)m->weight + panel * m->depth * PANEL / 2;
-    int64_t groups = m->depth / m->group;
-    for (int64_t g = 0; g < panels * groups; g++) {
-        uint8_t zero[64];
-        for (int i = 0; i < 64; i++) zero[i] = m->zero ? m->zero[(panel * groups + g) * PANEL + i / 4] : 8;
-        for (int64_t k = 0; k < m->group; k += 8, from += 64, to += 128)
-            for (int i = 0; i < 64; i++) {
-                to[i] = (int8_t)((from[i] & 15) - zero[i]);
-                to[64 + i] = (int8_t)((from[i] >> 4) - zero[i]);
-            }
+    for (int64_t s = panel * spans; s < (panel + panels) * spans; s++) {
+        Turn turn = turn_of(m, s);
+        for (int64_t k = 0; k < span; k += 8, from += 64, to += 128) {
+            quads both = *(const quads_any *)from;
+            turn_to(to, both, &turn);
+            turn_to(to + 64, both >> 4, &turn);
+        }
     }
 }
 
@@ -86,7 +117,7 @@ static void multiply_work(void *context, int64_t begin, int64_t end, int thread)
         int8_t *bytes = (int8_t *)(sums + MOST_ROWS * STRIP * PANEL);
         int64_t tables = panel * (m.depth / m.group) * PANEL;
         unpack(&m, panel, panels, bytes);
-        m.kind = INT8, m.weight = bytes, m.scale += tables, at = 0;
+        m.kind = INT8, m.weight = bytes, m.scale += tables, m.zero = NULL, m.factor = NULL, at = 0;
     }
     Panels *kernel = kernel_for(m.kind, job->input->rows);
     for (int64_t row = job->from; row < job->to; row += MOST_ROWS) {

@@ -126,6 +126,43 @@ INLINE void block_int(int rows, int panels, int small, const Matrix *m, const ch
     put_sums(rows, panels, acc, sums, stride);
 }
 
+/* One row of int4 with factors: SPAN products are summed, times their factor added to the group's whole sum. */
+INLINE void block_factors(int panels, const Matrix *m, const Input *x, int64_t row, int64_t panel, float *sums) {
+    int64_t groups = m->depth / m->group, spans = m->depth / SPAN, apart = m->depth * PANEL / 2;
+    const char *at = (const char *)m->weight + panel * apart;
+    const int8_t *in = x->bytes + row * x->line;
+    fpart acc[FEW_PANELS * PARTS] = {0};
+    for (int64_t g = 0, s = 0; g < groups; g++) {
+        ipart whole[FEW_PANELS * PARTS] = {0};
+        for (int64_t end = s + m->group / SPAN; s < end; s++, in += SPAN) {
+            ipart part[FEW_PANELS * PARTS];
+#pragma GCC unroll 16
+            for (int v = 0; v < panels * PARTS; v++) part[v] = all_i(-8 * x->sums[row * spans + s]);
+#pragma GCC unroll 4
+            for (int k = 0; k < SPAN; k += 8, at += 64) {
+#pragma GCC unroll 16
+                for (int v = 0; v < panels * PARTS; v++) {
+                    const char *from = at + v / PARTS * apart + v % PARTS * WIDTH;
+                    ipart w = load_i(from);
+                    if (v % PARTS == 0) FAR(from);
+                    part[v] = dot4_small(part[v], w & 0x0f0f0f0f, word(in + k));
+                    part[v] = dot4_small(part[v], high_halves(w), word(in + k + 4));
+                }
+            }
+#pragma GCC unroll 16
+            for (int v = 0; v < panels * PARTS; v++)
+                whole[v] += part[v] * load_i8(m->factor + ((panel + v / PARTS) * spans + s) * PANEL + v % PARTS * (PANEL / PARTS));
+        }
+#pragma GCC unroll 16
+        for (int v = 0; v < panels * PARTS; v++) {
+            fpart scale = load_bf16(m->scale + ((panel + v / PARTS) * groups + g) * PANEL + v % PARTS * (PANEL / PARTS));
+            acc[v] = fma_f(to_float(whole[v]), scale * all_f(x->scale[row * groups + g]), acc[v]);
+        }
+    }
+#pragma GCC unroll 16
+    for (int v = 0; v < panels * PARTS; v++) store_f(sums + v * (PANEL / PARTS), acc[v]);
+}
+
 /* ---- any number of rows and panels ------------------------------------------------------------------------------- */
 
 /* Calls EACH(rows, panels, row, panel, sums) over all of them: a single row holds more panels at a time. */
@@ -175,6 +212,12 @@ void panels_int8(const Matrix *m, const Input *x, int64_t row, int rows, int64_t
 
 void panels_int4(const Matrix *m, const Input *x, int64_t row, int rows, int64_t panel, int panels, float *sums) {
     const char *weight = m->weight;
+    if (m->factor) { /* of more rows than one int4 is not asked: see `multiply_work` */
+        int p = 0;
+        for (; p + FEW_PANELS <= panels; p += FEW_PANELS) block_factors(FEW_PANELS, m, x, row, panel + p, sums + p * PANEL);
+        for (; p < panels; p++) block_factors(1, m, x, row, panel + p, sums + p * PANEL);
+        return;
+    }
 #define EACH(R, P, row, panel, sums)                                                                                  \
     block_int(R, P, 1, m, weight + (panel) * m->depth * PANEL / 2, x, row, panel, sums, stride)
     OVER_ALL(EACH);

@@ -87,21 +87,22 @@ INLINE void round_16(const float *x, float turn, int8_t *bytes, int32_t *totals)
 #endif
 }
 
-/* int8 in groups, which are multiples of 32: the largest number of a group becomes 127. Sixteen lanes run through a group,
- * and only at its end meet. */
-void quantise_row(const float *x, int64_t depth, int64_t group, int8_t *bytes, float *scale, int32_t *sums) {
-    for (int64_t g = 0; g < depth / group; g++, x += group, bytes += group) {
+/* int8 in groups: the largest number of a group becomes 127. Sums are of `span` bytes, a multiple of 16 that divides the
+ * group. Sixteen lanes run through a span, and only at its end meet. */
+void quantise_row(const float *x, int64_t depth, int64_t group, int64_t span, int8_t *bytes, float *scale, int32_t *sums) {
+    for (int64_t g = 0; g < depth / group; g++) {
         float most[16] = {0};
-        int32_t totals[16] = {0};
         EACH_16(i, group, most[lane] = fabsf(x[i]) > most[lane] ? fabsf(x[i]) : most[lane];);
         float largest = largest_lane(most), step = largest / 127.0f, turn = step > 0 ? 1.0f / step : 0.0f;
         if (!(turn < 3e38f)) step = turn = 0.0f; /* numbers so small that they are nothing */
-        for (int64_t i = 0; i < group; i += 16) round_16(x + i, turn, bytes + i, totals);
-        int32_t sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int lane = 0; lane < 16; lane++) sum += totals[lane];
         scale[g] = step;
-        sums[g] = sum;
+        for (int64_t s = 0; s < group / span; s++, x += span, bytes += span) {
+            int32_t totals[16] = {0}, sum = 0;
+            for (int64_t i = 0; i < span; i += 16) round_16(x + i, turn, bytes + i, totals);
+#pragma omp simd reduction(+ : sum)
+            for (int lane = 0; lane < 16; lane++) sum += totals[lane];
+            *sums++ = sum;
+        }
     }
 }
 
@@ -128,8 +129,8 @@ static void prepare_row(PrepareJob *job, int64_t row, float *whole) {
     }
     if (job->kind == INT8) {
         int64_t groups = in->depth / in->group;
-        quantise_row(x, in->depth, in->group, in->bytes + row * in->line, in->scale + row * groups,
-                     in->sums + row * groups);
+        quantise_row(x, in->depth, in->group, in->span, in->bytes + row * in->line, in->scale + row * groups,
+                     in->sums + row * (in->depth / in->span));
     }
 }
 
@@ -143,6 +144,7 @@ static void prepare_work(void *context, int64_t begin, int64_t end, int thread) 
 /* x [rows, inputs], `stride` floats from row to row, as `matrix` wants it; `input` holds memory enough. */
 void prepare(Pool *pool, const Matrix *matrix, const float *x, int64_t stride, int64_t rows, Input *input) {
     input->rows = rows, input->depth = matrix->depth, input->group = matrix->group;
+    input->span = matrix->factor && rows == 1 ? SPAN : matrix->group;
     input->line = line_of(matrix->kind, matrix->depth);
     PrepareJob job = {x, stride, matrix->inputs, wants(matrix->kind), input, pool};
     pool_run(pool, (rows + ROWS_PER_PIECE - 1) / ROWS_PER_PIECE, prepare_work, &job);
@@ -169,6 +171,7 @@ void matrix_row(const Matrix *m, int64_t row, float *out) {
             } else {
                 uint8_t both = ((const uint8_t *)at)[(panel * depth / 8 + k / 8) * PANEL * 4 + lane * 4 + k % 4];
                 value = (k % 8 < 4 ? both & 15 : both >> 4) - zero;
+                if (m->factor) value *= m->factor[(panel * (depth / SPAN) + k / SPAN) * PANEL + lane];
             }
             out[k] = (float)value * get_bf16(m->scale[group]);
         }

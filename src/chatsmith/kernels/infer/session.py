@@ -28,7 +28,7 @@ _ACTIVATIONS = {"gelu_tanh": 1, "gelu": 2, "swiglu": 3}
 class _Matrix(Structure):
     _fields_ = [
         *((name, c_int64) for name in ("kind", "outputs", "inputs", "depth", "group")),
-        *((name, c_void_p) for name in ("weight", "scale", "zero", "bias")),
+        *((name, c_void_p) for name in ("weight", "scale", "zero", "factor", "bias")),
     ]
 
 
@@ -202,7 +202,7 @@ class Session:
         found = parts[name]
         assert isinstance(found, Matrix)
         sizes = (KINDS.index(found.kind), found.outputs, found.inputs, found.depth, found.group)
-        arrays: Sequence[NDArray[Any] | None] = (found.weight, found.scale, found.zero)
+        arrays: Sequence[NDArray[Any] | None] = (found.weight, found.scale, found.zero, found.factor)
         pointers = [None if array is None else self._pointer(array) for array in arrays]
         return _Matrix(*sizes, *pointers, self._vector(parts, name + ".bias"))
 

@@ -33,7 +33,6 @@ typedef uint8_t bpart __attribute__((vector_size(WIDTH)));
 typedef float fpart_any __attribute__((vector_size(WIDTH), aligned(4), may_alias));
 typedef int32_t ipart_any __attribute__((vector_size(WIDTH), aligned(4), may_alias));
 typedef uint16_t half_any __attribute__((vector_size(WIDTH / 2), aligned(2), may_alias));
-typedef uint8_t quarter_any __attribute__((vector_size(WIDTH / 4), aligned(1), may_alias));
 
 INLINE fpart load_f(const void *p) { return *(const fpart_any *)p; }
 INLINE ipart load_i(const void *p) { return *(const ipart_any *)p; }
@@ -53,11 +52,35 @@ INLINE fpart fma_f(fpart a, fpart b, fpart c) {
     return a * b + c;
 #endif
 }
-/* The numbers of a part that lie in 16 bits as the upper half of a float, or in 8 bits without a sign. */
+INLINE int32_t word(const void *p) {
+    int32_t x;
+    memcpy(&x, p, 4);
+    return x;
+}
+
+/* The numbers of a part that lie in 16 bits as the upper half of a float, or in 8 bits without or with a sign. */
 INLINE fpart load_bf16(const bf16 *p) {
     return (fpart)(__builtin_convertvector(*(const half_any *)p, upart) << 16);
 }
+#if WIDTH == 64 /* said outright: the compiler would take byte after byte */
+INLINE ipart load_u8(const uint8_t *p) { return (ipart)_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p)); }
+INLINE ipart load_i8(const int8_t *p) { return (ipart)_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p)); }
+#elif WIDTH == 32
+INLINE ipart load_u8(const uint8_t *p) { return (ipart)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p)); }
+INLINE ipart load_i8(const int8_t *p) { return (ipart)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p)); }
+#elif defined(__aarch64__)
+INLINE ipart load_u8(const uint8_t *p) {
+    return (ipart)vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_s32(vdup_n_s32(word(p))))));
+}
+INLINE ipart load_i8(const int8_t *p) {
+    return (ipart)vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(word(p))))));
+}
+#else
+typedef uint8_t quarter_any __attribute__((vector_size(WIDTH / 4), aligned(1), may_alias));
+typedef int8_t signed_any __attribute__((vector_size(WIDTH / 4), aligned(1), may_alias));
 INLINE ipart load_u8(const uint8_t *p) { return __builtin_convertvector(*(const quarter_any *)p, ipart); }
+INLINE ipart load_i8(const int8_t *p) { return __builtin_convertvector(*(const signed_any *)p, ipart); }
+#endif
 
 /* IEEE half precision, exact for every value but infinities and NaN, which no weight may be. */
 INLINE fpart load_f16(const uint16_t *p) {
@@ -72,12 +95,6 @@ INLINE fpart load_f16(const uint16_t *p) {
     fpart size = (fpart)((x & 0x7fff) << 13) * 0x1p112f;
     return (fpart)((upart)size | (x & 0x8000) << 16);
 #endif
-}
-
-INLINE int32_t word(const void *p) {
-    int32_t x;
-    memcpy(&x, p, 4);
-    return x;
 }
 
 /* Two products of bfloat16 summed into each lane, where the processor has them: acc[l] += w[2 l] x[0] + w[2 l + 1] x[1]. */

@@ -152,16 +152,9 @@ static void layer_pass(Session *s, const Step *t, int64_t index) {
     multiply(s->pool, &l->down, &s->input, (Output){s->x, s->x, width, width, PLAIN});
 }
 
-/* Does the step. 0: done; 1: a number of the request is out of bounds; 2: no memory. */
-EXPORT int session_step(Session *s, const Step *t) {
+/* Only the wanted rows go on. They are gathered in the order asked for. */
+static void head_pass(Session *s, const Step *t) {
     const Decoder *d = &s->decoder;
-    if (!sound(d, t)) return 1;
-    if (!make_room(s, t->rows)) return 2;
-    EmbedJob job = {s, t};
-    pool_run(s->pool, t->rows, embed_work, &job);
-    for (int64_t l = 0; l < d->layers; l++) layer_pass(s, t, l);
-    if (!t->wanted) return 0;
-    /* Only the wanted rows go on. They are gathered in the order asked for. */
     for (int64_t from = 0; from < t->wanted; from += s->rows) {
         int64_t count = t->wanted - from < s->rows ? t->wanted - from : s->rows;
         for (int64_t w = 0; w < count; w++)
@@ -175,5 +168,17 @@ EXPORT int session_step(Session *s, const Step *t) {
         float *logits = t->logits + from * d->vocabulary;
         multiply(s->pool, &d->head, &s->input, (Output){logits, NULL, d->vocabulary, d->vocabulary, PLAIN});
     }
+}
+
+/* Does the step. 0: done; 1: a number of the request is out of bounds; 2: no memory. */
+EXPORT int session_step(Session *s, const Step *t) {
+    const Decoder *d = &s->decoder;
+    if (!sound(d, t)) return 1;
+    if (!make_room(s, t->rows)) return 2;
+    EmbedJob job = {s, t};
+    pool_run(s->pool, t->rows, embed_work, &job);
+    for (int64_t l = 0; l < d->layers; l++) layer_pass(s, t, l);
+    head_pass(s, t);
+    tiles_rest(); /* those of this thread, which belongs to others; the pool's keep theirs */
     return 0;
 }

@@ -11,8 +11,13 @@
 
 #define TILE 16
 
-/* Tiles 0 to 3 hold sums, 4 and 5 rows of the input, 6 and 7 weights; `bytes` of the sum fill a row. */
+/* Tiles 0 to 3 hold sums, 4 and 5 rows of the input, 6 and 7 weights; `bytes` of the sum fill a row. To shape them takes
+ * as long as a dozen products: a thread remembers how its own are. */
+static __thread int shaped;
+
 INLINE void shape_tiles(int rows, int bytes) {
+    if (shaped == (rows << 8 | bytes)) return;
+    shaped = rows << 8 | bytes;
     struct {
         uint8_t palette, start, reserved[14];
         uint16_t row_bytes[16];
@@ -29,9 +34,9 @@ INLINE void shape_tiles(int rows, int bytes) {
 
 void tiles_bfloat16(const Matrix *m, const Input *x, int64_t row, int rows, int64_t panel, int panels, float *sums) {
     int64_t apart = m->depth * PANEL, line = x->line * 2, stride = panels * PANEL;
-    int r = 0, shaped = 0;
+    int r = 0;
     for (int p; r + 2 * TILE <= rows; r += 2 * TILE) {
-        if (!shaped) shape_tiles(TILE, 64), shaped = TILE;
+        shape_tiles(TILE, 64);
         const bf16 *in = x->halves + (row + r) * x->line;
         float *out = sums + r * stride;
         for (p = 0; p + 2 <= panels; p += 2) {
@@ -72,7 +77,7 @@ void tiles_bfloat16(const Matrix *m, const Input *x, int64_t row, int rows, int6
     }
     for (int some; r < rows; r += some) {
         some = rows - r < TILE ? rows - r : TILE;
-        if (shaped != some) shape_tiles(some, 64), shaped = some;
+        shape_tiles(some, 64);
         const bf16 *in = x->halves + (row + r) * x->line;
         float *out = sums + r * stride;
         int p = 0;
@@ -112,7 +117,6 @@ void tiles_bfloat16(const Matrix *m, const Input *x, int64_t row, int rows, int6
             _tile_stored(0, out + p * PANEL, stride * 4);
         }
     }
-    _tile_release();
 }
 
 /* ---- int8 -------------------------------------------------------------------------------------------------------- */
@@ -242,13 +246,19 @@ void tiles_int8(const Matrix *m, const Input *x, int64_t row, int rows, int64_t 
         for (int p = 0; p < panels; p++)
             tile_int8(TILE / 2, m, x, row + r, rows - r, panel + p, sums + r * stride + p * PANEL, stride);
     }
-    _tile_release();
+}
+
+void tiles_rest(void) {
+    if (shaped) _tile_release();
+    shaped = 0;
 }
 
 /* Asks the system for the right to use tiles (Linux 5.16 and later). */
 EXPORT int tiles_allowed(void) { return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0; }
 
 #else
+
+void tiles_rest(void) {}
 
 EXPORT int tiles_allowed(void) { return 1; }
 
