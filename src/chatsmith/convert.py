@@ -139,6 +139,7 @@ def convert(
     sample = _read_text(calibrate, tokenizer, _CALIBRATION_TOKENS) if isinstance(calibrate, Path) else None
     size, described = _file_bytes(source), _IN_GGUF[to] if gguf else _describe(form, cache)
 
+    progress("reading the weights")
     before = backend_of(spec, dict(packed_parts(spec, read, Format(stored))), cache_bytes=_CACHE_BYTES)
     rounded = None
     if calibrate is not None:
@@ -148,7 +149,7 @@ def convert(
         of = f" of {calibrate.name}" if isinstance(calibrate, Path) else " of its own"
         described += f"; calibrated on {len(sample):,} tokens{of}"
         rounded = _calibrated(spec, read, sample, form, progress)
-    progress("reading and rounding the weights")
+    progress("rounding them")
     if gguf:
         parts = dict(packed_parts(spec, as_written(spec, read, to), Format("f32")))
     else:

@@ -98,7 +98,7 @@ def quantised(
     full = filled_up(as_floats(weight), max(shared, DEPTH))
     rows, depth = full.shape
     find = _int8 if kind == "int8" else _int4 if symmetric else _int4_with_zero
-    upper = None if moments is None else _factor(moments, depth)
+    order = None if moments is None else _order(moments, depth)
     values = np.empty((rows, depth), np.int8 if kind == "int8" else np.uint8)
     scale, zero, factor = (
         np.empty((rows, depth // size), dtype)
@@ -108,7 +108,7 @@ def quantised(
         part = slice(start, start + _ROWS)
         x = full[part].reshape(-1, depth // group, group)
         grid = _int4_by_factors(x, shared // SPAN) if by_factors else find(x)
-        steps = grid.nearest(x) if upper is None else _in_order(x, grid, *upper)
+        steps = grid.nearest(x) if order is None else _in_order(x, grid, *order)
         values[part] = steps.reshape(-1, depth)
         own = grid.scale if grid.factor is None else grid.scale / grid.factor
         scale[part] = to_bfloat16(own[:, :: shared // group, 0])
@@ -208,10 +208,10 @@ def _either(where: NDArray[np.bool_], one: _Grid, other: _Grid) -> _Grid:
     return _Grid(np.where(where, one.scale, other.scale), zero, one.low, one.high, factor)
 
 
-Factor = tuple[NDArray[np.intp], Floats]
+Order = tuple[NDArray[np.intp], Floats]
 
 
-def _factor(moments: NDArray[np.floating[Any]], depth: int) -> Factor:
+def _order(moments: NDArray[np.floating[Any]], depth: int) -> Order:
     """The order to round columns in, those that matter most first, and U [depth, depth], upper, with UᵀU the inverse
     of the damped moments in that order.
 
