@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatsmith.errors import RequestError
+from chatsmith.errors import RequestError, WorkError
 from chatsmith.kernels.infer.matrix import KINDS, Kind, from_bfloat16, in_panels, plain, to_bfloat16
 from chatsmith.store.quantise import GROUPS, quantised
 
@@ -100,6 +100,17 @@ def test_inputs_that_have_nothing_to_do_with_each_other_are_rounded_to_nearest()
     weight = random(64, 200)
     moments = np.diag(np.linspace(0.1, 3, 200))
     assert np.array_equal(quantised(weight, "int4", moments=moments).numbers(), quantised(weight, "int4").numbers())
+
+
+def test_moments_that_float32_blurred_are_damped_more_and_such_as_are_none_are_named() -> None:
+    weight, x = random(16, 64), random(500, 64) * np.logspace(0, 6, 64, dtype=np.float32)
+    blurred = (x.T @ x) * (1 + 1e-3 * np.random.default_rng(1).standard_normal((64, 64)))
+    blurred = (blurred + blurred.T) / 2 - 0.05 * np.diag(np.full(64, np.trace(blurred) / 64))
+    with pytest.raises(np.linalg.LinAlgError):
+        np.linalg.cholesky(blurred + 0.01 * np.trace(blurred) / 64 * np.eye(64))
+    assert np.isfinite(quantised(weight, "int4", group=32, moments=blurred).numbers()).all()
+    with pytest.raises(WorkError, match="is no number, or far too large"):
+        quantised(weight, "int4", group=32, moments=np.full((64, 64), np.nan))
 
 
 def test_another_group_is_refused() -> None:

@@ -13,13 +13,14 @@ after the other, the columns that are still to come taking over what rounding di
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chatsmith.errors import RequestError
+from chatsmith.errors import RequestError, WorkError
 from chatsmith.kernels.infer.matrix import (
     DEPTH,
     LARGEST_FACTOR,
@@ -38,7 +39,8 @@ from chatsmith.kernels.infer.matrix import (
 GROUPS = (32, 64, 128)
 _ROWS = 64  # worked on at a time
 _COLUMNS = 128  # rounded before those behind them hear of it
-_DAMPING = 0.01  # of the mean of the moments, added to each one's own: the paper's choice
+# Of the mean of the moments, added to each one's own: the paper's choice, and more where sums in float32 lost too much.
+_DAMPING = (0.01, 0.1, 1.0)
 _SHARE = 128  # weights of which the factors belong to one scale, at most
 _TRIES = 4  # factors of a group
 _REACHES = (1.0, 0.95, 0.9, 0.85)  # what the largest factor may stand for, as parts of what reaches everything
@@ -84,7 +86,8 @@ def quantised(
     """W [outputs, inputs] in the given kind; plain kinds know no groups.
 
     `moments` [inputs, inputs] are the sums of x xᵀ over vectors x that the matrix is made for: int8 and int4 then keep
-    W x rather than W. Raises `RequestError` for a group that the kernels do not know.
+    W x rather than W. Raises `RequestError` for a group that the kernels do not know, `WorkError` for moments that are
+    none.
     """
     if kind not in ("int8", "int4"):
         return plain(weight, kind)
@@ -221,11 +224,16 @@ def _order(moments: NDArray[np.floating[Any]], depth: int) -> Order:
     full[: len(moments), : len(moments)] = moments
     own = full.diagonal().copy()
     mean = own.mean() or 1.0
-    full[np.diag_indices(depth)] += _DAMPING * mean
     order = np.argsort(-own, kind="stable")
-    # With both axes turned round, the lower Cholesky factor of the moments is the inverse of U, turned round as well.
-    turned = np.linalg.cholesky(full[np.ix_(order[::-1], order[::-1])])
-    return order, np.ascontiguousarray(np.linalg.inv(turned)[::-1, ::-1], np.float32)
+    for damping in _DAMPING if np.isfinite(own).all() else ():
+        full[np.diag_indices(depth)] = own + damping * mean
+        # With both axes turned, the lower Cholesky factor of the moments is the inverse of U, turned as well.
+        with suppress(np.linalg.LinAlgError):
+            turned = np.linalg.cholesky(full[np.ix_(order[::-1], order[::-1])])
+            return order, np.ascontiguousarray(np.linalg.inv(turned)[::-1, ::-1], np.float32)
+    raise WorkError(
+        "what enters a matrix is no number, or far too large: it cannot be rounded by it", "leave out --calibrate"
+    )
 
 
 def _in_order(x: Floats, grid: _Grid, order: NDArray[np.intp], upper: Floats) -> Floats:
