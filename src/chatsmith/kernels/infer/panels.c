@@ -5,7 +5,7 @@
  * group, each then multiplied by the scales and added. So a row's result is the same bits in any company. */
 #include "infer.h"
 
-#define AHEAD 8192 /* bytes to ask for before they are needed: what a core can have under way */
+#define AHEAD 2048 /* bytes to ask for before they are needed, of each of some panels: more would push each other out */
 #define FAR(p) __builtin_prefetch((const char *)(p) + AHEAD, 0, 3)
 
 typedef fpart Sums[MANY_ROWS][FEW_PANELS * PARTS];

@@ -91,7 +91,7 @@ void tiles_bfloat16(const Matrix *m, const Input *x, int64_t row, int rows, int6
                 _tile_loadd(4, in + k, line);
                 const bf16 *at = weight + k * PANEL;
                 for (int ahead = 0; ahead < 512; ahead += 32)
-                    for (int next = 0; next < 4; next++) __builtin_prefetch(at + next * apart + 4096 + ahead, 0, 3);
+                    for (int next = 0; next < 4; next++) __builtin_prefetch(at + next * apart + 1024 + ahead, 0, 3);
                 _tile_loadd(6, at, 64);
                 _tile_dpbf16ps(0, 4, 6);
                 _tile_loadd(7, at + apart, 64);
