@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from chatsmith.convert import BOUNDS, convert
+from chatsmith.convert import _MEASURED_TOKENS, BOUNDS, convert
 from chatsmith.errors import RequestError, WorkError
 from chatsmith.evaluate.faithful import compare, own_words
 from chatsmith.evaluate.speeds import decoding_speeds
@@ -104,13 +104,10 @@ def test_int4_can_be_calibrated(folder: Path, text: Path, tmp_path: Path, own: b
     ).stat().st_size
 
 
+@native
 def test_the_words_to_calibrate_on_are_not_those_to_measure_on(folder: Path) -> None:
-    from chatsmith.convert import _MEASURED_TOKENS
-
     loaded = load_parts(folder)
-    backend = NativeBackend(loaded.spec, loaded.parts, cache_bytes=2**24) if build.library() else None
-    if backend is None:
-        pytest.skip("no kernels of generation here")
+    backend = NativeBackend(loaded.spec, loaded.parts, cache_bytes=2**24)
     measured = own_words(backend, loaded.tokenizer, 1024)
     rows = {tuple(measured[at : at + 64]) for at in range(0, len(measured), 64)}
     fresh = own_words(backend, loaded.tokenizer, 1024, after=_MEASURED_TOKENS)

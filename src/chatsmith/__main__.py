@@ -9,7 +9,7 @@ import sys
 def main() -> int:
     """Run the command line; returns the exit code (0 done, 1 the work failed, 2 the request was wrong)."""
     # A start makes tens of thousands of objects that stay; to look for garbage after every 700 took a fifth of it.
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(50_000)
     try:
         from chatsmith.cli.app import run
 

@@ -37,7 +37,8 @@ from chatsmith.kernels.infer.matrix import (
 )
 
 GROUPS = (32, 64, 128)
-_ROWS = 64  # worked on at a time
+_ROWS = 64  # worked on at a time: what stays in a core's own cache
+_ROWS_IN_ORDER = 1024  # column after column, where each takes a handful of calls
 _COLUMNS = 128  # rounded before those behind them hear of it
 # Of the mean of the moments, added to each one's own: the paper's choice, and more where sums in float32 lost too much.
 _DAMPING = (0.01, 0.1, 1.0)
@@ -107,8 +108,9 @@ def quantised(
         np.empty((rows, depth // size), dtype)
         for size, dtype in ((shared, np.uint16), (group, np.uint8), (group, np.int8))
     )
-    for start in range(0, rows, _ROWS):
-        part = slice(start, start + _ROWS)
+    at_a_time = _ROWS if order is None else _ROWS_IN_ORDER
+    for start in range(0, rows, at_a_time):
+        part = slice(start, start + at_a_time)
         x = full[part].reshape(-1, depth // group, group)
         grid = _int4_by_factors(x, shared // SPAN) if by_factors else find(x)
         steps = grid.nearest(x) if order is None else _in_order(x, grid, *order)

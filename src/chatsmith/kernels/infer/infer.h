@@ -39,14 +39,6 @@ INLINE float largest_lane(float *lanes) {
     return lanes[0];
 }
 
-INLINE float sum_lanes(float *lanes) {
-#pragma GCC unroll 4
-    for (int half = 8; half; half /= 2)
-#pragma GCC unroll 8
-        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
-    return lanes[0];
-}
-
 /* Rows as a matrix of some kind wants them: in float32, rounded to bfloat16, or in int8 with a scale per group. */
 typedef struct {
     int64_t rows, depth, group, span, line; /* line: numbers from row to row, so that rows do not share a few cache sets */
