@@ -20,7 +20,7 @@
 #define COLUMNS 32
 #define DEPTH 2048 /* words of the sum taken at a time: a panel then fits the second-level cache */
 #define SHALLOW 512
-#define PACKED (1 << 20) /* bytes of the right operand packed at a time */
+#define PACKED (3 << 18) /* bytes of the right operand packed at a time */
 
 #if defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__linux__)
 #define HAS_TILES 1

@@ -13,7 +13,9 @@ static void FN(gemm_part)(int kind, int lower, const NUM *a, const NUM *b, FN(Ou
         int64_t numbers = k - k0 < most ? k - k0 : most;
         int64_t depth = (numbers + PER_WORD - 1) / PER_WORD, room = WHOLE(depth);
         out.first = begin && k0 == 0, out.last = end && k0 + numbers == k;
-        int64_t block = PACKED / 4 / room / COLUMNS * COLUMNS;
+        int64_t panels = (n1 - n0 + COLUMNS - 1) / COLUMNS, room_for = PACKED / 4 / room / COLUMNS;
+        int64_t blocks = (panels + room_for - 1) / room_for; /* of equal size: a small one would read all of a again */
+        int64_t block = blocks ? (panels + blocks - 1) / blocks * COLUMNS : COLUMNS;
         for (int64_t from = n0; from < n1; from += block) {
             int64_t to = from + block < n1 ? from + block : n1;
             for (int64_t n = from; n < to; n += COLUMNS) {

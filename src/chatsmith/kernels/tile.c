@@ -54,6 +54,7 @@ void pack_along(bytes from, int64_t stride, int64_t width, int64_t depth, uint32
         for (int64_t k = 0; k < depth; k += 16) {
             int count = depth - k > 16 ? 16 : (int)(depth - k);
             bytes at = rows ? from + half * stride + k * 4 : from;
+            for (int i = 0; i < rows; i++) __builtin_prefetch(at + i * stride + 4 * 64);
             if (rows == 16 && count == 16)
                 pack_square(at, stride, 16, 0xffff, 16, to + k * COLUMNS + half);
             else
@@ -94,19 +95,32 @@ void tiles_off(void) { _tile_release(); }
 /* What the tile loads read must be written before them; the compiler does not see that they read. */
 #define WRITTEN __asm__ volatile("" ::: "memory")
 
-/* The sums over `steps` strides of words. Without `lower`, at most 16 rows. */
+/* The sums over `steps` strides of words. Without `lower`, at most 16 rows.
+ *
+ * Where two threads share a core, a load does not overlap the products around it unless its tile is long free and not
+ * yet wanted: so each operand's next tile is loaded as soon as the last product of this one is on its way. */
 INLINE void sum_tiles(bytes a, int64_t row, const uint32_t *b, int64_t steps, const int lower) {
-    for (int64_t k = 0; k < steps; k++, a += STRIDE * 4, b += STRIDE * COLUMNS) {
-        _tile_loadd(6, b, COLUMNS * 4);
-        _tile_loadd(4, a, row);
-        _tile_loadd(7, b + 16, COLUMNS * 4);
+    if (!steps) return;
+    _tile_loadd(6, b, COLUMNS * 4);
+    _tile_loadd(4, a, row);
+    _tile_loadd(7, b + 16, COLUMNS * 4);
+    if (lower) _tile_loadd(5, a + 16 * row, row);
+    while (--steps) {
+        a += STRIDE * 4, b += STRIDE * COLUMNS;
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
-        if (lower) {
-            _tile_loadd(5, a + 16 * row, row);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
-        }
+        _tile_loadd(4, a, row);
+        if (lower) _tile_dpbf16ps(3, 5, 7);
+        _tile_loadd(7, b + 16, COLUMNS * 4);
+        if (lower) _tile_dpbf16ps(2, 5, 6);
+        _tile_loadd(6, b, COLUMNS * 4);
+        if (lower) _tile_loadd(5, a + 16 * row, row);
+    }
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    if (lower) {
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
     }
 }
 
@@ -160,6 +174,7 @@ void FN(pack_across)(const NUM *from, int64_t stride, int64_t width, int64_t dep
     uint32_t *end = to + WHOLE((depth + PER_WORD - 1) / PER_WORD) * COLUMNS;
     for (int64_t k = 0; k < depth; k += PER_WORD, from += PER_WORD * stride, to += COLUMNS) {
         int pair = k + 1 < depth;
+        for (int64_t i = 16; i < 16 + PER_WORD; i++) __builtin_prefetch(from + i * stride);
         _mm512_storeu_si512(to, FN(words)(from, stride, pair, first));
         _mm512_storeu_si512(to + 16, second ? FN(words)(from + 16, stride, pair, second) : _mm512_setzero_si512());
     }
@@ -177,6 +192,7 @@ void FN(pack_left)(const NUM *from, int64_t stride, int rows, int64_t depth, uin
 #pragma GCC unroll 16
         for (int64_t i = 0; i < STRIDE; i++) {
             int64_t at = 2 * (k + i);
+            __builtin_prefetch(from + (at + 32) * stride), __builtin_prefetch(from + (at + 33) * stride);
             __m512i first = at < depth ? _mm512_maskz_loadu_epi16(mask, from + at * stride) : _mm512_setzero_si512();
             __m512i second =
                 at + 1 < depth ? _mm512_maskz_loadu_epi16(mask, from + (at + 1) * stride) : _mm512_setzero_si512();

@@ -30,10 +30,34 @@ INLINE void shape_tiles(int rows, int bytes) {
     __asm__ volatile("ldtilecfg %0" : : "m"(shape)); /* the intrinsic of GCC 12 tells of 8 bytes only */
 }
 
+/* The operands of four tiles at k: 32 rows of `in` (the lower 16 `below` behind, rows `line` bytes apart), two panels
+ * of `weight` (`apart`). */
+#define FOUR_TILES(in, weight, k)                                                                                      \
+    do {                                                                                                               \
+        _tile_loadd(6, weight + (k) * PANEL, 64);                                                                      \
+        _tile_loadd(4, in + (k), line);                                                                                \
+        _tile_loadd(7, weight + apart + (k) * PANEL, 64);                                                              \
+        _tile_loadd(5, in + below + (k), line);                                                                        \
+    } while (0)
+
+/* Their products, and the operands at `next`. Where two threads share a core, a load does not overlap the products
+ * around it unless its tile is long free and not yet wanted: so each is loaded as soon as its last product is under way. */
+#define FOUR_PRODUCTS(product, in, weight, next)                                                                       \
+    do {                                                                                                               \
+        product(0, 4, 6);                                                                                              \
+        product(1, 4, 7);                                                                                              \
+        _tile_loadd(4, in + (next), line);                                                                             \
+        product(3, 5, 7);                                                                                              \
+        _tile_loadd(7, weight + apart + (next) * PANEL, 64);                                                           \
+        product(2, 5, 6);                                                                                              \
+        _tile_loadd(6, weight + (next) * PANEL, 64);                                                                   \
+        _tile_loadd(5, in + below + (next), line);                                                                     \
+    } while (0)
+
 /* ---- bfloat16 ---------------------------------------------------------------------------------------------------- */
 
 void tiles_bfloat16(const Matrix *m, const Input *x, int64_t row, int rows, int64_t panel, int panels, float *sums) {
-    int64_t apart = m->depth * PANEL, line = x->line * 2, stride = panels * PANEL;
+    int64_t apart = m->depth * PANEL, line = x->line * 2, below = TILE * x->line, stride = panels * PANEL;
     int r = 0;
     for (int p; r + 2 * TILE <= rows; r += 2 * TILE) {
         shape_tiles(TILE, 64);
@@ -45,16 +69,9 @@ void tiles_bfloat16(const Matrix *m, const Input *x, int64_t row, int rows, int6
             _tile_zero(1);
             _tile_zero(2);
             _tile_zero(3);
-            for (int64_t k = 0; k < m->depth; k += 32) {
-                _tile_loadd(6, weight + k * PANEL, 64);
-                _tile_loadd(4, in + k, line);
-                _tile_dpbf16ps(0, 4, 6);
-                _tile_loadd(5, in + TILE * x->line + k, line);
-                _tile_dpbf16ps(2, 5, 6);
-                _tile_loadd(7, weight + apart + k * PANEL, 64);
-                _tile_dpbf16ps(1, 4, 7);
-                _tile_dpbf16ps(3, 5, 7);
-            }
+            FOUR_TILES(in, weight, 0);
+            for (int64_t k = 0; k < m->depth; k += 32)
+                FOUR_PRODUCTS(_tile_dpbf16ps, in, weight, k + 32 < m->depth ? k + 32 : k);
             _tile_stored(0, out + p * PANEL, stride * 4);
             _tile_stored(1, out + (p + 1) * PANEL, stride * 4);
             _tile_stored(2, out + TILE * stride + p * PANEL, stride * 4);
@@ -190,27 +207,20 @@ INLINE void drain_group(int64_t g, int64_t groups, int32_t whole[TILE][PANEL], c
 
 /* 32 rows and two panels: what is loaded serves two tiles, and four chains of products are under way at a time. */
 static void four_tiles_int8(const Matrix *m, const Input *x, int64_t row, int64_t panel, float *sums, int64_t stride) {
-    int64_t groups = m->depth / m->group, apart = m->depth * PANEL, line = x->line, step = m->group < 64 ? m->group : 64;
+    int64_t groups = m->depth / m->group, apart = m->depth * PANEL, line = x->line, below = TILE * line, step = m->group < 64 ? m->group : 64;
     const int8_t *in = x->bytes + row * line, *weight = (const int8_t *)m->weight + panel * apart;
     const bf16 *scale = m->scale + panel * groups * PANEL;
     const float *own = x->scale + row * groups;
     int32_t whole[2][4][TILE][PANEL] __attribute__((aligned(64)));
+    FOUR_TILES(in, weight, 0);
     for (int64_t g = 0; g <= groups; g++) {
         if (g < groups) {
             _tile_zero(0);
             _tile_zero(1);
             _tile_zero(2);
             _tile_zero(3);
-            for (int64_t k = g * m->group; k < (g + 1) * m->group; k += step) {
-                _tile_loadd(6, weight + k * PANEL, 64);
-                _tile_loadd(4, in + k, line);
-                _tile_dpbssd(0, 4, 6);
-                _tile_loadd(5, in + TILE * line + k, line);
-                _tile_dpbssd(2, 5, 6);
-                _tile_loadd(7, weight + apart + k * PANEL, 64);
-                _tile_dpbssd(1, 4, 7);
-                _tile_dpbssd(3, 5, 7);
-            }
+            for (int64_t k = g * m->group; k < (g + 1) * m->group; k += step)
+                FOUR_PRODUCTS(_tile_dpbssd, in, weight, k + step < m->depth ? k + step : k);
             _tile_stored(0, whole[g % 2][0], 64);
             _tile_stored(1, whole[g % 2][1], 64);
             _tile_stored(2, whole[g % 2][2], 64);
