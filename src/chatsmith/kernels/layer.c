@@ -198,10 +198,11 @@ static void FN(map_slopes)(const FN(Worker) * w, const NUM *dy, const NUM *x, in
     FN(gemm_part)(WEIGHTS, 0, dy, x, result, by_rows ? from : 0, by_rows ? end : out, by_rows ? 0 : from,
                   by_rows ? in : end, rows, out, in, w->own);
     if (!to_bias) return;
-    int64_t blocks = (out + 63) / 64;
-    for (int64_t block = blocks * w->me / w->team; block < blocks * (w->me + 1) / w->team; block++) {
-        int64_t at = block * 64, count = out - at < 64 ? out - at : 64;
-        float total[64] = {0};
+    int64_t first = (out + 15) / 16 * w->me / w->team * 16, last = (out + 15) / 16 * (w->me + 1) / w->team * 16;
+    float total[512]; /* so many columns at a time: long stretches of each row, and sums that stay in the first cache */
+    for (int64_t at = first; at < last && at < out; at += 512) {
+        int64_t left = (last < out ? last : out) - at, count = left < 512 ? left : 512;
+        memset(total, 0, sizeof total);
         for (int64_t row = 0; row < rows; row++)
             EACH_VECTOR(i, count, put16_float(total + i, get16_float(total + i, n) + GET16(dy + row * out + at + i, n), n););
         EACH_VECTOR(i, count, PUT16(to_bias + at + i, get16_float(total + i, n), n););

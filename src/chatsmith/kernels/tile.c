@@ -225,10 +225,13 @@ INLINE void FN(finish)(const FN(Out) * out, int64_t place, int64_t column, __mma
 
 INLINE __m512 FN(wide)(__m256i half) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16)); }
 
-/* All rows of a whole tile on their way out, as most are: no bias, COLUMNS wide; with a matrix to add, or null. */
-INLINE void FN(finish_rows)(int rows, const float *block, const NUM *add, NUM *to, int64_t stride) {
+/* All rows of a whole tile on their way out, COLUMNS wide; with a bias [COLUMNS] and a matrix to add, or null. */
+INLINE void FN(finish_rows)(int rows, const float *block, const NUM *bias, const NUM *add, NUM *to, int64_t stride) {
+    __m512 more_low = _mm512_setzero_ps(), more_high = more_low;
+    if (bias) more_low = FN(load)(bias, 0xffff), more_high = FN(load)(bias + 16, 0xffff);
     for (int r = 0; r < rows; r++, block += COLUMNS, to += stride) {
-        __m512 low = _mm512_load_ps(block), high = _mm512_load_ps(block + 16);
+        __m512 low = _mm512_add_ps(_mm512_load_ps(block), more_low);
+        __m512 high = _mm512_add_ps(_mm512_load_ps(block + 16), more_high);
         if (add) {
             __m512i more = _mm512_loadu_si512(add);
             low = _mm512_add_ps(low, FN(wide)(_mm512_castsi512_si256(more)));
@@ -292,8 +295,9 @@ void FN(tiles)(int rows, bytes a, int64_t row, int64_t step, const uint32_t *b, 
             _tile_stored(2, block + 16 * COLUMNS, COLUMNS * 4);
             _tile_stored(3, block + 16 * COLUMNS + 16, COLUMNS * 4);
         }
-        if (out->last && whole && !out->bias) {
-            FN(finish_rows)(rows, block, out->add ? out->add + at : 0, out->c + at, out->stride);
+        if (out->last && whole) {
+            FN(finish_rows)(rows, block, out->bias ? out->bias + column : 0, out->add ? out->add + at : 0, out->c + at,
+                            out->stride);
         } else {
             for (int r = 0; r < rows; r++) {
                 int64_t place = r * out->stride;
