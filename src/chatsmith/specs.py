@@ -23,6 +23,7 @@ Architecture = Literal["gpt2", "llama", "qwen3"]
 _LIMITS = {
     "vocab_size": 2**24,
     "context": 2**24,
+    "band": 2**24,
     "width": 2**18,
     "layers": 2**12,
     "encoder_layers": 2**12,
@@ -119,8 +120,8 @@ class ModelSpec:
             raise RequestError(f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}")
         if self.positions == "rotary" and self.head_dim % 2:
             raise RequestError(f"rotary positions need an even head_dim, not {self.head_dim}")
-        if self.band is not None and self.band < 1:
-            raise RequestError(f"band must be at least 1 position, not {self.band}")
+        if self.band is not None:
+            check_sizes(self, "band")
         if not 0.0 <= self.dropout < 1.0:
             raise RequestError(f"dropout must lie in [0, 1), not {self.dropout}")
         if not 0.0 < self.norm_epsilon < 1.0:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from chatsmith.errors import RequestError
 from chatsmith.kernels import native
-from chatsmith.models import fused
+from chatsmith.models import fused, rotary
 from chatsmith.models.decoder import Decoder, count_parameters
 from chatsmith.specs import PRESETS, ModelSpec, modern
 from chatsmith.train.losses import next_token_loss
@@ -238,3 +238,18 @@ def test_a_band_hides_what_is_farther_away() -> None:
 def test_more_tokens_than_the_context_are_refused() -> None:
     with pytest.raises(RequestError, match="65 tokens are more than the context of 64"):
         made(GPT2)(ids(1, 65))
+
+
+@pytest.mark.parametrize("band", [0, -1, 2**24 + 1, 2**63, 1.5, True])
+def test_a_band_is_a_whole_number_within_bounds(band: object) -> None:
+    with pytest.raises(RequestError, match="band must be a whole number from 1 to"):
+        replace(GPT2, band=band)
+
+
+def test_angles_do_not_depend_on_how_many_are_made_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = modern(vocab_size=97, context=64, width=48, layers=1, heads=2)
+    whole = rotary.angles(spec, 100)
+    monkeypatch.setattr(rotary, "_AT_A_TIME", 7)
+    for some, other in zip(rotary.angles(spec, 100), whole, strict=True):
+        assert some.flags.c_contiguous
+        assert some.tobytes() == other.tobytes()

@@ -7,13 +7,27 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from chatsmith.errors import WorkError
 from chatsmith.specs import ModelSpec, RopeScaling
+
+_AT_A_TIME = 4096  # positions: in float64, angles of a long context would take several times what is kept
 
 
 def angles(spec: ModelSpec, length: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Cosine and sine [length, D/2] of the positions from 0."""
-    angle = np.outer(np.arange(length, dtype=np.float64), _frequencies(spec))
-    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+    """Cosine and sine [length, D/2] of the positions from 0.
+
+    Raises `WorkError` where there is no memory for so long a context.
+    """
+    frequencies = _frequencies(spec)
+    try:
+        cosine, sine = np.empty((2, length, len(frequencies)), np.float32)
+        for start in range(0, length, _AT_A_TIME):
+            part = slice(start, min(start + _AT_A_TIME, length))
+            angle = np.outer(np.arange(part.start, part.stop, dtype=np.float64), frequencies)
+            cosine[part], sine[part] = np.cos(angle), np.sin(angle)
+    except MemoryError:
+        raise WorkError(f"there is no memory for the positions of a context of {length:,} tokens") from None
+    return cosine, sine
 
 
 def _frequencies(spec: ModelSpec) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,7 @@ _NUMPY: dict[str, Any] = {
     "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64, "I8": np.int8, "U8": np.uint8,
 }  # fmt: skip
 AGAIN = "copy or download it again"
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,9 @@ def _parse_json(path: Path, text: bytes) -> dict[str, Any]:
         return mapping
 
     try:
+        # JSON has none: what does is numbers, and is not made into a text first, which may take many times its bytes.
+        if (found := _CONTROL.search(text)) is not None:
+            raise ValueError(f"byte {text[found.start()]} at {found.start()}")
         value = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise WorkError(f"{path} is damaged: its header is not valid JSON ({error})", AGAIN) from None
