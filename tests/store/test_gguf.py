@@ -160,6 +160,13 @@ def test_overlapping_tensors_and_tensors_beyond_the_end_are_named(tmp_path: Path
             Gguf(path)
 
 
+def test_numbers_of_an_array_stay_as_they_lie_in_the_file(tmp_path: Path) -> None:
+    found = Gguf(with_value(tmp_path / "m.gguf", "key", list(range(1000)))).values["key"]
+    assert found.dtype == np.int32
+    assert not found.flags.owndata
+    assert found.tolist() == list(range(1000))
+
+
 def test_long_texts_are_read_and_long_lies_refused(tmp_path: Path) -> None:
     long = "a" * (2**16 - 1) + "ö" + "b" * 2**16
     path = with_value(tmp_path / "m.gguf", "key", long)

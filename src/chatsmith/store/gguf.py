@@ -249,7 +249,8 @@ class _Cursor:
             letter = _SCALARS[of]
             size = struct.calcsize("<" + letter)
             count = self.count(size)
-            return list(struct.unpack(f"<{count}{letter}", self.take(count * size)))
+            # As they lie in the file: in a list, each would take many times its bytes.
+            return np.frombuffer(self.take(count * size), np.dtype("<" + letter))
         return [self.value(of, depth + 1) for _ in range(self.count(8))]
 
 

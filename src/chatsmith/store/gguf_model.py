@@ -259,11 +259,11 @@ def _tokenizer(file: Gguf) -> Tokenizer:
     if kind != "gpt2":
         raise RequestError(f"{file.path}: vocabularies of type {kind!r} are not read", "byte-level BPE is")
     tokens, merges = (file.get(f"tokenizer.ggml.{key}", list) for key in ("tokens", "merges"))
-    kinds = file.get("tokenizer.ggml.token_type", list, [_NORMAL] * len(tokens))
+    kinds = file.get("tokenizer.ggml.token_type", np.ndarray, np.full(len(tokens), _NORMAL))
     pairs = [(left, right) for left, _, right in (str(merge).partition(" ") for merge in merges)]
     if len(kinds) != len(tokens) or not all(isinstance(token, str) for token in tokens):
         raise WorkError(f"{file.path} is damaged: its vocabulary contradicts itself", "copy or download it again")
-    named = {token: (number, kind) for number, (token, kind) in enumerate(zip(tokens, kinds, strict=True))}
+    named = {token: (number, kind) for number, (token, kind) in enumerate(zip(tokens, kinds.tolist(), strict=True))}
     vocabulary = {token: number for token, (number, kind) in named.items() if kind != _UNUSED}
     specials = {token: number for token, (number, kind) in named.items() if kind == _CONTROL}
     end = file.get("tokenizer.ggml.eos_token_id", int)
