@@ -7,7 +7,6 @@ bytes that are left before anything is made of it, so that no lie can cost more 
 
 from __future__ import annotations
 
-import codecs
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,13 +21,12 @@ from numpy.typing import NDArray
 from chatsmith.errors import RequestError, WorkError
 from chatsmith.kernels.infer.matrix import Floats, from_bfloat16, to_bfloat16
 from chatsmith.paths import atomic_write
-from chatsmith.store.tensors import AGAIN
+from chatsmith.store.tensors import AGAIN, utf8
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _ALIGN = 32
 _MOST_DIMENSIONS = 4
-_PIECE = 2**16  # bytes of a text that are decoded at once
 _U32, _I32, _F32, _BOOL, _STRING, _ARRAY, _U64, _F64 = 4, 5, 6, 7, 8, 9, 10, 12
 # Type of a value → struct letter.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", _U32: "I", _I32: "i", _F32: "f", _BOOL: "?", _U64: "Q", 11: "q", _F64: "d"}
@@ -154,7 +152,7 @@ class Gguf:
             listed.append((name, shape, cursor.number("I"), cursor.number("Q")))
         align = self.values.get("general.alignment", _ALIGN)
         if not isinstance(align, int) or align < 8 or align > 2**20 or align & (align - 1):
-            raise cursor.damaged(f"an alignment of {align}")
+            raise cursor.damaged(f"an alignment of {repr(align)[:40]}")
         data = -(-cursor.at // align) * align
         found: dict[str, GgufTensor] = {}
         spans: list[tuple[int, int, str]] = []
@@ -227,12 +225,7 @@ class _Cursor:
     def text(self) -> str:
         raw = self.take(self.count(1))
         try:
-            if len(raw) <= _PIECE:
-                return str(raw, "utf-8")
-            # Piece by piece: a lie about the length costs no more than what is text up to the first byte that is not.
-            decoder = codecs.getincrementaldecoder("utf-8")()
-            pieces = (raw[at : at + _PIECE] for at in range(0, len(raw), _PIECE))
-            return "".join([decoder.decode(piece) for piece in pieces]) + decoder.decode(b"", final=True)
+            return utf8(raw)
         except UnicodeDecodeError:
             raise self.damaged("a text is not UTF-8") from None
 

@@ -7,12 +7,12 @@ only when it is touched.
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import json
 import math
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +40,7 @@ _NUMPY: dict[str, Any] = {
     "F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64, "I8": np.int8, "U8": np.uint8,
 }  # fmt: skip
 AGAIN = "copy or download it again"
-_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_PIECE = 2**16  # bytes of a text that are decoded at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,18 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     return _check_entries(path, _parse_json(path, header), 8 + length, size - 8 - length)
 
 
+def utf8(raw: bytes | memoryview) -> str:
+    """A text from a file. Raises `UnicodeDecodeError` where it is none.
+
+    Piece by piece: what claims to be a text costs no more memory than what is one, up to the first byte that is not.
+    """
+    if len(raw) <= _PIECE:
+        return str(raw, "utf-8")
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    pieces = (raw[at : at + _PIECE] for at in range(0, len(raw), _PIECE))
+    return "".join([decoder.decode(piece) for piece in pieces]) + decoder.decode(b"", final=True)
+
+
 def _parse_json(path: Path, text: bytes) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         mapping = dict(pairs)
@@ -93,10 +105,7 @@ def _parse_json(path: Path, text: bytes) -> dict[str, Any]:
         return mapping
 
     try:
-        # JSON has none: what does is numbers, and is not made into a text first, which may take many times its bytes.
-        if (found := _CONTROL.search(text)) is not None:
-            raise ValueError(f"byte {text[found.start()]} at {found.start()}")
-        value = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+        value = json.loads(utf8(text), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise WorkError(f"{path} is damaged: its header is not valid JSON ({error})", AGAIN) from None
     if not isinstance(value, dict):

@@ -42,7 +42,7 @@ INLINE void shape_tiles(int rows, int bytes) {
 
 /* Their products, and the operands at `next`. Where two threads share a core, a load does not overlap the products
  * around it unless its tile is long free and not yet wanted: so each is loaded as soon as its last product is under way. */
-#define FOUR_PRODUCTS(product, in, weight, next)                                                                       \
+#define PRODUCTS_AND_NEXT(product, in, weight, next)                                                                   \
     do {                                                                                                               \
         product(0, 4, 6);                                                                                              \
         product(1, 4, 7);                                                                                              \
@@ -52,6 +52,14 @@ INLINE void shape_tiles(int rows, int bytes) {
         product(2, 5, 6);                                                                                              \
         _tile_loadd(6, weight + (next) * PANEL, 64);                                                                   \
         _tile_loadd(5, in + below + (next), line);                                                                     \
+    } while (0)
+
+#define LAST_PRODUCTS(product)                                                                                         \
+    do {                                                                                                               \
+        product(0, 4, 6);                                                                                              \
+        product(1, 4, 7);                                                                                              \
+        product(2, 5, 6);                                                                                              \
+        product(3, 5, 7);                                                                                              \
     } while (0)
 
 /* ---- bfloat16 ---------------------------------------------------------------------------------------------------- */
@@ -70,8 +78,8 @@ void tiles_bfloat16(const Matrix *m, const Input *x, int64_t row, int rows, int6
             _tile_zero(2);
             _tile_zero(3);
             FOUR_TILES(in, weight, 0);
-            for (int64_t k = 0; k < m->depth; k += 32)
-                FOUR_PRODUCTS(_tile_dpbf16ps, in, weight, k + 32 < m->depth ? k + 32 : k);
+            for (int64_t k = 32; k < m->depth; k += 32) PRODUCTS_AND_NEXT(_tile_dpbf16ps, in, weight, k);
+            LAST_PRODUCTS(_tile_dpbf16ps);
             _tile_stored(0, out + p * PANEL, stride * 4);
             _tile_stored(1, out + (p + 1) * PANEL, stride * 4);
             _tile_stored(2, out + TILE * stride + p * PANEL, stride * 4);
@@ -207,7 +215,8 @@ INLINE void drain_group(int64_t g, int64_t groups, int32_t whole[TILE][PANEL], c
 
 /* 32 rows and two panels: what is loaded serves two tiles, and four chains of products are under way at a time. */
 static void four_tiles_int8(const Matrix *m, const Input *x, int64_t row, int64_t panel, float *sums, int64_t stride) {
-    int64_t groups = m->depth / m->group, apart = m->depth * PANEL, line = x->line, below = TILE * line, step = m->group < 64 ? m->group : 64;
+    int64_t groups = m->depth / m->group, apart = m->depth * PANEL, step = m->group < 64 ? m->group : 64;
+    int64_t line = x->line, below = TILE * line;
     const int8_t *in = x->bytes + row * line, *weight = (const int8_t *)m->weight + panel * apart;
     const bf16 *scale = m->scale + panel * groups * PANEL;
     const float *own = x->scale + row * groups;
@@ -219,8 +228,11 @@ static void four_tiles_int8(const Matrix *m, const Input *x, int64_t row, int64_
             _tile_zero(1);
             _tile_zero(2);
             _tile_zero(3);
-            for (int64_t k = g * m->group; k < (g + 1) * m->group; k += step)
-                FOUR_PRODUCTS(_tile_dpbssd, in, weight, k + step < m->depth ? k + step : k);
+            for (int64_t next = g * m->group + step; next <= (g + 1) * m->group; next += step)
+                if (next < m->depth)
+                    PRODUCTS_AND_NEXT(_tile_dpbssd, in, weight, next);
+                else
+                    LAST_PRODUCTS(_tile_dpbssd);
             _tile_stored(0, whole[g % 2][0], 64);
             _tile_stored(1, whole[g % 2][1], 64);
             _tile_stored(2, whole[g % 2][2], 64);
