@@ -26,7 +26,7 @@ from chatsmith.text.shards import TokenFolder, write_shards
 from chatsmith.text.tokenizer import Tokenizer
 from chatsmith.train.mixtures import GPT3_TOKENS, MixtureReport, mixed, weights
 from chatsmith.train.recipe import Recipe, Source, load_recipe
-from chatsmith.train.recipe_tables import GPT3_PARTS, Data
+from chatsmith.train.recipe_data import GPT3_PARTS, Data
 
 TOKENS = "tokens"
 _PREPARED = "prepared.json"

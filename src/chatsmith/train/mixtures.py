@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from rich.console import RenderableType
 from rich.table import Table
 
-from chatsmith.train.recipe_tables import GPT3_PARTS, Data, GPT3Part
+from chatsmith.train.recipe_data import GPT3_PARTS, Data, GPT3Part
 
 GPT3_TOKENS = 300 * 10**9
 """What all GPT-3 models were trained for (Brown et al. 2020, table 2.1)."""

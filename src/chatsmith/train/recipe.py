@@ -7,7 +7,7 @@
     [batch]  [optimizer]  [schedule]  [precision]  [checkpoint]  [evaluation]  [samples]
     [parallel]                 how a step is divided over processes
 
-The tables are in `recipe_tables`. Nothing here imports torch.
+The tables are in `recipe_data` and `recipe_tables`. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from typing import Any
 from chatsmith.errors import RequestError, did_you_mean
 from chatsmith.settings import apply_overrides, dump_toml, from_mapping, load_toml, to_mapping
 from chatsmith.specs import PRESETS, ModelSpec, modern, preset, preset_name
+from chatsmith.train.recipe_checks import require
+from chatsmith.train.recipe_data import Data, Source, Stage
 from chatsmith.train.recipe_tables import (
     Batch,
     Checkpoint,
-    Data,
     Evaluation,
     Optimizer,
     Parallel,
@@ -32,9 +33,6 @@ from chatsmith.train.recipe_tables import (
     Record,
     Samples,
     Schedule,
-    Source,
-    Stage,
-    require,
 )
 
 __all__ = [
