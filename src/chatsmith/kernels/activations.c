@@ -3,9 +3,6 @@
 
 #include "vector.h"
 
-static const float GELU_A = 1.5957691216057308f; /* 2 sqrt(2/pi): tanh form, since (1 + tanh z)/2 = sigmoid(2z) */
-static const float GELU_B = 0.044715f;
-
 /* Runs the statement for sixteen numbers at a time, shared out over the threads. */
 #define SHARED_16(i, count, threads, ...)                                                                              \
     _Pragma("omp parallel for num_threads(threads) schedule(static)") for (int thread = 0; thread < threads; thread++) { \
@@ -43,13 +40,13 @@ void FN(swiglu_back)(const NUM *dy, const NUM *gate, const NUM *up, NUM *d_gate,
 void FN(gelu)(const NUM *x, NUM *y, int64_t count, int threads) {
     SHARED_16(i, count, threads, {
         v16 v = GET16(x + i, n);
-        PUT16(y + i, v * sigmoid16(GELU_A * (v + GELU_B * v * v * v)), n);
+        PUT16(y + i, v * gelu_gate16(v), n);
     })
 }
 
 void FN(gelu_back)(const NUM *dy, const NUM *x, NUM *dx, NUM *y, int64_t count, int threads) {
     SHARED_16(i, count, threads, {
-        v16 v = GET16(x + i, n), d = GET16(dy + i, n), s = sigmoid16(GELU_A * (v + GELU_B * v * v * v));
+        v16 v = GET16(x + i, n), d = GET16(dy + i, n), s = gelu_gate16(v);
         PUT16(dx + i, d * (s + v * s * (1.0f - s) * GELU_A * (1.0f + 3.0f * GELU_B * v * v)), n);
         if (y) PUT16(y + i, v * s, n);
     })

@@ -2,38 +2,9 @@
 #ifndef NUM
 
 #include "gemm.h"
+#include "vector.h"
 
 #ifdef HAS_GEMM
-
-/* Turns 16 rows of 16 words round: row i of the result is column i of x. */
-INLINE void turn_round(__m512i x[16]) {
-    __m512i y[16];
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {
-        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {
-        x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
-        x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
-        x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
-        x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
-    }
-    /* now x[4 g + j] holds, in lane l, the words of column 4 l + j from rows 4 g to 4 g + 3 */
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-        __m512i low = _mm512_shuffle_i32x4(x[j], x[4 + j], 0x88), high = _mm512_shuffle_i32x4(x[j], x[4 + j], 0xdd);
-        __m512i low2 = _mm512_shuffle_i32x4(x[8 + j], x[12 + j], 0x88);
-        __m512i high2 = _mm512_shuffle_i32x4(x[8 + j], x[12 + j], 0xdd);
-        y[j] = _mm512_shuffle_i32x4(low, low2, 0x88);
-        y[4 + j] = _mm512_shuffle_i32x4(high, high2, 0x88);
-        y[8 + j] = _mm512_shuffle_i32x4(low, low2, 0xdd);
-        y[12 + j] = _mm512_shuffle_i32x4(high, high2, 0xdd);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; i++) x[i] = y[i];
-}
 
 /* 16 rows of 16 words, `stride` bytes apart, turned round: to[k * COLUMNS + row]. Masked rows count as zeros. */
 INLINE void pack_square(bytes from, int64_t stride, int rows, __mmask16 words, int count, uint32_t *to) {
@@ -41,7 +12,7 @@ INLINE void pack_square(bytes from, int64_t stride, int rows, __mmask16 words, i
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i++)
         x[i] = i < rows ? _mm512_maskz_loadu_epi32(words, from + i * stride) : _mm512_setzero_si512();
-    turn_round(x);
+    turn_round((u16 *)x);
 #pragma GCC unroll 16
     for (int i = 0; i < 16; i++)
         if (i < count) _mm512_storeu_si512(to + i * COLUMNS, x[i]);
@@ -199,8 +170,8 @@ void FN(pack_left)(const NUM *from, int64_t stride, int rows, int64_t depth, uin
             even[i] = _mm512_ternarylogic_epi32(high, _mm512_slli_epi32(second, 16), first, 0xca);
             odd[i] = _mm512_ternarylogic_epi32(high, second, _mm512_srli_epi32(first, 16), 0xca);
         }
-        turn_round(even);
-        turn_round(odd);
+        turn_round((u16 *)even);
+        turn_round((u16 *)odd);
 #pragma GCC unroll 16
         for (int i = 0; i < 16; i++) {
             char *row = (char *)to + 2 * i * LEFT_ROW(words) + k * 4;

@@ -17,6 +17,7 @@ typedef float v16 __attribute__((vector_size(64)));
 typedef int32_t i16 __attribute__((vector_size(64)));
 typedef uint32_t u16 __attribute__((vector_size(64)));
 typedef uint16_t h16 __attribute__((vector_size(32)));
+typedef uint8_t c16 __attribute__((vector_size(16)));
 
 #define INLINE16 static inline __attribute__((always_inline))
 
@@ -154,6 +155,48 @@ INLINE16 v16 over16(v16 x) {
 }
 
 INLINE16 v16 sigmoid16(v16 x) { return over16(1.0f + exp16(-x)); }
+
+/* GELU in its tanh form is x times this: (1 + tanh z) / 2 = sigmoid(2 z), with z = sqrt(2 / pi) (x + 0.044715 x^3). */
+#define GELU_A 1.5957691216057308f
+#define GELU_B 0.044715f
+INLINE16 v16 gelu_gate16(v16 x) { return sigmoid16(GELU_A * (x + GELU_B * x * x * x)); }
+
+/* Turns 16 rows of 16 words round: row i of the result is column i of what was there. */
+INLINE16 void turn_round(u16 rows[16]) {
+#if defined(__AVX512F__)
+    __m512i *x = (__m512i *)rows, y[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        y[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+        y[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        x[i] = _mm512_unpacklo_epi64(y[i], y[i + 2]);
+        x[i + 1] = _mm512_unpackhi_epi64(y[i], y[i + 2]);
+        x[i + 2] = _mm512_unpacklo_epi64(y[i + 1], y[i + 3]);
+        x[i + 3] = _mm512_unpackhi_epi64(y[i + 1], y[i + 3]);
+    }
+    /* now x[4 g + j] holds, in lane l, the words of column 4 l + j from rows 4 g to 4 g + 3 */
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        __m512i low = _mm512_shuffle_i32x4(x[j], x[4 + j], 0x88), high = _mm512_shuffle_i32x4(x[j], x[4 + j], 0xdd);
+        __m512i low2 = _mm512_shuffle_i32x4(x[8 + j], x[12 + j], 0x88);
+        __m512i high2 = _mm512_shuffle_i32x4(x[8 + j], x[12 + j], 0xdd);
+        y[j] = _mm512_shuffle_i32x4(low, low2, 0x88);
+        y[4 + j] = _mm512_shuffle_i32x4(high, high2, 0x88);
+        y[8 + j] = _mm512_shuffle_i32x4(low, low2, 0xdd);
+        y[12 + j] = _mm512_shuffle_i32x4(high, high2, 0xdd);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) x[i] = y[i];
+#else
+    u16 turned[16];
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 16; j++) turned[j][i] = rows[i][j];
+    memcpy(rows, turned, sizeof turned);
+#endif
+}
 
 #define EACH_VECTOR(i, count, ...)                                                                                     \
     do {                                                                                                               \

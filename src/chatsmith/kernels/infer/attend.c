@@ -61,7 +61,7 @@ static void place_query(const AttendJob *job, int64_t to, const float *query, fl
     if (in->bytes) quantise_row(whole, wide, wide, wide, in->bytes + to * in->line, in->scale + to, in->sums + to);
 }
 
-/* Asks for what `place_row` will read: a head's part of a row lies too far from that of the next row to be foreseen. */
+/* Asks for what `place_rows` will read: a head's part of a row lies too far from that of the next row to be foreseen. */
 static void fetch_row(const AttendJob *job, int64_t row, int64_t head) {
     const Decoder *d = job->decoder;
     int64_t dim = d->head_dim, group = group_of(d);
@@ -70,22 +70,31 @@ static void fetch_row(const AttendJob *job, int64_t row, int64_t head) {
     for (int64_t i = 0; i < dim; i += 16) __builtin_prefetch(key + i, 1), __builtin_prefetch(key + d->kv_heads * dim + i, 0);
 }
 
-/* One row and key/value head: its queries to where `attend_tile` wants them, its key and value to the cache. */
-static void place_row(const AttendJob *job, int64_t sequence, int64_t row, int64_t head, float *scratch) {
+/* Rows and one key/value head: their queries to where `attend_tile` wants them, their keys and values to the cache. */
+static void place_rows(const AttendJob *job, int64_t sequence, int64_t row, int64_t rows, int64_t head, float *scratch) {
     const Decoder *d = job->decoder;
     const Layer *layer = &d->layer[job->layer];
-    int64_t dim = d->head_dim, group = group_of(d), position = job->step->positions[row];
-    float *qkv = job->qkv + row * job->stride, *key = qkv + (d->heads + head) * dim, *value = key + d->kv_heads * dim;
-    norm_and_turn(job, key, layer->key_gain, position);
-    Held held = held_at(job, sequence, position, head);
-    /* A block that is begun is emptied: what an earlier owner left there is multiplied by zero, so it must be finite. */
-    if (position % BLOCK == 0) memset(held.keys, 0, (size_t)(2 * head_bytes(d)));
-    store_key(d, held, position % BLOCK, key);
-    store_value(d, held, position % BLOCK, value);
-    for (int64_t g = 0; g < group; g++) {
-        float *query = qkv + (head * group + g) * dim;
-        norm_and_turn(job, query, layer->query_gain, position);
-        place_query(job, (head * job->step->rows + row) * group + g, query, scratch);
+    int64_t dim = d->head_dim, group = group_of(d), end = row + rows;
+    for (int64_t r = row; r < end; r++) {
+        int64_t position = job->step->positions[r];
+        float *qkv = job->qkv + r * job->stride;
+        if (r + AHEAD < end) fetch_row(job, r + AHEAD, head);
+        norm_and_turn(job, qkv + (d->heads + head) * dim, layer->key_gain, position);
+        for (int64_t g = 0; g < group; g++) {
+            float *query = qkv + (head * group + g) * dim;
+            norm_and_turn(job, query, layer->query_gain, position);
+            place_query(job, (head * job->step->rows + r) * group + g, query, scratch);
+        }
+    }
+    for (int64_t r = row, some; r < end; r += some) {
+        int64_t position = job->step->positions[r], slot = position % BLOCK;
+        float *key = job->qkv + r * job->stride + (d->heads + head) * dim, *value = key + d->kv_heads * dim;
+        Held held = held_at(job, sequence, position, head);
+        some = BLOCK - slot < end - r ? BLOCK - slot : end - r;
+        /* A block that is begun is emptied: what an earlier owner left there is multiplied by zero, so it must be finite. */
+        if (slot == 0) memset(held.keys, 0, (size_t)(2 * head_bytes(d)));
+        store_keys(d, held, slot, key, job->stride, some);
+        store_values(d, held, slot, value, job->stride, some);
     }
 }
 
@@ -191,9 +200,11 @@ static void attend_tile(AttendJob *job, int64_t sequence, int64_t row, int64_t r
         }
     }
     for (int64_t q = 0; q < queries; q++) {
-        float *out = job->mixed + ((row + q / group) * d->heads + head * group + q % group) * d->head_dim;
-        float turn = 1.0f / weight[q];
-        for (int64_t i = 0; i < d->head_dim; i++) out[i] = acc[q * dim + i] * turn;
+        int64_t to = (row + q / group) * job->mixed.stride + (head * group + q % group) * d->head_dim;
+        const float *sums = acc + q * dim, turn = 1.0f / weight[q];
+        EACH_VECTOR(i, d->head_dim, v16 mean = get16_float(sums + i, n) * turn;
+                    if (job->mixed.halves) put16_bf16(job->mixed.halves + to + i, mean, n);
+                    else put16_float(job->mixed.y + to + i, mean, n););
     }
 }
 
@@ -223,17 +234,13 @@ static void attend_work(void *context, int64_t begin, int64_t end, int thread) {
     for (int64_t piece = begin; piece < end; piece++) {
         int64_t head = piece % heads;
         find_rows(job, piece / heads, &sequence, &row, &rows);
-        if (job->places)
-            for (int64_t r = row; r < row + rows; r++) {
-                if (r + AHEAD < row + rows) fetch_row(job, r + AHEAD, head);
-                place_row(job, sequence, r, head, scratch);
-            }
+        if (job->places) place_rows(job, sequence, row, rows, head, scratch);
         if (job->attends) attend_tile(job, sequence, row, rows, head, scratch);
     }
 }
 
 /* qkv [rows][(heads + 2 kv_heads) head_dim] to mixed [rows][heads * head_dim]; `queries` has memory for all of them. */
-void attend(Pool *pool, const Decoder *d, const Step *step, int64_t layer, float *qkv, float *mixed, Input queries) {
+void attend(Pool *pool, const Decoder *d, const Step *step, int64_t layer, float *qkv, Output mixed, Input queries) {
     AttendJob job = {.decoder = d, .step = step, .layer = layer, .qkv = qkv, .mixed = mixed, .queries = queries};
     job.pool = pool, job.stride = (d->heads + 2 * d->kv_heads) * d->head_dim, job.tile_rows = tile_rows(d);
     job.queries.depth = job.queries.line = job.queries.group = padded_dim(d);

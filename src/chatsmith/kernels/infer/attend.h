@@ -17,13 +17,14 @@ typedef struct {
     const Step *step;
     Pool *pool;
     int64_t layer, stride, tile_rows;
-    float *qkv, *mixed;
+    float *qkv;
+    Output mixed;
     Input queries; /* [kv_heads][rows][heads / kv_heads][head_dim, filled up] */
     int places, attends; /* what is done this time */
 } AttendJob;
 
 Held held_at(const AttendJob *job, int64_t sequence, int64_t position, int64_t head);
-void store_key(const Decoder *d, Held to, int64_t slot, const float *x);
-void store_value(const Decoder *d, Held to, int64_t slot, const float *x);
+void store_keys(const Decoder *d, Held to, int64_t slot, const float *x, int64_t apart, int64_t rows);
+void store_values(const Decoder *d, Held to, int64_t slot, const float *x, int64_t apart, int64_t rows);
 
 #endif

@@ -41,50 +41,92 @@ static bf16 step_of(const float *x, int64_t dim) {
 
 INLINE float turn_of(bf16 step) { return step ? 1.0f / get_bf16(step) : 0.0f; }
 
-/* Sixteen numbers as the cache keeps them, each in the lower bits of a word. The rounding is that of `put_bf16` and rintf. */
-INLINE u16 rounded(const Decoder *d, v16 x, float turn) {
-    u16 bits = (u16)x;
+/* Numbers that lie side by side in a word. */
+INLINE int per_word(const Decoder *d) { return d->cache == FLOAT32 ? 1 : d->cache == BFLOAT16 ? 2 : 4; }
+
+/* The first `n` of sixteen numbers as the cache keeps them, each in the lower bits of a word; zeros for the others. The
+ * rounding is that of `put_bf16` and rintf. */
+INLINE u16 rounded(const Decoder *d, const float *x, int64_t n, float turn) {
+    v16 some = n > 0 ? get16_float(x, n) : all16(0.0f);
+    u16 bits = (u16)some;
+    if (d->cache == FLOAT32) return bits;
     if (d->cache == BFLOAT16) return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-    return (u16)(x * turn + 12582912.0f) & 255; /* adding 1.5 * 2^23 leaves the whole number in the lowest bits */
+    return (u16)(some * turn + 12582912.0f) & 255; /* adding 1.5 * 2^23 leaves the whole number in the lowest bits */
 }
 
-/* Keys lie with the position as the lane, values with it as the depth. Halves, or bytes, that lie side by side in a word:
- * for a key numbers of the head, for a value positions. A head is filled up to whole tiles: there is room for sixteen. */
-void store_key(const Decoder *d, Held to, int64_t slot, const float *x) {
-    int64_t dim = padded_dim(d), panel = slot / PANEL, lane = slot % PANEL;
-    if (d->cache == FLOAT32) {
-        float *at = (float *)to.keys + panel * dim * PANEL + lane;
-        for (int64_t i = 0; i < d->head_dim; i++) at[i * PANEL] = x[i];
-        return;
+/* The first `n` numbers of a row as sixteen words. */
+INLINE u16 words_of(const Decoder *d, const float *x, int64_t n, float turn) {
+    if (d->cache == FLOAT32) return rounded(d, x, n, turn);
+    u16 words;
+    if (d->cache == BFLOAT16) {
+        h16 halves[2];
+        for (int j = 0; j < 2; j++) halves[j] = __builtin_convertvector(rounded(d, x + 16 * j, n - 16 * j, turn), h16);
+        memcpy(&words, halves, 64);
+    } else {
+        c16 bytes[4];
+        for (int j = 0; j < 4; j++) bytes[j] = __builtin_convertvector(rounded(d, x + 16 * j, n - 16 * j, turn), c16);
+        memcpy(&words, bytes, 64);
     }
-    float turn = d->cache == INT8 ? turn_of(to.key_scale[slot] = step_of(x, d->head_dim)) : 0.0f;
-    int side = d->cache == BFLOAT16 ? 2 : 4;
-    uint32_t *at = (uint32_t *)to.keys + panel * dim / side * PANEL + lane, words[16];
-    for (int64_t i = 0; i < d->head_dim; i += 16, at += 16 / side * PANEL) {
-        u16 some = rounded(d, get16_float(x + i, d->head_dim - i), turn);
-        memcpy(words, &some, 64);
-        for (int w = 0; w < 16 / side; w++) {
-            uint32_t word = 0;
-            for (int j = 0; j < side; j++) word |= words[w * side + j] << 32 / side * j;
-            at[w * PANEL] = word;
-        }
-    }
+    return words;
 }
 
-void store_value(const Decoder *d, Held to, int64_t slot, const float *x) {
-    float turn = d->cache == INT8 ? turn_of(to.value_scale[slot] = step_of(x, d->head_dim)) : 0.0f;
-    int side = d->cache == BFLOAT16 ? 2 : 4, shift = 32 / side * (int)(slot % side);
-    uint32_t mine = (d->cache == BFLOAT16 ? 0xffffu : 0xffu) << shift;
-    for (int64_t i = 0; i < d->head_dim; i += PANEL) {
-        v16 some = get16_float(x + i, d->head_dim - i);
-        if (d->cache == FLOAT32) {
-            put16_float((float *)to.values + i * BLOCK + slot * PANEL, some, PANEL);
+/* Up to sixteen keys, `apart` numbers from one to the next, to the lanes of a panel from `lane` on. A panel that is
+ * written whole is turned round in registers. */
+INLINE void store_panel(const Decoder *d, Held to, int64_t slot, const float *x, int64_t apart, int rows) {
+    int64_t dim = padded_dim(d), side = per_word(d), lane = slot % PANEL;
+    uint32_t *at = (uint32_t *)to.keys + slot / PANEL * dim / side * PANEL, one[16];
+    float turn[PANEL] = {0};
+    if (d->cache == INT8)
+        for (int r = 0; r < rows; r++) turn[r] = turn_of(to.key_scale[slot + r] = step_of(x + r * apart, d->head_dim));
+    for (int64_t i = 0; i < dim; i += 16 * side, at += 16 * PANEL) {
+        int count = dim - i < 16 * side ? (int)((dim - i) / side) : 16;
+        u16 words[PANEL];
+        for (int r = 0; r < rows; r++) words[r] = words_of(d, x + r * apart + i, d->head_dim - i, turn[r]);
+        if (rows == PANEL) {
+            turn_round(words);
+            for (int w = 0; w < count; w++) memcpy(at + w * PANEL, &words[w], 64);
             continue;
         }
-        uint32_t *at = (uint32_t *)to.values + i * BLOCK / side + slot / side * PANEL;
-        u16 line;
-        memcpy(&line, at, 64);
-        line = (line & ~mine) | rounded(d, some, turn) << shift;
-        memcpy(at, &line, 64);
+        for (int r = 0; r < rows; r++) {
+            memcpy(one, &words[r], 64);
+            for (int w = 0; w < count; w++) at[w * PANEL + lane + r] = one[w];
+        }
+    }
+}
+
+/* The keys of `rows` positions of a block, `apart` numbers from one to the next: with the position as the lane, and what
+ * is side by side in a word numbers of the head. A head is filled up to whole tiles. */
+void store_keys(const Decoder *d, Held to, int64_t slot, const float *x, int64_t apart, int64_t rows) {
+    for (int64_t end = slot + rows, some; slot < end; slot += some, x += some * apart) {
+        some = PANEL - slot % PANEL;
+        if (some > end - slot) some = end - slot;
+        if (some == PANEL)
+            store_panel(d, to, slot, x, apart, PANEL);
+        else
+            store_panel(d, to, slot, x, apart, (int)some);
+    }
+}
+
+/* Their values: with the position as the depth, and side by side in a word positions. */
+void store_values(const Decoder *d, Held to, int64_t slot, const float *x, int64_t apart, int64_t rows) {
+    int side = per_word(d), bits = 32 / side;
+    uint32_t mask = 0xffffffffu >> (32 - bits);
+    for (int64_t end = slot + rows, some; slot < end; slot += some, x += some * apart) {
+        some = side - slot % side;
+        if (some > end - slot) some = end - slot;
+        float turn[4] = {0};
+        if (d->cache == INT8)
+            for (int64_t r = 0; r < some; r++)
+                turn[r] = turn_of(to.value_scale[slot + r] = step_of(x + r * apart, d->head_dim));
+        for (int64_t i = 0; i < d->head_dim; i += PANEL) {
+            uint32_t *at = (uint32_t *)to.values + i * BLOCK / side + slot / side * PANEL;
+            u16 line;
+            memcpy(&line, at, 64);
+            for (int64_t r = 0; r < some; r++) {
+                int shift = bits * (int)((slot + r) % side);
+                line = (line & ~(mask << shift)) | rounded(d, x + r * apart + i, d->head_dim - i, turn[r]) << shift;
+            }
+            memcpy(at, &line, 64);
+        }
     }
 }

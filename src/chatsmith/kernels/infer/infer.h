@@ -51,9 +51,23 @@ typedef struct {
 
 #define SPAN 32 /* weights that share a factor */
 
-/* What becomes of a product: y = act(sums + bias) + add. SWIGLU takes panels in pairs, gate and up. */
+typedef struct {
+    const float *gain, *bias; /* without a bias: root-mean-square norm */
+} Norm;
+
+/* Rows to be made ready for a product, `stride` floats from one to the next, through a norm where there is one. */
+typedef struct {
+    const float *x;
+    int64_t stride, rows;
+    const Norm *norm;
+    float epsilon;
+} Rows;
+
+/* What becomes of a product: y = act(sums + bias) + add, or rounded to `halves` in place of y, where the next product
+ * wants it so. SWIGLU takes panels in pairs, gate and up. */
 typedef struct {
     float *y;
+    bf16 *halves;
     const float *add; /* may be y itself */
     int64_t stride, columns; /* columns: of y, which has no more */
     int act;
@@ -62,7 +76,8 @@ typedef struct {
 int64_t round_up(int64_t count, int64_t multiple);
 int64_t line_of(int64_t kind, int64_t depth);
 int wants(int64_t kind); /* FLOAT32, BFLOAT16 or INT8: how a matrix of this kind wants its input */
-void prepare(Pool *pool, const Matrix *matrix, const float *x, int64_t stride, int64_t rows, Input *input);
+void expect(const Matrix *matrix, int64_t rows, Input *input);
+void prepare(Pool *pool, const Matrix *matrix, Rows from, Input *input);
 void quantise_row(const float *x, int64_t depth, int64_t group, int64_t span, int8_t *bytes, float *scale, int32_t *sums);
 void multiply(Pool *pool, const Matrix *matrix, const Input *input, Output output);
 void matrix_row(const Matrix *matrix, int64_t row, float *out);
@@ -81,10 +96,6 @@ int tiles_allowed(void);
 void tiles_rest(void); /* gives this thread's tiles back: other code on it may shape them differently */
 
 int64_t multiply_scratch(int64_t depth); /* bytes that `multiply` wants of each thread */
-
-typedef struct {
-    const float *gain, *bias; /* without a bias: root-mean-square norm */
-} Norm;
 
 typedef struct {
     Norm attention_norm, ffn_norm;
@@ -120,8 +131,8 @@ int64_t first_seen(int64_t band, int64_t position); /* the first position that a
 int64_t head_bytes(const Decoder *d); /* of the keys, or the values, of one head of one layer in a block */
 int64_t padded_dim(const Decoder *d); /* head_dim filled up to whole tiles */
 int64_t attend_scratch(const Decoder *d);
-void attend(Pool *pool, const Decoder *d, const Step *step, int64_t layer, float *qkv, float *mixed, Input queries);
+void attend(Pool *pool, const Decoder *d, const Step *step, int64_t layer, float *qkv, Output mixed, Input queries);
 void norm_head(const float *x, const float *gain, float *y, int64_t dim, float epsilon);
-void norm_rows(Pool *pool, const Decoder *d, Norm norm, const float *x, float *y, int64_t rows);
+void norm_rows(Pool *pool, Rows from, float *y, int64_t width);
 
 #endif

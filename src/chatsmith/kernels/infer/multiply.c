@@ -1,33 +1,32 @@
 /* y = act(x W^T + b) + add, for any number of rows: strips of panels are the pieces that the threads share. */
 #include "infer.h"
 
-INLINE float gelu_tanh(float x) { return x * sigmoid(1.5957691216f * (x + 0.044715f * x * x * x)); }
-INLINE float silu(float x) { return x * sigmoid(x); }
+#include "../vector.h"
 
 /* 1/2 x (1 + erf(x / sqrt 2)), erf to 1.5e-7 (Abramowitz and Stegun 7.1.26). */
-INLINE float gelu(float x) {
-    float z = fabsf(x) * 0.70710678f, t = 1.0f / (1.0f + 0.3275911f * z);
-    float p = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
-    float erf = 1.0f - p * fast_exp(-z * z);
-    return 0.5f * x * (1.0f + (x < 0 ? -erf : erf));
+INLINE v16 gelu(v16 x) {
+    v16 z = (v16)((u16)x & 0x7fffffff) * 0.70710678f, t = over16(1.0f + 0.3275911f * z);
+    v16 p = ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
+    v16 erf = 1.0f - p * exp16(-z * z);
+    return 0.5f * x * (1.0f + choose16(x < 0, -erf, erf));
 }
 
-/* 16 outputs of one row, of which `count` exist. */
-INLINE void finish_panel(const float *sums, const float *bias, int act, const float *add, float *to, int count) {
-    float y[PANEL];
-    for (int i = 0; i < PANEL; i++) y[i] = sums[i];
-    if (bias)
-        for (int i = 0; i < count; i++) y[i] += bias[i];
-    if (act == SWIGLU)
-        for (int i = 0; i < PANEL; i++)
-            y[i] = silu(y[i]) * (sums[PANEL + i] + (bias && i < count ? bias[PANEL + i] : 0.0f));
-    if (act == GELU_TANH)
-        for (int i = 0; i < PANEL; i++) y[i] = gelu_tanh(y[i]);
-    if (act == GELU)
-        for (int i = 0; i < PANEL; i++) y[i] = gelu(y[i]);
-    if (add)
-        for (int i = 0; i < count; i++) y[i] += add[i];
-    for (int i = 0; i < count; i++) to[i] = y[i];
+/* 16 outputs of one row, of which `count` exist; `at` is where they go, and where lies what is added to them. */
+INLINE void finish_panel(const float *sums, const float *bias, int act, Output o, int64_t at, int64_t count) {
+    v16 y = get16_float(sums, PANEL);
+    if (bias) y += get16_float(bias, count);
+    if (act == SWIGLU) {
+        v16 up = get16_float(sums + PANEL, PANEL);
+        if (bias) up += get16_float(bias + PANEL, count);
+        y *= sigmoid16(y) * up;
+    }
+    if (act == GELU_TANH) y *= gelu_gate16(y);
+    if (act == GELU) y = gelu(y);
+    if (o.add) y += get16_float(o.add + at, count);
+    if (o.halves)
+        put16_bf16(o.halves + at, y, count);
+    else
+        put16_float(o.y + at, y, count);
 }
 
 /* The rows of one strip, from the sums [rows][panels * 16]. */
@@ -37,11 +36,10 @@ INLINE void finish(int act, const Matrix *m, const float *sums, Output o, int64_
         for (int p = 0; p < panels; p += pair) {
             const float *from = sums + (r * panels + p) * PANEL, *bias = m->bias ? m->bias + (panel + p) * PANEL : NULL;
             int64_t column = (panel + p) / pair * PANEL, at = (row + r) * o.stride + column, left = o.columns - column;
-            const float *add = o.add ? o.add + at : NULL;
             if (left >= PANEL)
-                finish_panel(from, bias, act, add, o.y + at, PANEL);
+                finish_panel(from, bias, act, o, at, PANEL);
             else
-                finish_panel(from, bias, act, add, o.y + at, (int)left);
+                finish_panel(from, bias, act, o, at, left);
         }
     }
 }

@@ -1,6 +1,8 @@
 /* What is done to rows of activations between the products: norms, and getting them ready for the next product. */
 #include "infer.h"
 
+#include "../vector.h"
+
 int64_t round_up(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
 
 int wants(int64_t kind) {
@@ -31,7 +33,8 @@ static float squares_of(const float *x, int64_t count, float mean) {
 }
 
 /* One row; y may be x. Layer norm with a bias (Ba et al. 2016), else root-mean-square norm (Zhang and Sennrich 2019). */
-static void norm_row(const float *x, const float *gain, const float *bias, float *y, int64_t width, float epsilon) {
+static void norm_row(const float *x, const Norm *norm, float *y, int64_t width, float epsilon) {
+    const float *gain = norm->gain, *bias = norm->bias;
     float mean = bias ? sum_of(x, width) / (float)width : 0.0f;
     float scale = 1.0f / sqrtf(squares_of(x, width, mean) / (float)width + epsilon);
     if (bias)
@@ -41,32 +44,31 @@ static void norm_row(const float *x, const float *gain, const float *bias, float
 }
 
 typedef struct {
-    const float *x;
+    Rows from;
     float *y;
-    Norm norm;
-    int64_t width, rows;
-    float epsilon;
+    int64_t width;
 } NormJob;
 
 #define ROWS_PER_PIECE 4
 
+INLINE int64_t pieces_of(int64_t rows) { return (rows + ROWS_PER_PIECE - 1) / ROWS_PER_PIECE; }
+
 static void norm_work(void *context, int64_t begin, int64_t end, int thread) {
     (void)thread;
     NormJob *job = context;
-    int64_t last = end * ROWS_PER_PIECE < job->rows ? end * ROWS_PER_PIECE : job->rows;
-    for (int64_t row = begin * ROWS_PER_PIECE; row < last; row++) {
-        int64_t at = row * job->width;
-        norm_row(job->x + at, job->norm.gain, job->norm.bias, job->y + at, job->width, job->epsilon);
-    }
+    const Rows *from = &job->from;
+    int64_t last = end * ROWS_PER_PIECE < from->rows ? end * ROWS_PER_PIECE : from->rows, width = job->width;
+    for (int64_t row = begin * ROWS_PER_PIECE; row < last; row++)
+        norm_row(from->x + row * from->stride, from->norm, job->y + row * width, width, from->epsilon);
 }
 
-void norm_rows(Pool *pool, const Decoder *d, Norm norm, const float *x, float *y, int64_t rows) {
-    NormJob job = {x, y, norm, d->width, rows, (float)d->epsilon};
-    pool_run(pool, (rows + ROWS_PER_PIECE - 1) / ROWS_PER_PIECE, norm_work, &job);
+void norm_rows(Pool *pool, Rows from, float *y, int64_t width) {
+    NormJob job = {from, y, width};
+    pool_run(pool, pieces_of(from.rows), norm_work, &job);
 }
 
 void norm_head(const float *x, const float *gain, float *y, int64_t dim, float epsilon) {
-    norm_row(x, gain, NULL, y, dim, epsilon);
+    norm_row(x, &(Norm){gain, NULL}, y, dim, epsilon);
 }
 
 /* ---- getting ready ----------------------------------------------------------------------------------------------- */
@@ -107,8 +109,8 @@ void quantise_row(const float *x, int64_t depth, int64_t group, int64_t span, in
 }
 
 typedef struct {
-    const float *x;
-    int64_t stride, inputs;
+    Rows from;
+    int64_t inputs;
     int kind;
     Input *input;
     Pool *pool;
@@ -116,16 +118,17 @@ typedef struct {
 
 static void prepare_row(PrepareJob *job, int64_t row, float *whole) {
     Input *in = job->input;
-    const float *x = job->x + row * job->stride;
+    const Rows *from = &job->from;
+    const float *x = from->x + row * from->stride;
     if (job->kind == FLOAT32) whole = in->floats + row * in->line;
-    if (job->kind == FLOAT32 || in->depth > job->inputs) { /* fill up with zeros */
-        memcpy(whole, x, (size_t)job->inputs * 4);
-        memset(whole + job->inputs, 0, (size_t)(in->depth - job->inputs) * 4);
-        x = whole;
-    }
+    if (from->norm)
+        norm_row(x, from->norm, whole, job->inputs, from->epsilon), x = whole;
+    else if (job->kind == FLOAT32 || in->depth > job->inputs)
+        x = memcpy(whole, x, (size_t)job->inputs * 4);
+    if (x == whole) memset(whole + job->inputs, 0, (size_t)(in->depth - job->inputs) * 4);
     if (job->kind == BFLOAT16) {
         bf16 *halves = in->halves + row * in->line;
-        EACH_16(i, in->depth, halves[i] = put_bf16(x[i]););
+        EACH_VECTOR(i, in->depth, put16_bf16(halves + i, get16_float(x + i, n), n););
     }
     if (job->kind == INT8) {
         int64_t groups = in->depth / in->group;
@@ -136,18 +139,23 @@ static void prepare_row(PrepareJob *job, int64_t row, float *whole) {
 
 static void prepare_work(void *context, int64_t begin, int64_t end, int thread) {
     PrepareJob *job = context;
-    int64_t last = end * ROWS_PER_PIECE < job->input->rows ? end * ROWS_PER_PIECE : job->input->rows;
+    int64_t last = end * ROWS_PER_PIECE < job->from.rows ? end * ROWS_PER_PIECE : job->from.rows;
     for (int64_t row = begin * ROWS_PER_PIECE; row < last; row++)
         prepare_row(job, row, pool_scratch(job->pool, thread));
 }
 
-/* x [rows, inputs], `stride` floats from row to row, as `matrix` wants it; `input` holds memory enough. */
-void prepare(Pool *pool, const Matrix *matrix, const float *x, int64_t stride, int64_t rows, Input *input) {
+/* Shapes `input`, which holds memory enough, for rows of what `matrix` reads. */
+void expect(const Matrix *matrix, int64_t rows, Input *input) {
     input->rows = rows, input->depth = matrix->depth, input->group = matrix->group;
     input->span = matrix->factor && rows == 1 ? SPAN : matrix->group;
     input->line = line_of(matrix->kind, matrix->depth);
-    PrepareJob job = {x, stride, matrix->inputs, wants(matrix->kind), input, pool};
-    pool_run(pool, (rows + ROWS_PER_PIECE - 1) / ROWS_PER_PIECE, prepare_work, &job);
+}
+
+/* Rows of [inputs] numbers as `matrix` wants them. */
+void prepare(Pool *pool, const Matrix *matrix, Rows from, Input *input) {
+    expect(matrix, from.rows, input);
+    PrepareJob job = {from, matrix->inputs, wants(matrix->kind), input, pool};
+    pool_run(pool, pieces_of(from.rows), prepare_work, &job);
 }
 
 /* ---- one row of a matrix, as an embedding looks it up ------------------------------------------------------------- */

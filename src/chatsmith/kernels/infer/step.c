@@ -10,8 +10,8 @@ typedef struct {
     int64_t rows; /* that the buffers below have room for */
     char *memory;
     int64_t bytes;
-    float *x, *normed, *qkv, *mixed, *hidden;
-    Input input, queries;
+    float *x, *qkv, *mixed, *hidden;
+    Input input, hidden_input, queries;
 } Session;
 
 static int64_t deepest(const Decoder *d) {
@@ -61,7 +61,6 @@ static char *lay_out(Session *s, char *at, int64_t rows) {
     const Decoder *d = &s->decoder;
     int64_t depth = deepest(d), wide = padded_dim(d), held = round_up(rows, 16) + 16;
     s->x = cut(&at, rows * d->width * 4);
-    s->normed = cut(&at, rows * d->width * 4);
     int64_t parts = (d->heads + 2 * d->kv_heads) * d->head_dim;
     s->qkv = s->hidden = cut(&at, rows * (parts > d->ffn_width ? parts : d->ffn_width) * 4); /* never both at a time */
     s->mixed = cut(&at, rows * (d->heads * d->head_dim > d->width ? d->heads * d->head_dim : d->width) * 4);
@@ -71,6 +70,7 @@ static char *lay_out(Session *s, char *at, int64_t rows) {
     s->input.bytes = (int8_t *)s->input.floats;
     s->input.scale = cut(&at, held * depth / 32 * 4);
     s->input.sums = cut(&at, held * depth / 32 * 4);
+    s->hidden_input.halves = cut(&at, held * line_of(BFLOAT16, depth) * 2); /* touched where it is in use */
     void *queries = cut(&at, (d->heads * held + 16) * wide * 4);
     int wanted = wants(d->cache);
     s->queries.halves = wanted == BFLOAT16 ? queries : NULL;
@@ -135,21 +135,34 @@ static void embed_work(void *context, int64_t begin, int64_t end, int thread) {
     }
 }
 
+/* Where rows go that `matrix` will read: to `input` as it wants them, if that is bfloat16, else to `y` in float32, from
+ * which they must be prepared. */
+static Output toward(const Matrix *matrix, int64_t rows, Input *input, float *y) {
+    if (wants(matrix->kind) != BFLOAT16) return (Output){.y = y, .stride = matrix->inputs, .columns = matrix->inputs};
+    expect(matrix, rows, input);
+    for (int64_t r = 0; r < rows; r++) /* filled up to the depth */
+        for (int64_t i = matrix->inputs; i < input->depth; i++) input->halves[r * input->line + i] = 0;
+    return (Output){.halves = input->halves, .stride = input->line, .columns = matrix->inputs};
+}
+
 static void layer_pass(Session *s, const Step *t, int64_t index) {
     const Decoder *d = &s->decoder;
     const Layer *l = &d->layer[index];
-    int64_t rows = t->rows, width = d->width, inner = d->heads * d->head_dim;
-    norm_rows(s->pool, d, l->attention_norm, s->x, s->normed, rows);
-    prepare(s->pool, &l->qkv, s->normed, width, rows, &s->input);
-    multiply(s->pool, &l->qkv, &s->input, (Output){s->qkv, NULL, l->qkv.outputs, l->qkv.outputs, PLAIN});
-    attend(s->pool, d, t, index, s->qkv, s->mixed, s->queries);
-    prepare(s->pool, &l->output, s->mixed, inner, rows, &s->input);
-    multiply(s->pool, &l->output, &s->input, (Output){s->x, s->x, width, width, PLAIN});
-    norm_rows(s->pool, d, l->ffn_norm, s->x, s->normed, rows);
-    prepare(s->pool, &l->up, s->normed, width, rows, &s->input);
-    multiply(s->pool, &l->up, &s->input, (Output){s->hidden, NULL, d->ffn_width, d->ffn_width, (int)d->activation});
-    prepare(s->pool, &l->down, s->hidden, d->ffn_width, rows, &s->input);
-    multiply(s->pool, &l->down, &s->input, (Output){s->x, s->x, width, width, PLAIN});
+    int64_t rows = t->rows, width = d->width;
+    float epsilon = (float)d->epsilon;
+    Output sum = {.y = s->x, .add = s->x, .stride = width, .columns = width};
+    prepare(s->pool, &l->qkv, (Rows){s->x, width, rows, &l->attention_norm, epsilon}, &s->input);
+    multiply(s->pool, &l->qkv, &s->input, (Output){.y = s->qkv, .stride = l->qkv.outputs, .columns = l->qkv.outputs});
+    Output mixed = toward(&l->output, rows, &s->input, s->mixed);
+    attend(s->pool, d, t, index, s->qkv, mixed, s->queries);
+    if (mixed.y) prepare(s->pool, &l->output, (Rows){mixed.y, mixed.stride, rows}, &s->input);
+    multiply(s->pool, &l->output, &s->input, sum);
+    prepare(s->pool, &l->up, (Rows){s->x, width, rows, &l->ffn_norm, epsilon}, &s->input);
+    Output hidden = toward(&l->down, rows, &s->hidden_input, s->hidden);
+    hidden.act = (int)d->activation;
+    multiply(s->pool, &l->up, &s->input, hidden);
+    if (hidden.y) prepare(s->pool, &l->down, (Rows){hidden.y, hidden.stride, rows}, &s->input);
+    multiply(s->pool, &l->down, hidden.y ? &s->input : &s->hidden_input, sum);
 }
 
 /* Only the wanted rows go on. They are gathered in the order asked for. */
@@ -159,14 +172,14 @@ static void head_pass(Session *s, const Step *t) {
         int64_t count = t->wanted - from < s->rows ? t->wanted - from : s->rows;
         for (int64_t w = 0; w < count; w++)
             memcpy(s->mixed + w * d->width, s->x + t->want[from + w] * d->width, (size_t)d->width * 4);
-        norm_rows(s->pool, d, d->norm, s->mixed, s->normed, count);
+        Rows rows = {s->mixed, d->width, count, &d->norm, (float)d->epsilon};
         if (t->states) {
-            memcpy(t->states + from * d->width, s->normed, (size_t)(count * d->width) * 4);
+            norm_rows(s->pool, rows, t->states + from * d->width, d->width);
             continue;
         }
-        prepare(s->pool, &d->head, s->normed, d->width, count, &s->input);
+        prepare(s->pool, &d->head, rows, &s->input);
         float *logits = t->logits + from * d->vocabulary;
-        multiply(s->pool, &d->head, &s->input, (Output){logits, NULL, d->vocabulary, d->vocabulary, PLAIN});
+        multiply(s->pool, &d->head, &s->input, (Output){.y = logits, .stride = d->vocabulary, .columns = d->vocabulary});
     }
 }
 
