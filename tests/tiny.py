@@ -1,4 +1,4 @@
-"""A vocabulary and models small enough to make in a test: bytes, a few merges, random weights."""
+"""Vocabularies and models small enough to make in a test: bytes, a few merges, random weights."""
 
 from __future__ import annotations
 
@@ -32,6 +32,63 @@ def tiny_tokenizer(*, talks: bool = True) -> Tokenizer:
     document = byte_level_document(vocabulary, merges, GPT2, {name: vocabulary[name] for name in SPECIALS})
     config = {"eos_token": "<|endoftext|>"} | ({"chat_template": CHAT_TEMPLATE} if talks else {})
     return Tokenizer(document, config)
+
+
+@cache
+def tiny_sentencepiece() -> Tokenizer:
+    """A Llama-like vocabulary as converted from SentencePiece: metaspace, byte fallback, <s> before every text."""
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *[f"<0x{value:02X}>" for value in range(256)],
+        "▁",
+        *"helowrd",
+        "he",
+        "ll",
+        "hell",
+    ]
+    pieces += ["hello", "▁hello"]
+    document = {
+        "version": "1.0",
+        "added_tokens": [
+            {"id": number, "content": pieces[number], "special": True, "normalized": False}
+            | {"single_word": False, "lstrip": False, "rstrip": False}
+            for number in range(3)
+        ],
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Prepend", "prepend": "▁"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+            ],
+        },
+        "pre_tokenizer": None,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+        },
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "unk_token": "<unk>",
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "vocab": {piece: number for number, piece in enumerate(pieces)},
+            "merges": ["h e", "l l", "he ll", "hell o", "▁ hello"],
+        },
+    }
+    return Tokenizer(document, {"bos_token": "<s>", "eos_token": {"content": "</s>"}})
 
 
 def tiny_spec(kind: str = "qwen3", context: int = 64) -> ModelSpec:

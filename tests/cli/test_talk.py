@@ -46,8 +46,28 @@ def test_write_as_json_can_be_repeated(run: Callable[..., Any], tiny_model: Path
 def test_the_text_can_come_from_a_pipe(tiny_model: Path) -> None:
     command = [sys.executable, "-m", "chatsmith", "write", str(tiny_model), "--seed", "7", "--max-tokens", "3"]
     piped = subprocess.run(command, input="Once\n", capture_output=True, text=True, check=True).stdout
+    named = subprocess.run([*command, "-"], input="Once\n", capture_output=True, text=True, check=True).stdout
     given = subprocess.run([*command, "Once"], capture_output=True, text=True, check=True).stdout
-    assert piped == given
+    assert piped == named == given
+
+
+@pytest.mark.parametrize("text", ["- a list", "-5 degrees", "--"])
+def test_a_text_may_begin_with_a_dash(run: Callable[..., Any], tiny_model: Path, text: str) -> None:
+    given = ["--", text] if text == "--" else [text]
+    ran = run("write", tiny_model, "--seed", 7, "--max-tokens", 3, "--stop", "- no", *given)
+    assert ran.code == 0
+    assert ran.out.startswith(text)
+
+
+def test_bytes_that_are_no_utf8_become_replacement_characters(tiny_model: Path) -> None:
+    program = [sys.executable, "-m", "chatsmith"]
+    limits = ["--seed", "7", "--max-tokens", "3"]
+    wrote = subprocess.run([*program, "write", str(tiny_model), b"a\xffb", *limits], capture_output=True, check=True)
+    assert wrote.stdout.decode().startswith("a\ufffdb")
+    said = subprocess.run(
+        [*program, "chat", str(tiny_model), *limits], input=b"a\xffb\nand?\n", capture_output=True, check=True
+    )
+    assert said.stderr == b""
 
 
 def test_next_shows_probability_and_bits_before_and_after(run: Callable[..., Any], tiny_model: Path) -> None:

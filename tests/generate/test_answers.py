@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from chatsmith.errors import MissingExtra, RequestError
+from chatsmith.errors import MissingExtra, RequestError, WorkError
 from chatsmith.generate.constraints import Constraint, embedded
-from chatsmith.generate.requests import Request
+from chatsmith.generate.engine import Engine
+from chatsmith.generate.requests import Beams, Request
 from chatsmith.generate.sampling import Sampling
-from tiny import tiny_engine, tiny_model, tiny_tokenizer
+from chatsmith.generate.torch_backend import TorchBackend
+from chatsmith.text.tokenizer import Tokenizer
+from tiny import tiny_engine, tiny_model, tiny_sentencepiece, tiny_tokenizer
 
 NONE: frozenset[int] = frozenset()
 PROMPT = tuple(range(60, 80))
@@ -73,6 +76,42 @@ def test_a_form_that_makes_no_sense_is_refused(kind: str, text: str) -> None:
     pytest.importorskip("llguidance")
     with pytest.raises(RequestError, match=f"this {kind} cannot be used"):
         tiny_engine().complete([Request(PROMPT, constraint=Constraint(kind, text))])  # type: ignore[arg-type]
+
+
+def test_forms_hold_where_the_vocabulary_puts_a_space_before_texts() -> None:
+    pytest.importorskip("llguidance")
+    engine = Engine(TorchBackend(tiny_model(), cache_bytes=8 * 2**20), tiny_sentencepiece())
+    form = "(hello|red owl) hello|wo{2,3}l!"
+    for done in engine.complete(
+        [Request(PROMPT, Sampling(seed=3, max_tokens=40), 8, constraint=Constraint("regex", form))]
+    ):
+        assert re.fullmatch(form, done.text)
+
+
+def test_a_form_that_the_vocabulary_cannot_write_fails_and_says_so() -> None:
+    pytest.importorskip("llguidance")
+    document = tiny_sentencepiece()._document
+    kept = {name: number for name, number in document["model"]["vocab"].items() if not name.startswith("<0x")}
+    model = document["model"] | {"vocab": kept, "byte_fallback": False}
+    engine = Engine(
+        TorchBackend(tiny_model(), cache_bytes=8 * 2**20), Tokenizer(document | {"model": model}, {"eos_token": "</s>"})
+    )
+    with pytest.raises(RequestError, match="no answer has this form"):
+        engine.complete([Request(PROMPT, constraint=Constraint("regex", "z+"))])
+    form = Constraint("regex", "hello z")
+    for asked in (Request(PROMPT, constraint=form), Request(PROMPT, samples=3, constraint=form)):
+        with pytest.raises(WorkError, match="no token of the vocabulary goes on"):
+            engine.complete([asked])
+    with pytest.raises(WorkError, match="no token of the vocabulary goes on"):
+        engine.complete([Request(PROMPT, Sampling(max_tokens=20), beams=Beams(2), constraint=form)])
+    assert not engine.batch.busy
+    assert engine.complete([Request(PROMPT, Sampling(max_tokens=3))])[0].ids
+
+
+def test_a_regular_expression_of_nothing_is_refused() -> None:
+    pytest.importorskip("llguidance")
+    with pytest.raises(RequestError, match="no answer has this form"):
+        tiny_engine().complete([Request(PROMPT, constraint=Constraint("regex", r"[^\s\S]"))])
 
 
 def test_forms_need_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:

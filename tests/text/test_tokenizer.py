@@ -20,6 +20,7 @@ from chatsmith.text.bpe import train_tokenizer
 from chatsmith.text.tokenizer import SPECIALS, TextStream, Tokenizer
 from chatsmith.text.tokenizer_files import byte_level_document, bytes_to_token
 from chatsmith.text.tokenizer_words import GPT2, LLAMA3, QWEN2
+from tiny import tiny_sentencepiece
 
 # Text that sits on the edges of the word patterns: clitics, digits, kinds of space, marks, letters of all sorts.
 EDGES = st.sampled_from(
@@ -258,59 +259,7 @@ def test_added_tokens_with_manners_of_their_own(small: Tokenizer) -> None:
 
 @pytest.fixture(scope="module")
 def sentencepiece() -> Tokenizer:
-    """A Llama-like vocabulary as converted from SentencePiece: metaspace, byte fallback, <s> before every text."""
-    pieces = [
-        "<unk>",
-        "<s>",
-        "</s>",
-        *[f"<0x{value:02X}>" for value in range(256)],
-        "▁",
-        *"helowrd",
-        "he",
-        "ll",
-        "hell",
-    ]
-    pieces += ["hello", "▁hello"]
-    document = {
-        "version": "1.0",
-        "added_tokens": [
-            {"id": number, "content": pieces[number], "special": True, "normalized": False}
-            | {"single_word": False, "lstrip": False, "rstrip": False}
-            for number in range(3)
-        ],
-        "normalizer": {
-            "type": "Sequence",
-            "normalizers": [
-                {"type": "Prepend", "prepend": "▁"},
-                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
-            ],
-        },
-        "pre_tokenizer": None,
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
-            "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
-        },
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [
-                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
-                {"type": "ByteFallback"},
-                {"type": "Fuse"},
-                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
-            ],
-        },
-        "model": {
-            "type": "BPE",
-            "unk_token": "<unk>",
-            "fuse_unk": True,
-            "byte_fallback": True,
-            "vocab": {piece: number for number, piece in enumerate(pieces)},
-            "merges": ["h e", "l l", "he ll", "hell o", "▁ hello"],
-        },
-    }
-    return Tokenizer(document, {"bos_token": "<s>", "eos_token": {"content": "</s>"}})
+    return tiny_sentencepiece()
 
 
 @settings(max_examples=100, deadline=None)
@@ -322,6 +271,13 @@ def test_sentencepiece_vocabularies_go_through_the_library(sentencepiece: Tokeni
     assert ids == whole.encode(text, add_special_tokens=False).ids
     assert ids == sentencepiece.encode_batch([text])[0].tolist()
     assert sentencepiece.decode(ids) == whole.decode(ids) == text
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=20) | st.text(st.sampled_from("helo wrd\nзß"), max_size=20).map(str.encode))
+def test_bytes_that_go_on_a_text_have_no_space_before_them(sentencepiece: Tokenizer, data: bytes) -> None:
+    assert sentencepiece.decode_bytes(sentencepiece.encode_bytes(data)) == data
+    assert sentencepiece.encode("hello hello")[-1:] == sentencepiece.encode_bytes(b" hello")
 
 
 def test_sentencepiece_names(sentencepiece: Tokenizer) -> None:
@@ -353,6 +309,7 @@ def test_short_texts_are_encoded_as_long_ones_are(small: Tokenizer, text: str) -
     fresh, built = (Tokenizer(small._document, small._config) for _ in range(2))
     assert built.engine == "tiktoken"
     assert fresh.encode(text) == built.encode(text)
+    assert fresh.encode("a\ud83d") == built.encode("a\ud83d")
     assert "_engine" not in vars(fresh)
     assert fresh.encode("the " * 2000) == built.encode("the " * 2000)
     assert "_engine" in vars(fresh)

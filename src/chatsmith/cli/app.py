@@ -8,9 +8,11 @@ hint on stderr; a traceback is shown only with `--debug`.
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.exceptions import MissingArgumentError, UnknownOptionError, UnusedCliTokensError
@@ -136,7 +138,45 @@ def _dispatch(tokens: Sequence[str]) -> object:
         from chatsmith.cli.console import out
 
         return app(tokens, console=out())
+    _check_options(app, tokens)
     return app(tokens)
+
+
+# What may be an option. A text, "- like this", "-5" or "-", is none.
+_OPTION = re.compile(r"(--?[A-Za-z][\w-]*)(=.*)?", re.DOTALL)
+
+
+def _check_options(app: App, tokens: Sequence[str]) -> None:
+    """Options must exist and have their values: where a text may begin with -, the parser would take them for it."""
+    command = command_named(tokens)
+    if command is None:
+        return
+    words = command.split()
+    for word in words:
+        app = app[word]
+    options = {name: argument for argument in app.assemble_argument_collection() for name in argument.names}
+    given = [_OPTION.fullmatch(token) for token in [*_before_texts(tokens[len(words) :]), ""]]
+    for here, after in pairwise(given):
+        if here is None:
+            continue
+        name = here[1]
+        if name not in options:
+            raise _unknown(f"chatsmith {command}", name, options)
+        if after and not here[2] and options[name].hint is not bool:
+            raise RequestError(f"{name} needs a value before {after[1]}", f"chatsmith {command} --help")
+
+
+def _before_texts(tokens: Sequence[str]) -> Sequence[str]:
+    """The tokens up to `--`, after which everything is text."""
+    return tokens[: tokens.index("--")] if "--" in tokens else tokens
+
+
+def _unknown(program: str, word: str, known: Iterable[str]) -> RequestError:
+    if word in known:
+        return RequestError(f"{word} stands after --, where everything is text", "put options before --")
+    names = [name for name in known if name.startswith("--")]
+    hint = did_you_mean(word, [*names, "--help"])
+    return RequestError(f"{program} has no option {word}", hint)
 
 
 def command_named(tokens: Sequence[str]) -> str | None:
@@ -147,7 +187,7 @@ def command_named(tokens: Sequence[str]) -> str | None:
 
 def _take_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
     """Tokens without `--debug`, and whether it was there (after `--` it is text)."""
-    end = arguments.index("--") if "--" in arguments else len(arguments)
+    end = len(_before_texts(arguments))
     kept = [token for token in arguments[:end] if token != "--debug"]
     return kept + list(arguments[end:]), len(kept) < end
 
@@ -197,8 +237,7 @@ def _wrong_usage(error: CycloptsError, tokens: Sequence[str]) -> RequestError:
         return RequestError(f"no command called {asked!r}", did_you_mean(asked, names))
     if isinstance(error, UnknownOptionError):
         word = error.token.keyword or error.token.value
-        known = [name for argument in error.argument_collection for name in argument.names if name.startswith("--")]
-        return RequestError(f"{program} has no option {word}", did_you_mean(word, [*known, "--help"]))
+        return _unknown(program, word, [name for argument in error.argument_collection for name in argument.names])
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return RequestError(f"{program} does not take {error.unused_tokens[0]!r}", usage)
     if isinstance(error, MissingArgumentError) and error.argument:

@@ -16,7 +16,7 @@ from cyclopts import Parameter
 
 from chatsmith.cli.built_in import make_built_in
 from chatsmith.cli.console import out, print_error, say, write_text
-from chatsmith.cli.options import Cache, SamplingFlags
+from chatsmith.cli.options import Cache, SamplingFlags, text_argument
 from chatsmith.errors import ChatsmithError, RequestError, did_you_mean
 from chatsmith.paths import cache_dir
 
@@ -46,7 +46,7 @@ def chat(
     model: Annotated[Path | None, Parameter(help="A model folder; without one, the built-in model.")] = None,
     /,
     *,
-    system: Annotated[str, Parameter(help="A text that says how to answer, before the talk begins.")] = "",
+    system: Annotated[str, text_argument("A text that says how to answer, before the talk begins.")] = "",
     script: Annotated[bool, Parameter(help="Hold a short scripted talk.")] = False,
     minutes: Annotated[float, Parameter(help="Training time, where the built-in model must be made first.")] = 3.0,
     cache: Cache = None,
@@ -76,11 +76,13 @@ def chat(
 
 def _lines() -> Iterator[str]:
     """Non-empty lines of stdin, of bounded length."""
+    from chatsmith.text.tokenizer_engines import without_surrogates
+
     if sys.stdin is None:
         return
     while line := sys.stdin.readline(_MAX_LINE):
         if line.strip():
-            yield line.rstrip("\r\n")
+            yield without_surrogates(line.rstrip("\r\n"))  # bytes that are no UTF-8
 
 
 def _answer_line(dialogue: Dialogue, text: str) -> None:

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from chatsmith.cli.options import Json, SamplingFlags
+from chatsmith.cli.options import Json, SamplingFlags, text_argument
 
 
 def next_(
     model: Annotated[Path, Parameter(help="A model folder.")],
-    text: Annotated[str, Parameter(help="The text so far; - reads it from stdin.")] = "-",
+    text: Annotated[str, text_argument("The text so far; - reads it from stdin.")] = "-",
     /,
     *,
     top: Annotated[int, Parameter(help="How many tokens to list.")] = 10,

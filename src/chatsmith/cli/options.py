@@ -32,8 +32,8 @@ Tests = Annotated[
 ]
 
 
-def _flag(help: str) -> Parameter:
-    return Parameter(help=help, group=_SAMPLING)
+def _flag(help: str, **more: Any) -> Parameter:
+    return Parameter(help=help, group=_SAMPLING, **more)
 
 
 @Parameter(name="*")
@@ -51,7 +51,9 @@ class SamplingFlags:
     )
     frequency_penalty: Annotated[float | None, _flag("The same, as often as they occur.")] = None
     seed: Annotated[int | None, _flag("The same seed gives the same text.")] = None
-    stop: Annotated[tuple[str, ...], _flag("A text that ends the answer; may be given several times.")] = ()
+    stop: Annotated[
+        tuple[str, ...], _flag("A text that ends the answer; may be given several times.", allow_leading_hyphen=True)
+    ] = ()
     max_tokens: Annotated[int | None, _flag("The most tokens to make.")] = None
 
     def given(self) -> dict[str, Any]:
@@ -60,10 +62,17 @@ class SamplingFlags:
         return {name: value for name, value in pairs.items() if value is not None and value != ()}
 
 
+def text_argument(help: str) -> Parameter:
+    """An argument that is text and may begin with -."""
+    return Parameter(help=help, allow_leading_hyphen=True)
+
+
 def given_text(text: str) -> str:
     """The text of an argument; "-" means what is on stdin, without the line end that closes it."""
+    from chatsmith.text.tokenizer_engines import without_surrogates
+
     if text != "-":
-        return text
+        return without_surrogates(text)  # bytes of the command line that are no UTF-8
     if sys.stdin is None or sys.stdin.isatty():
         raise RequestError("no text was given", 'put it in quotes, as in "Once upon a time", or pipe it in')
     data = sys.stdin.buffer.read(_MAX_STDIN + 1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from chatsmith.cli.options import Cache, Json, SamplingFlags
+from chatsmith.cli.options import Cache, Json, SamplingFlags, text_argument
 
 if TYPE_CHECKING:
     from chatsmith.generate.constraints import Constraint
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 def write(
     model: Annotated[Path, Parameter(help="A model folder.")],
-    text: Annotated[str, Parameter(help="The text to continue; - reads it from stdin.")] = "-",
+    text: Annotated[str, text_argument("The text to continue; - reads it from stdin.")] = "-",
     /,
     *,
     samples: Annotated[int, Parameter(help="So many different continuations, side by side.")] = 1,
     beams: Annotated[int, Parameter(help="Search for the likeliest text with so many beams.")] = 0,
     length_penalty: Annotated[float, Parameter(help="How much longer texts are favoured by --beams.")] = 0.6,
     schema: Annotated[Path | None, Parameter(help="A file with a JSON schema that the text must fit.")] = None,
-    regex: Annotated[str | None, Parameter(help="A regular expression that the text must match.")] = None,
+    regex: Annotated[str | None, text_argument("A regular expression that the text must match.")] = None,
     rolling: Annotated[bool, Parameter(negative="", help="Go on beyond the context, forgetting the oldest.")] = False,
     draft: Annotated[Path | None, Parameter(help="A smaller model of the same vocabulary that guesses ahead.")] = None,
     lookup: Annotated[bool, Parameter(negative="", help="Guess ahead from what the text said before.")] = False,

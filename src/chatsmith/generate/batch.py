@@ -18,7 +18,7 @@ from chatsmith.generate.choosing import Choice, Row
 from chatsmith.generate.constraints import Matcher
 from chatsmith.generate.noise import fresh_seed, sample_seed
 from chatsmith.generate.numbers import Logits, compute
-from chatsmith.generate.requests import Event, Request
+from chatsmith.generate.requests import FAULTS, Event, Request
 from chatsmith.generate.schedule import Schedule
 from chatsmith.generate.scoring import score_rows
 from chatsmith.generate.sequence import Sequence
@@ -259,7 +259,10 @@ class Batch:
             self.counts["guessed"] += len(guesses)
             if sequence in fed:
                 sequence.table.commit(sequence.tokens, sequence.begin, fed[sequence] + 1 + place)
-            if finish is not None:
+            if finish in FAULTS:
+                wrong.update(other.sequence for other in rows if other.sequence.number == sequence.number)
+                self.cancel(sequence.number)
+            elif finish is not None:
                 self._schedule.release(sequence)
             elif sequence.table.size >= self.backend.spec.context:
                 self._roll(sequence)

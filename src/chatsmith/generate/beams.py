@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from chatsmith.generate.backend import Floats
-from chatsmith.generate.requests import Beams, Event, Finish
+from chatsmith.generate.requests import FAULTS, Beams, Event, Finish
 from chatsmith.generate.sampling import Stages
 from chatsmith.generate.sequence import Sequence
 
@@ -90,7 +90,7 @@ class Search:
                 alive.append(_Beam(child, float(flat[place]), logprobs, parent.text + text))
             else:
                 release(child)
-                if rank < width:
+                if rank < width and finish not in FAULTS:
                     score = float(flat[place]) / self.penalty(child.made)
                     made = tuple(child.tokens[len(child.tokens) - child.made :])
                     self.found.append(Found(score, made, logprobs, parent.text + text, finish))
@@ -111,6 +111,8 @@ class Search:
 
     def events(self, first: Sequence) -> list[Event]:
         """The best answers, all their tokens at once; `first` is any of the search's sequences."""
+        if not self.found:
+            return [first.event(finish="stuck")]
         events = []
         for index, found in enumerate(self.found[: first.request.samples]):
             for place, (token, logprob) in enumerate(zip(found.tokens, found.logprobs, strict=True)):

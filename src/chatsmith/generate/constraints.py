@@ -77,16 +77,18 @@ class Matcher:
         self._matcher = make(known, grammar, log_level=0)
         self._ends = tokenizer.stop_ids
         self._end = tokenizer.end_of_text
+        self.stuck = False
+        """Whether no token could go on: the end was allowed for want of any, and the answer has not its form."""
         self._check(constraint)
 
     def _check(self, constraint: Constraint) -> None:
         if self._matcher.is_error():
             raise _refused(constraint, self._matcher.get_error())
+        first = self.allowed()
         if constraint.kind == "schema":  # whose answers are never empty
-            first = self.allowed()
             first[[*self._ends, self._end]] = False
-            if not first.any():
-                raise _refused(constraint, "no answer has this form")
+        if self.stuck or not first.any():
+            raise _refused(constraint, "no answer has this form")
 
     def allowed(self) -> NDArray[np.bool_]:
         """The tokens that may come next, [V] of bool."""
@@ -97,7 +99,10 @@ class Matcher:
             return allowed
         self._matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
         allowed = np.unpackbits(bits.view(np.uint8), bitorder="little")[: self._vocab_size].astype(np.bool_)
-        if allowed[self._end] or not allowed.any():  # a vocabulary may have no token for what must come
+        self.stuck = bool(self._matcher.is_error()) or not allowed.any()  # a vocabulary may lack what must come
+        if self.stuck:
+            allowed[:] = False
+        if self.stuck or allowed[self._end]:
             allowed[list(self._ends)] = True
         return allowed
 
@@ -123,12 +128,22 @@ class _Wrapper:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.eos_token_id, self.bos_token_id = tokenizer.end_of_text, None
         self.tokens = [_bytes(tokenizer, token) for token in range(tokenizer.vocab_size)]
-        self.special_token_ids = sorted(tokenizer.specials.values())
+        self._special = frozenset(tokenizer.specials.values())
+        self.special_token_ids = sorted(self._special)
         self._encode = tokenizer.encode_bytes
         self.is_tokenizer_wrapper = True
 
     def __call__(self, text: bytes | str) -> list[int]:
-        return self._encode(text.encode() if isinstance(text, str) else text)
+        """Ids of exactly these bytes, or of as many at their beginning as the vocabulary can write."""
+        data = text.encode() if isinstance(text, str) else text
+        ids, at = [], 0
+        for token in self._encode(data):
+            said = self.tokens[token]
+            if token in self._special or not data.startswith(said, at):
+                break
+            ids.append(token)
+            at += len(said)
+        return ids
 
 
 def _bytes(tokenizer: Tokenizer, token: int) -> bytes:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from chatsmith.errors import RequestError, WorkError
 from chatsmith.generate.backend import Backend, Floats
 from chatsmith.generate.batch import Batch
-from chatsmith.generate.requests import Completion, Event, Finish, Request
+from chatsmith.generate.requests import FAULTS, Completion, Event, Finish, Request
 from chatsmith.generate.sampling import Sampling
 from chatsmith.generate.scoring import windows
 from chatsmith.generate.speculation import Guesser
@@ -88,13 +88,10 @@ class Engine:
                     event = inbox.popleft()
                     if event.finish is not None:
                         open_[event.ticket] -= 1
-                        if not open_[event.ticket] or event.finish == "error":
+                        if not open_[event.ticket] or event.finish in FAULTS:
                             del open_[event.ticket]
-                    if event.finish == "error":
-                        raise WorkError(
-                            "the model's logits are not finite: its weights are damaged or its training diverged",
-                            "take an earlier checkpoint, or train with a lower learning rate",
-                        )
+                    if event.finish in FAULTS:
+                        raise WorkError(*FAULTS[event.finish])
                     yield event
         finally:
             with self._lock:

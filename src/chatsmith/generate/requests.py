@@ -10,9 +10,21 @@ from chatsmith.generate.constraints import Constraint
 from chatsmith.generate.distribution import Distribution
 from chatsmith.generate.sampling import Sampling
 
-Finish: TypeAlias = Literal["stop", "length", "eos", "error"]
-"""Why an answer ended: a stop text, the most tokens (or a full context), a token that ends texts or turns, or a model
-whose numbers are not finite."""
+Finish: TypeAlias = Literal["stop", "length", "eos", "error", "stuck"]
+"""Why an answer ended: a stop text, the most tokens (or a full context), a token that ends texts or turns; or why it
+failed (`FAULTS`)."""
+
+FAULTS: dict[Finish, tuple[str, str]] = {
+    "error": (
+        "the model's logits are not finite: its weights are damaged or its training diverged",
+        "take an earlier checkpoint, or train with a lower learning rate",
+    ),
+    "stuck": (
+        "no token of the vocabulary goes on as the answer's form demands",
+        "the form asks for characters that this vocabulary cannot write",
+    ),
+}
+"""What went wrong where an answer failed, and what to do; its whole request ends with it."""
 
 Top: TypeAlias = tuple[tuple[int, float], ...]
 """The likeliest tokens at a place, best first: (id, natural log of the model's own probability)."""

@@ -19,7 +19,7 @@ from typing import Literal, TypeAlias
 from chatsmith.errors import ChatsmithError, WorkError
 from chatsmith.generate.batch import Batch
 from chatsmith.generate.constraints import Matcher
-from chatsmith.generate.requests import Event, Request
+from chatsmith.generate.requests import FAULTS, Event, Request
 
 Delivery: TypeAlias = Event | ChatsmithError | Literal["taken"] | None
 """What comes of an order: "taken" once it stands in the line, then its events; an error instead of what is left of
@@ -66,7 +66,7 @@ class Ticket:
             if event.finish is not None:
                 self._open -= 1
             yield event
-            if event.finish == "error":
+            if event.finish in FAULTS:
                 return
 
     def cancel(self) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from chatsmith.errors import ChatsmithError, WorkError
 from chatsmith.generate.batch import Batch
 from chatsmith.generate.constraints import Matcher
-from chatsmith.generate.requests import Event, Request
+from chatsmith.generate.requests import FAULTS, Event, Request
 from chatsmith.generate.service import Delivery, Order, Service
 from chatsmith.serve.errors import closing
 
@@ -116,8 +116,8 @@ class Answers:
             if not isinstance(what, Event):
                 self._failed(what)
                 continue
-            if what.finish == "error":
-                self._failed(WorkError("the model's numbers are not finite: its weights are damaged"))
+            if what.finish in FAULTS:
+                self._failed(WorkError(FAULTS[what.finish][0]))
             self._open -= what.finish is not None
             found.append((place, what))
         self.inbox.clear()

@@ -17,7 +17,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from chatsmith.text.tokenizer_engines import (
     Row,
     TiktokenEngine,
     library_tokenizer,
+    without_first_space,
     without_surrogates,
 )
 from chatsmith.text.tokenizer_files import Document, token_to_bytes
@@ -206,7 +207,7 @@ class Tokenizer:
         return self._engine.encode_row(texts, threads or usable_cores())
 
     def encode_bytes(self, data: bytes) -> list[int]:
-        """The ids of bytes that need not be UTF-8; `decode_bytes` gives exactly these bytes back.
+        """The ids of bytes that need not be UTF-8 and go on a text; `decode_bytes` gives exactly these bytes back.
 
         Raises `RequestError` where the vocabulary has no token for a byte outside UTF-8 text.
         """
@@ -214,9 +215,18 @@ class Tokenizer:
         ids: list[int] = []
         end = 0
         for stray in _UNDECODABLE.finditer(text):
-            ids += self.encode(text[end : stray.start()]) + [self._byte_ids[ord(char) & 0xFF] for char in stray.group()]
+            ids += self._encode_on(text[end : stray.start()]) + [
+                self._byte_ids[ord(char) & 0xFF] for char in stray.group()
+            ]
             end = stray.end()
-        return ids + self.encode(text[end:])
+        return ids + self._encode_on(text[end:])
+
+    @functools.cached_property
+    def _encode_on(self) -> Callable[[str], list[int]]:
+        """`encode` without the space that some vocabularies (SentencePiece) put before a text."""
+        document = without_first_space(self._document)
+        same = all(document[key] == self._document.get(key) for key in ("normalizer", "pre_tokenizer"))
+        return self._encode_ordinary if same else LibraryEngine(document).encode
 
     def _encode_with_specials(self, text: str) -> list[int]:
         if self._specials_regex is None:

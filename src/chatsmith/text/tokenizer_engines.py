@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -246,6 +246,28 @@ class LibraryEngine:
             encodings = self._library.encode_batch_fast(batch, add_special_tokens=False)
             found.extend(np.array(encoding.ids, np.uint32) for encoding in encodings)
         return np.concatenate(found), np.cumsum([len(ids) for ids in found[1:]], dtype=np.int64)
+
+
+def without_first_space(document: Document) -> Document:
+    """The same vocabulary, putting no space before a text: for what goes on another text."""
+
+    def going_on(part: Any) -> Any:
+        if isinstance(part, list):
+            return [going_on(each) for each in part if not _prepends(each)]
+        if not isinstance(part, dict) or _prepends(part):
+            return None
+        kept = {key: going_on(value) if isinstance(value, list | dict) else value for key, value in part.items()}
+        if kept.get("add_prefix_space"):
+            kept["add_prefix_space"] = False
+        if kept.get("prepend_scheme"):
+            kept["prepend_scheme"] = "never"
+        return kept
+
+    return document | {key: going_on(document.get(key)) for key in ("normalizer", "pre_tokenizer")}
+
+
+def _prepends(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "Prepend"
 
 
 def library_tokenizer(document: Document) -> tokenizers.Tokenizer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from chatsmith.text.tokenizer_engines import without_surrogates
 from chatsmith.text.tokenizer_files import BYTE_TO_CHAR, Document
 from chatsmith.text.tokenizer_merges import Unsuitable, pattern_of
 from chatsmith.text.tokenizer_words import words_of
@@ -43,12 +44,13 @@ class ShortEngine:
         if len(text) > self._left:
             return None
         self._left -= len(text)
+        text = without_surrogates(text)
         ids: list[int] = []
         for words in words_of(text, self._pattern):
             for begin, end in zip(words.bounds[:-1].tolist(), words.bounds[1:].tolist(), strict=True):
                 try:
                     ids += [self._vocabulary[part] for part in self._merge(words.text[begin:end])]
-                except (KeyError, UnicodeEncodeError):
+                except KeyError:
                     return None
         return ids
 
