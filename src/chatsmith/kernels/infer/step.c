@@ -155,13 +155,13 @@ static void layer_pass(Session *s, const Step *t, int64_t index) {
     multiply(s->pool, &l->qkv, &s->input, (Output){.y = s->qkv, .stride = l->qkv.outputs, .columns = l->qkv.outputs});
     Output mixed = toward(&l->output, rows, &s->input, s->mixed);
     attend(s->pool, d, t, index, s->qkv, mixed, s->queries);
-    if (mixed.y) prepare(s->pool, &l->output, (Rows){mixed.y, mixed.stride, rows}, &s->input);
+    if (mixed.y) prepare(s->pool, &l->output, (Rows){.x = mixed.y, .stride = mixed.stride, .rows = rows}, &s->input);
     multiply(s->pool, &l->output, &s->input, sum);
     prepare(s->pool, &l->up, (Rows){s->x, width, rows, &l->ffn_norm, epsilon}, &s->input);
     Output hidden = toward(&l->down, rows, &s->hidden_input, s->hidden);
     hidden.act = (int)d->activation;
     multiply(s->pool, &l->up, &s->input, hidden);
-    if (hidden.y) prepare(s->pool, &l->down, (Rows){hidden.y, hidden.stride, rows}, &s->input);
+    if (hidden.y) prepare(s->pool, &l->down, (Rows){.x = hidden.y, .stride = hidden.stride, .rows = rows}, &s->input);
     multiply(s->pool, &l->down, hidden.y ? &s->input : &s->hidden_input, sum);
 }
 
