@@ -20,6 +20,7 @@ from chatsmith.plan.parallel import Layout, Workload, links_of
 from chatsmith.specs import PRESETS, ModelSpec
 from chatsmith.train.metrics import read_log
 from chatsmith.train.recipe import load_recipe
+from patience import PATIENCE
 
 
 def plan(layout: Layout, device: str = "h100", rows: int = 64, spec: ModelSpec = PRESETS["gpt3-6.7b"]) -> LayoutPlan:
@@ -137,7 +138,7 @@ def run(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.run(
-        ["bash", str(script)], capture_output=True, text=True, cwd=folder, env=environment, timeout=300
+        ["bash", str(script)], capture_output=True, text=True, cwd=folder, env=environment, timeout=PATIENCE
     )
 
 
