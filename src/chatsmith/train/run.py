@@ -40,6 +40,7 @@ from chatsmith.train.objectives import HeldOut, NextToken
 from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.parallel.layouts import layout_of
 from chatsmith.train.parallel.process import Process, from_environment, in_turn, met
+from chatsmith.train.parallel.shared_folder import check_shared
 from chatsmith.train.precision import keep_memory
 from chatsmith.train.recipe import Recipe, check_resumable, load_recipe
 from chatsmith.train.settle import record_of, settle, spec_of
@@ -88,6 +89,7 @@ def train(
         if recipe.precision.float8:
             check_device(process.device)
     with met(process) as again:
+        check_shared(process, out)
 
         def first() -> tuple[Recipe, TrainingState | None, Corpus]:
             if resume or (again and (out / RECIPE).is_file()):
