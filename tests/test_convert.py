@@ -28,6 +28,7 @@ from chatsmith.store.folder import load_decoder, save_model
 from chatsmith.store.gguf_model import as_written, open_model
 from chatsmith.store.packing import parameter_shapes
 from chatsmith.store.parts import load_parts, open_parameters
+from patience import PATIENCE
 from tiny import tiny_model, tiny_tokenizer
 
 native = pytest.mark.skipif(build.library() is None, reason=f"no kernels of generation here: {build.status()}")
@@ -177,7 +178,7 @@ def test_without_native_kernels_torch_measures(tmp_path: Path, text: Path, kind:
     def run(name: str, *more: str) -> dict[str, Any]:
         command = [sys.executable, "-c", code, str(folder), str(tmp_path / name), *more]
         environment = os.environ | {"CHATSMITH_KERNELS": "off"}
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment)
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout)
         return found

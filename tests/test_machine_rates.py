@@ -15,6 +15,7 @@ from chatsmith.errors import WorkError
 from chatsmith.kernels.infer import build
 from chatsmith.machine_rates import Kept, Rates
 from chatsmith.train.speed import kernel_rate
+from patience import PATIENCE
 
 RATES = Rates({"cpu float32": 1e11, "cpu bfloat16": 2e11}, {"cpu": 1e10})
 
@@ -58,7 +59,7 @@ def test_another_process_measures_so_that_this_one_loads_no_torch(cache: Path) -
         "assert found.rates.reading('cpu') == max(found.rates.bytes_per_second.values()) > 1e8\n"
         "print('torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout == "False\n", done.stderr
     assert json.loads((cache / "machine-rates.json").read_text())["measured_on"]["cores"]
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -80,6 +81,19 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def appears(path: Path, seconds: float) -> bool:
+    """Whether a file that another process writes, on whatever machine, is seen here within so many seconds."""
+    deadline, pause = time.monotonic() + seconds, 0.01
+    while not path.exists():
+        if time.monotonic() > deadline:
+            return False
+        with suppress(OSError):
+            os.listdir(path.parent)  # has network file systems ask again, which remember for a while what is not there
+        time.sleep(pause)
+        pause = min(1.5 * pause, 0.5)
+    return True
 
 
 def _umask() -> int:

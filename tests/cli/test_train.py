@@ -101,6 +101,27 @@ def test_a_contradictory_recipe_is_one_line(
     assert hint in second
 
 
+@pytest.mark.parametrize(
+    ("processes", "changes", "message"),
+    [
+        (2, ["parallel.tensor=3"], "the layout tensor 3 is for 3 processes, and there are 2"),
+        (2, ["parallel.shard=4"], "the layout shard 4 is for 4 processes, and there are 2"),
+        (2, ["parallel.context=2", "model.context=33"], "rows of 33 tokens do not divide by 2"),
+        (3, ["parallel.tensor=3"], "2 heads do not divide by tensor 3"),
+        (0, [], "--processes must lie from 1"),
+    ],
+)
+def test_a_layout_that_does_not_fit_is_refused_before_anything_starts(
+    run: Callable[..., Any], recipe: Path, tmp_path: Path, processes: int, changes: list[str], message: str
+) -> None:
+    sets = [word for change in changes for word in ("--set", change)]
+    ran = run("train", recipe, "--out", tmp_path / "out", "--processes", processes, *sets)
+    assert ran.code == 2
+    assert message in ran.err
+    assert len(ran.err.splitlines()) <= 2
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_missing_recipe_names_the_nearest(run: Callable[..., Any], recipe: Path) -> None:
     ran = run("train", recipe.with_name("smal.toml"))
     assert ran.code == 2

@@ -22,6 +22,7 @@ import torch
 from chatsmith.kernels import build as training
 from chatsmith.kernels.infer import build
 from chatsmith.kernels.infer.session import Session, _Decoder, _Layer, _Step
+from patience import PATIENCE
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_infer import FORMATS, LENGTH, SPECS, bound, ids_of, session
@@ -122,7 +123,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("arm")
     source = Path(__file__).with_name("arm.c")
     assert COMPILER is not None
-    subprocess.run([COMPILER, *STRICT, str(source), "-ldl", "-o", str(made / "arm")], check=True, timeout=120)
+    subprocess.run([COMPILER, *STRICT, str(source), "-ldl", "-o", str(made / "arm")], check=True, timeout=PATIENCE)
     for variant in VARIANTS.values():
         build.compile_variant(COMPILER, variant, made).rename(made / f"{variant.name}.so")
     return made
@@ -130,7 +131,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def emulate(folder: Path, variant: str, processor: str, image: Path) -> subprocess.CompletedProcess[bytes]:
     command = [EMULATOR, "-cpu", processor, "-L", system(), folder / "arm", folder / f"{variant}.so", image]
-    return subprocess.run(list(map(str, command)), capture_output=True, timeout=600)
+    return subprocess.run(list(map(str, command)), capture_output=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "qwen3")) for name in SPECS])
@@ -172,5 +173,5 @@ def test_the_sources_compile_for_arm_without_a_warning(variant: str, tmp_path: P
     sources += [([*other, "-Wno-unknown-pragmas", *march], path) for path in training.SOURCES]
     for flags, source in sources:
         command = [COMPILER, *flags, *STRICT, "-O0", "-c", str(source), "-o", str(tmp_path / "made.o")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr

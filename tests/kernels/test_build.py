@@ -14,6 +14,7 @@ import pytest
 from chatsmith import machine
 from chatsmith.kernels import build
 from chatsmith.kernels.loading import find_compiler
+from patience import PATIENCE
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="no C compiler on this machine")
 
@@ -23,7 +24,9 @@ PROGRAM = "from chatsmith.kernels import build; print(build.library() is not Non
 def ask(home: Path, **environment: str) -> str:
     command = [sys.executable, "-c", PROGRAM]
     changed = os.environ | {"XDG_CACHE_HOME": str(home), "CHATSMITH_CACHE": str(home)} | environment
-    return subprocess.run(command, env=changed, capture_output=True, text=True, check=True, timeout=300).stdout.strip()
+    return subprocess.run(
+        command, env=changed, capture_output=True, text=True, check=True, timeout=PATIENCE
+    ).stdout.strip()
 
 
 def test_where_a_compiler_is_the_kernels_are_built() -> None:
@@ -78,7 +81,7 @@ print(losses[-1] < losses[0] / 2)
 """
     environment = os.environ | {"CHATSMITH_KERNELS": "off"}
     command = [sys.executable, "-c", program]
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300)
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert answer.stdout.strip() == "True"
 
 
@@ -92,7 +95,7 @@ def test_the_sources_compile_for_every_processor_without_a_warning(processor: st
     strict = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-O0", f"-march={processor}"]
     for source in build.SOURCES:
         command = [compiler, *flags, *strict, "-c", str(source), "-o", str(tmp_path / "made.o")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
 
 
@@ -104,6 +107,6 @@ def test_the_kernels_of_lesser_processors_compute_the_same(flags: str, tmp_path:
     tests = Path(__file__).with_name("test_native.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", str(tests)]
     changed = os.environ | {"CHATSMITH_CFLAGS": flags, "CHATSMITH_CACHE": str(tmp_path), "OMP_NUM_THREADS": "2"}
-    done = subprocess.run(command, env=changed, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, env=changed, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "passed" in done.stdout

@@ -23,6 +23,7 @@ from chatsmith.models import rotary
 from chatsmith.models.decoder import Decoder
 from chatsmith.specs import ModelSpec, modern
 from chatsmith.store.packing import Format, packed_parts, unpacked
+from patience import PATIENCE
 
 pytestmark = pytest.mark.skipif(build.library() is None, reason=f"no kernels of generation here: {build.status()}")
 
@@ -246,7 +247,7 @@ def runnable() -> list[str]:
 def test_every_instruction_set_gives_the_same_within_rounding(variant: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), str(tmp_path / "found.npz")]
     environment = os.environ | {build.SWITCH: variant}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == variant
     found = np.load(tmp_path / "found.npz")

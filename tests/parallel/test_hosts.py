@@ -19,6 +19,7 @@ import pytest
 
 from chatsmith.store.state import checkpoints
 from chatsmith.train.metrics import read_log
+from patience import PATIENCE
 
 from .cases import Layout
 from .test_elastic import workers, write
@@ -72,9 +73,9 @@ def start(host: str, number: int, path: Path, out: Path, log: Path) -> subproces
         return subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
 
 
-def first_checkpoint(out: Path) -> None:
-    deadline = time.monotonic() + 200
-    while not checkpoints(out) and time.monotonic() < deadline:
+def first_checkpoint(out: Path, runs: list[subprocess.Popen[bytes]]) -> None:
+    """Return once there is one, or the runs have ended without."""
+    while not checkpoints(out) and all(run.poll() is None for run in runs):
         time.sleep(0.02)
 
 
@@ -98,9 +99,9 @@ def check(
     logs = [folder / f"host-{number}.log" for number in range(2)]
     runs = [start(host, number, path, out, logs[number]) for number, host in enumerate(hosts)]
     try:
-        first_checkpoint(out)
+        first_checkpoint(out, runs)
         fault([run.pid for run in runs], out)
-        codes = [run.wait(timeout=250) for run in runs]
+        codes = [run.wait(timeout=PATIENCE) for run in runs]
     finally:
         for run in runs:
             run.kill()

@@ -25,6 +25,7 @@ from chatsmith.text.shards import write_shards
 from chatsmith.train.metrics import read_log
 from chatsmith.train.recipe import Recipe, load_recipe
 from chatsmith.train.run import train
+from patience import PATIENCE
 
 from .cases import LAYOUTS, SHAPES, WAYS, Layout, alone, recipe, text
 from .world import StopAt
@@ -57,7 +58,7 @@ def launch(size: int, cases: Sequence[dict[str, Any]], folder: Path) -> None:
     path.write_text(json.dumps(cases))
     command = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}", str(WORLD), str(path)]
     environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    patience = 120 + 60 * len(cases)  # for processes that wait for each other for ever; a case takes seconds
+    patience = PATIENCE + 60 * len(cases)  # for processes that wait for each other for ever; a case takes seconds
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment, timeout=patience)
     errors = [error.read_text() for error in sorted(folder.glob("*.error-*"))]
     assert done.returncode == 0, errors[0] if errors else done.stderr

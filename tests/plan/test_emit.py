@@ -14,12 +14,14 @@ import pytest
 
 from chatsmith.errors import RequestError
 from chatsmith.plan.accelerators import find_accelerator
-from chatsmith.plan.emit import KINDS, launch_file, settings
+from chatsmith.plan.emit import KINDS, RESTARTS, launch_file, settings
 from chatsmith.plan.layout_plan import LayoutPlan, make_plan
 from chatsmith.plan.parallel import Layout, Workload, links_of
 from chatsmith.specs import PRESETS, ModelSpec
 from chatsmith.train.metrics import read_log
 from chatsmith.train.recipe import load_recipe
+from chatsmith.train.run import RECIPE
+from patience import PATIENCE
 
 
 def plan(layout: Layout, device: str = "h100", rows: int = 64, spec: ModelSpec = PRESETS["gpt3-6.7b"]) -> LayoutPlan:
@@ -104,15 +106,36 @@ def test_torchrun_names_its_machines() -> None:
 def test_skypilot_files_are_yaml_of_its_shape() -> None:
     yaml = pytest.importorskip("yaml")
     task = yaml.safe_load(launch_file("skypilot", plan(WIDE), recipe="it's.toml"))
-    assert set(task) == {"name", "num_nodes", "resources", "workdir", "setup", "run"}
+    assert set(task) == {"name", "num_nodes", "volumes", "resources", "workdir", "setup", "run"}
     assert task["num_nodes"] == 4
+    assert task["volumes"] == {"/shared": "FILL-IN-A-VOLUME"}  # which no cloud has: one must say which it is to be
     assert task["resources"] == {"accelerators": "H100:8"}
     subprocess.run(["bash", "-n"], input=task["run"], text=True, check=True)
-    words = shlex.split(task["run"].split("\n", 1)[1].replace("\\\n", " "))
-    assert words[0] == "torchrun"
-    assert options(words)["nproc-per-node"] == "$SKYPILOT_NUM_GPUS_PER_NODE"
-    assert "it's.toml" in words
+    start = options(shlex.split(task["run"][task["run"].index("torchrun ") :].replace("\\\n", " ")))
+    assert start["nproc-per-node"] == "$SKYPILOT_NUM_GPUS_PER_NODE"
+    words = program(task["run"])
+    assert words[:6] == ["-m", "chatsmith", "train", "it's.toml", "--out", "/shared/run"]
     assert changes(words) == WIDE_SETTINGS
+    alone = yaml.safe_load(launch_file("skypilot", plan(Layout(data=8))))
+    assert "volumes" not in alone
+    assert program(alone["run"])[4:6] == ["--out", "run"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_replace_what_dies_and_go_on_with_a_run_that_is_there(kind: str, tmp_path: Path) -> None:
+    text = launch_file(kind, plan(Layout(data=8)), out="out folder")  # type: ignore[arg-type]
+    assert f" --max-restarts={RESTARTS} " in text
+    array = re.search(r"^ *program=\(\n.*?\(--resume\)$", text, re.S | re.M)
+    assert array is not None
+
+    def last() -> str:
+        command = ["bash", "-euc", f'{array[0]}\nprintf "%s\n" "${{program[@]}}"']
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.splitlines()[-1]
+
+    assert last() != "--resume"
+    (tmp_path / "out folder").mkdir()
+    (tmp_path / "out folder" / RECIPE).touch()
+    assert last() == "--resume"
 
 
 def test_recipes_take_what_the_files_carry(tmp_path: Path) -> None:
@@ -137,7 +160,7 @@ def run(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
         "OMP_NUM_THREADS": "1",
     }
     return subprocess.run(
-        ["bash", str(script)], capture_output=True, text=True, cwd=folder, env=environment, timeout=300
+        ["bash", str(script)], capture_output=True, text=True, cwd=folder, env=environment, timeout=PATIENCE
     )
 
 
@@ -176,6 +199,9 @@ def test_the_torchrun_file_trains_in_two_processes(tmp_path: Path) -> None:
     assert (kept.parallel.shard, kept.precision.activation_checkpointing) == (2, True)
     assert [record["rows"] for record in read_log(tmp_path / "run")] == [8, 8, 8]
     assert (tmp_path / "run" / "model.safetensors").is_file()
+    again = run((tmp_path / "launch.sh").read_text(), tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "going on from step 3 of 3 steps" in again.stderr
 
 
 def test_a_request_that_makes_no_file_is_refused() -> None:

@@ -10,10 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from patience import PATIENCE
+
 
 def test_a_step_allocates_what_was_reckoned() -> None:
     cases = Path(__file__).with_name("allocations.py")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(cases)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=os.environ, cwd=cases.parents[2])
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, env=os.environ, cwd=cases.parents[2]
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     assert "passed" in done.stdout

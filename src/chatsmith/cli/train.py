@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from chatsmith.train.recipe import Recipe
 
 _MOST_PROCESSES = 1024
-_RESTARTS = 3
 
 
 def train(
@@ -52,11 +51,13 @@ def train(
     from chatsmith.cli.console import print_json
 
     chosen, folder = _chosen(recipe, out, resume, change)
+    if processes != 1:
+        _check(chosen, processes)
     if dry_run:
         _describe(chosen, folder, json)
         return 0
     if processes != 1:
-        _launch(processes)
+        return _launch(processes)
     outcome = _run(chosen, folder, resume=resume, overwrite=overwrite, tensorboard=tensorboard)
     if int(os.environ.get("RANK", 0)):
         return 0 if outcome.stopped is None else 128 + signal.Signals[outcome.stopped]
@@ -65,21 +66,28 @@ def train(
     return farewell(outcome, f'chatsmith write {folder} "…"')
 
 
-def _launch(processes: int) -> NoReturn:
-    """Become torchrun, which starts this command again in so many processes; does not return."""
+def _check(recipe: Recipe, processes: int) -> None:
+    """Refuse what so many processes cannot do, before they are started."""
     if not 1 < processes <= _MOST_PROCESSES:
         raise RequestError(f"--processes must lie from 1 to {_MOST_PROCESSES}, not {processes}")
     if "RANK" in os.environ:
         raise RequestError("torchrun has started several processes already", "leave --processes out")
+    from chatsmith.train.settle import check_layout
+
+    check_layout(recipe, processes)
+
+
+def _launch(processes: int) -> int:
+    """Run this command again in so many processes."""
+    from chatsmith.train.parallel.launch import launch
+
     words, rest = [], iter(sys.argv[1:])
     for word in rest:
         if word == "--processes":
             next(rest, None)
         elif not word.startswith("--processes="):
             words.append(word)
-    start = ["--standalone", f"--nproc-per-node={processes}", f"--max-restarts={_RESTARTS}", "-m", "chatsmith"]
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "torch.distributed.run", *start, *words])
+    return launch(["-m", "chatsmith", *words], processes)
 
 
 def _chosen(recipe: Path, out: Path | None, resume: bool, changes: Sequence[str]) -> tuple[Recipe, Path]:

@@ -1,14 +1,15 @@
 """Launch files: what starts `chatsmith train` on every device of a layout, by torchrun, Slurm or SkyPilot.
 
 The layout reaches training as settings of the recipe: the rows at a time as `batch.…`, the division as `parallel.…`.
-Arguments given to a torchrun or Slurm file replace the program that
-it starts, so that the machines can be tried out first.
+A process that dies is replaced, and a file that is started again goes on with the run that it finds. Arguments given to
+a torchrun or Slurm file replace the program that it starts, so that the machines can be tried out first.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from pathlib import PurePosixPath
 from typing import Literal, get_args
 
 from chatsmith.errors import RequestError, did_you_mean
@@ -18,6 +19,12 @@ from chatsmith.plan.parallel import Layout
 Kind = Literal["torchrun", "slurm", "skypilot"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PORT = 29500
+RESTARTS = 3
+SHARED, VOLUME = "/shared", "FILL-IN-A-VOLUME"
+"""Where machines of a cloud share a volume, and what stands for its name until it is filled in."""
+_AGAIN = "# Started again, it goes on from the last checkpoint."
+_INSTEAD = '[ $# -eq 0 ] || program=("$@")'  # the file's own arguments replace the program
+_RUN = "recipe.toml"  # what a folder holds from the moment on that a run has begun in it
 
 # SkyPilot's names for the devices of the catalogue.
 _SKYPILOT = {
@@ -93,6 +100,8 @@ def launch_file(kind: Kind, plan: LayoutPlan, *, recipe: str = "recipe.toml", ou
         if not path or not path.isprintable() or path.startswith("-"):
             raise RequestError(f"{path!r} is no path for a launch file")
     changes = [word for key, value in settings(plan).items() for word in ("--set", f"{key}={value}")]
+    if kind == "skypilot" and _nodes(plan)[0] > 1:
+        out = str(PurePosixPath(SHARED) / out)
     return writers[kind](plan, ["-m", "chatsmith", "train", recipe, "--out", out, *changes])
 
 
@@ -114,8 +123,9 @@ def _about(plan: LayoutPlan) -> list[str]:
 
 
 def _program(words: Sequence[str]) -> list[str]:
-    """A bash array of the program to start, which the file's own arguments replace."""
-    return ["program=(", *[f"  {line}" for line in _lines(words)], ")", '[ $# -eq 0 ] || program=("$@")']
+    """A bash array of the program to start, which goes on with a run that is there."""
+    begun = shlex.quote(f"{words[words.index('--out') + 1]}/{_RUN}")
+    return ["program=(", *[f"  {line}" for line in _lines(words)], ")", f"[ ! -e {begun} ] || program+=(--resume)"]
 
 
 def _lines(words: Sequence[str]) -> list[str]:
@@ -128,16 +138,20 @@ def _lines(words: Sequence[str]) -> list[str]:
 def _torchrun(plan: LayoutPlan, words: Sequence[str]) -> str:
     nodes, each = _nodes(plan)
     if nodes == 1:
-        start = [f'exec torchrun --standalone --nproc-per-node={each} "${{program[@]}}"']
+        start = [f'exec torchrun --standalone --nproc-per-node={each} --max-restarts={RESTARTS} "${{program[@]}}"']
         how = ["# Run it on the machine: bash launch.sh"]
     else:
-        how = [f"# Run it on each of {nodes} machines: HEAD=first-machine NODE_RANK=0 bash launch.sh, then 1, 2, …"]
+        how = [
+            f"# Run it on each of {nodes} machines, in a folder that all of them share:",
+            "# HEAD=first-machine NODE_RANK=0 bash launch.sh, then 1, 2, …",
+        ]
         start = [
-            f"exec torchrun --nnodes={nodes} --nproc-per-node={each} "
-            '--node-rank="${NODE_RANK:?number of this machine, from 0}" \\',
+            f"exec torchrun --nnodes={nodes} --nproc-per-node={each} --max-restarts={RESTARTS} \\",
+            '  --node-rank="${NODE_RANK:?number of this machine, from 0}" \\',
             f'  --master-addr="${{HEAD:?address of machine 0}}" --master-port="${{PORT:-{PORT}}}" "${{program[@]}}"',
         ]
-    return "\n".join(["#!/usr/bin/env bash", *_about(plan), *how, "set -euo pipefail", *_program(words), *start, ""])
+    begin = ["#!/usr/bin/env bash", *_about(plan), *how, _AGAIN, "set -euo pipefail"]
+    return "\n".join([*begin, *_program(words), _INSTEAD, *start, ""])
 
 
 def _slurm(plan: LayoutPlan, words: Sequence[str]) -> str:
@@ -152,11 +166,15 @@ def _slurm(plan: LayoutPlan, words: Sequence[str]) -> str:
         "#SBATCH --output=%x-%j.log",
         "#SBATCH --signal=TERM@120",
         *_about(plan),
-        "# Hand it in: sbatch launch.sh. Two minutes before its time ends, training is told to save and stop.",
+        "# Hand it in from a folder that all nodes share: sbatch launch.sh",
+        "# Two minutes before its time ends, training is told to save and stop.",
+        _AGAIN,
         "set -euo pipefail",
+        "export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=110  # seconds that torchrun gives it for that",
         *_program(words),
+        _INSTEAD,
         'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-        f'srun torchrun --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node={each} \\',
+        f'srun torchrun --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node={each} --max-restarts={RESTARTS} \\',
         f'  --rdzv-id="$SLURM_JOB_ID" --rdzv-backend=c10d --rdzv-endpoint="$head:{PORT}" "${{program[@]}}"',
         "",
     ]
@@ -168,20 +186,26 @@ def _skypilot(plan: LayoutPlan, words: Sequence[str]) -> str:
     device = _SKYPILOT.get(plan.device)
     if device is None:
         raise RequestError(f"SkyPilot rents no {plan.device}", "write a torchrun or slurm file instead")
-    shown = [f"  {line}" for line in _lines(words)]
     run = [
+        *_program(words),
         'head=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)',
         'torchrun --nnodes="$SKYPILOT_NUM_NODES" --node-rank="$SKYPILOT_NODE_RANK" \\',
-        '  --nproc-per-node="$SKYPILOT_NUM_GPUS_PER_NODE" \\',
-        f'  --master-addr="$head" --master-port={PORT} \\',
-        *[f"{line} \\" for line in shown[:-1]],
-        shown[-1],
+        f'  --nproc-per-node="$SKYPILOT_NUM_GPUS_PER_NODE" --max-restarts={RESTARTS} \\',
+        f'  --master-addr="$head" --master-port={PORT} "${{program[@]}}"',
+    ]
+    # A bucket would not do: a checkpoint is renamed when it is whole.
+    shared = [
+        f"# Fill in first: the name of a volume (no bucket) that {nodes} machines may write at once.",
+        "volumes:",
+        f"  {SHARED}: {VOLUME}",
     ]
     lines = [
         *_about(plan),
-        "# Start it: sky launch launch.yaml",
+        "# Start it: sky launch -c chatsmith launch.yaml",
+        _AGAIN,
         "name: chatsmith",
         f"num_nodes: {nodes}",
+        *(shared if nodes > 1 else []),
         "resources:",
         f"  accelerators: {device}:{each}",
         "workdir: .",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,27 +16,36 @@ from typing import Any
 from torch import Tensor
 
 from chatsmith.errors import WorkError
-from chatsmith.paths import atomic_write
+from chatsmith.paths import appears, atomic_write
 from chatsmith.store.pieces import Piece
 from chatsmith.store.state import put_in_place, save_state, seal, staging_path
 from chatsmith.store.tensors import disk_error, file_sha256
 from chatsmith.store.weights import write_tensors
 
-_PATIENCE = 900.0  # seconds that the first process waits for the others' parts
+_PATIENCE = 600.0
+_DELAY = 60.0  # seconds after which a network file system shows everywhere what was written, at the latest
 _DONE = "part-{:05d}.json"
 
 
 class StateWriter:
     """Writes the checkpoints of a run into `folder`/state, as process `rank` of `size`.
 
-    `meet` returns when all processes have called it. Errors of the background are raised by the next call of `wait` or
-    `check`.
+    `meet` returns when all processes have called it; they wait for each other at most `patience` seconds. Errors of the
+    background are raised by the next call of `wait` or `check`.
     """
 
     def __init__(
-        self, folder: Path, keep: int, *, rank: int = 0, size: int = 1, meet: Callable[[], None] = lambda: None
+        self,
+        folder: Path,
+        keep: int,
+        *,
+        rank: int = 0,
+        size: int = 1,
+        meet: Callable[[], None] = lambda: None,
+        patience: float = _PATIENCE,
     ) -> None:
         self._folder, self._keep, self._rank, self._size, self._meet = Path(folder), keep, rank, size, meet
+        self._patience = patience
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -109,7 +117,10 @@ class StateWriter:
                 self._meet()  # rather than wait for a file of someone who may have died
             if self._rank > 0:
                 return
-            parts = [self._part(staging / _DONE.format(rank)) for rank in range(self._size)]
+            # Where all have met their parts are written: what is not seen soon is in another folder. The others wait
+            # for this process meanwhile, so it gives up before them.
+            patience = self._patience if background else min(_DELAY, self._patience / 2)
+            parts = [_part(staging / _DONE.format(rank), patience) for rank in range(self._size)]
             for rank in range(self._size):
                 (staging / _DONE.format(rank)).unlink()
             sums = {part["name"]: part["sha256"] for part in parts}
@@ -119,18 +130,16 @@ class StateWriter:
             raise disk_error(final, error) from error
         then(final)
 
-    def _part(self, path: Path) -> dict[str, Any]:
-        """What another process says of its part, once it is there."""
-        deadline = time.monotonic() + _PATIENCE
-        while not path.exists():
-            if time.monotonic() > deadline:
-                raise WorkError(
-                    f"{path} did not appear: a process has not written its part of the checkpoint",
-                    "train into a folder that all machines share",
-                )
-            time.sleep(0.01)
-        try:
-            part: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise WorkError(f"{path} is damaged: {error}") from None
-        return part
+
+def _part(path: Path, patience: float) -> dict[str, Any]:
+    """What another process says of its part, once it is there."""
+    if not appears(path, patience):
+        raise WorkError(
+            f"{path} did not appear: a process has not written its part of the checkpoint",
+            "train into a folder that all machines share",
+        )
+    try:
+        part: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WorkError(f"{path} is damaged: {error}") from None
+    return part

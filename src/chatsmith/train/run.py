@@ -38,11 +38,11 @@ from chatsmith.train.mixtures import weights
 from chatsmith.train.model_folder import write_model_folder
 from chatsmith.train.objectives import HeldOut, NextToken
 from chatsmith.train.optimizers import TrainingOptimizer
-from chatsmith.train.parallel.layouts import layout_of
-from chatsmith.train.parallel.process import Process, from_environment, in_turn, met
+from chatsmith.train.parallel.process import Process, from_environment, in_turn, met, of_first
+from chatsmith.train.parallel.shared_folder import check_shared
 from chatsmith.train.precision import keep_memory
 from chatsmith.train.recipe import Recipe, check_resumable, load_recipe
-from chatsmith.train.settle import record_of, settle, spec_of
+from chatsmith.train.settle import check_layout, record_of, settle, spec_of
 from chatsmith.train.team import Alone, over_masters, transform
 
 RECIPE = "recipe.toml"
@@ -84,10 +84,12 @@ def train(
 
     process = from_environment()
     if recipe is not None:
-        layout_of(recipe, process)  # one that does not fit is refused before anything is read or written
+        check_layout(recipe, process.size)  # one that does not fit is refused before anything is read or written
         if recipe.precision.float8:
             check_device(process.device)
     with met(process) as again:
+        check_shared(process, out)
+        resume = of_first(process, resume)  # what a launch file saw there may differ from machine to machine
 
         def first() -> tuple[Recipe, TrainingState | None, Corpus]:
             if resume or (again and (out / RECIPE).is_file()):

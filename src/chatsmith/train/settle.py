@@ -15,7 +15,7 @@ from chatsmith.specs import ModelSpec
 from chatsmith.store.hf import read_config
 from chatsmith.store.state import TrainingState
 from chatsmith.train.data import Corpus
-from chatsmith.train.parallel.layouts import layout_of
+from chatsmith.train.parallel.layouts import check, fill
 from chatsmith.train.parallel.process import Process
 from chatsmith.train.precision import compute_dtype
 from chatsmith.train.recipe import Recipe, Record
@@ -30,7 +30,7 @@ def settle(
 
     The layout is as asked, and threads are those of each process: another layout resumes a run as well.
     """
-    layout = layout_of(asked, process)  # one process, too, must not pass over a layout that is for more
+    layout = fill(asked.parallel, process.size)  # one process, too, must not pass over a layout that is for more
     here = asked.threads or max(1, machine.usable_cores() // process.local_size)
     dtype = compute_dtype(asked.precision.compute, process.device)
     if process.size > 1 and layout.layout == "auto":
@@ -81,11 +81,24 @@ def versions() -> dict[str, str]:
     return machine.versions() | {"kernels": Path(kernels._name).stem if kernels else build.status()}
 
 
+def check_layout(recipe: Recipe, size: int) -> None:
+    """Raise `RequestError` where `size` processes, or the model, are not divided as the recipe says.
+
+    Before anything is read: no layout depends on the size of a vocabulary.
+    """
+    parallel = fill(recipe.parallel, size)
+    if parallel.layout == "given":
+        spec = _shape(recipe, recipe.data.vocab_size or 512)
+        check(parallel, spec, recipe.context(spec))
+
+
 def spec_of(recipe: Recipe, corpus: Corpus) -> ModelSpec:
     """The shape of the model."""
-    if recipe.starts_from is not None:
-        return read_config(Path(recipe.starts_from))
-    return recipe.spec(corpus.tokenizer.vocab_size)
+    return _shape(recipe, corpus.tokenizer.vocab_size)
+
+
+def _shape(recipe: Recipe, vocab_size: int) -> ModelSpec:
+    return read_config(Path(recipe.starts_from)) if recipe.starts_from is not None else recipe.spec(vocab_size)
 
 
 def record_of(corpus: Corpus) -> Record:

@@ -6,16 +6,9 @@ from dataclasses import replace
 
 from chatsmith.errors import RequestError
 from chatsmith.specs import ModelSpec
-from chatsmith.train.parallel.process import Process
-from chatsmith.train.recipe import Recipe
 from chatsmith.train.recipe_tables import Parallel
 
 AXES = ("pipeline", "replicate", "shard", "context", "tensor")
-
-
-def layout_of(recipe: Recipe, process: Process) -> Parallel:
-    """The recipe's layout, settled for as many processes as there are."""
-    return fill(recipe.parallel, process.size)
 
 
 def fill(parallel: Parallel, size: int) -> Parallel:

@@ -20,10 +20,12 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from chatsmith.errors import WorkError
+from chatsmith.errors import RequestError, WorkError
 
 _TIMEOUT = "CHATSMITH_TIMEOUT"
-_DEFAULT_TIMEOUT = 600.0
+_DEFAULT_TIMEOUT, _LONGEST_TIMEOUT = 600.0, 1e7
+RESTARTS = "CHATSMITH_RESTARTS"
+"""How often our own launcher has started the processes anew, as torchrun says it in a variable of its own."""
 _ROUND = "chatsmith/round"
 _POLL_SECONDS = 0.01
 _OF_MESSAGES = ("gloo", "NCCL", "ProcessGroup", "TCPStore", "Connection reset", "Connection closed")
@@ -52,6 +54,18 @@ def from_environment() -> Process:
     return Process(rank, size, local, here, torch.device(device))
 
 
+def patience() -> float:
+    """The seconds that processes wait for each other: `$CHATSMITH_TIMEOUT`, or 600."""
+    given = os.environ.get(_TIMEOUT) or str(_DEFAULT_TIMEOUT)
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= _LONGEST_TIMEOUT:
+        raise RequestError(f"{_TIMEOUT} is a number of seconds above 0, not {given!r}", f"export {_TIMEOUT}=600")
+    return seconds
+
+
 @contextmanager
 def met(process: Process) -> Iterator[bool]:
     """Within it, the processes of the run can talk; a group that exists already is used and left as it is.
@@ -65,7 +79,7 @@ def met(process: Process) -> Iterator[bool]:
     cuda = process.device.type == "cuda"
     if cuda:
         torch.cuda.set_device(process.device)
-    seconds = float(os.environ.get(_TIMEOUT, _DEFAULT_TIMEOUT))
+    seconds = patience()
     timeout = datetime.timedelta(seconds=seconds)
     try:
         store, rank, size = next(rendezvous("env://", process.rank, process.size, timeout=timeout))
@@ -92,8 +106,17 @@ def met(process: Process) -> Iterator[bool]:
 
 
 def _restarts() -> int:
-    """How often this machine's torchrun has started its processes anew, not counting for another machine's sake."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    """How often this machine's processes were started anew, not counting for another machine's sake."""
+    return sum(int(os.environ.get(name, 0)) for name in ("TORCHELASTIC_RESTART_COUNT", RESTARTS))
+
+
+def of_first(process: Process, value: T) -> T:
+    """What the process that leads has for `value`, in all of them."""
+    if process.size == 1:
+        return value
+    told = [value]
+    dist.broadcast_object_list(told, 0)
+    return told[0]
 
 
 def round_of(store: Store, rank: int, size: int, seconds: float) -> tuple[Store, bool]:
@@ -138,23 +161,25 @@ def round_of(store: Store, rank: int, size: int, seconds: float) -> tuple[Store,
 def in_turn(process: Process, first: Callable[[], T], others: Callable[[], T]) -> T:
     """What `first` gives in the process that leads, and then what `others` gives in the rest.
 
-    An error of the first is raised in all, so that none waits for what will not come.
+    An error of the first is raised in all, so that none waits for what will not come, and all leave with its exit code.
     """
     if process.size == 1:
         return first()
-    problem: list[str | None] = [None]
+    problem: tuple[str, bool] | None = None
     made: T | None = None
     error: BaseException | None = None
     if process.rank == 0:
         try:
             made = first()
         except BaseException as raised:
-            error, problem[0] = raised, getattr(raised, "message", None) or str(raised)
-    dist.broadcast_object_list(problem, 0)
+            error = raised
+            problem = (getattr(raised, "message", None) or str(raised), isinstance(raised, RequestError))
+    problem = of_first(process, problem)
     if error is not None:
         raise error
-    if problem[0] is not None:
-        raise WorkError(f"the first process could not begin: {problem[0]}")
+    if problem is not None:
+        message, wrong = problem
+        raise (RequestError if wrong else WorkError)(f"the first process could not begin: {message}")
     if process.rank > 0:
         return others()
     assert made is not None

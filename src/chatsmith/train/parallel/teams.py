@@ -25,6 +25,7 @@ from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.parallel.optimizer import DividedOptimizer
 from chatsmith.train.parallel.pipeline import Pipeline
 from chatsmith.train.parallel.place import Place
+from chatsmith.train.parallel.process import patience
 from chatsmith.train.parallel.replicas import ReplicaOptimizer
 from chatsmith.train.parallel.stage import Stage
 from chatsmith.train.recipe_tables import Parallel
@@ -84,7 +85,8 @@ class _Together(Alone):
 
     def writer(self, folder: Path, keep: int) -> StateWriter:
         """What writes the checkpoints, a file of each process."""
-        self._writer = StateWriter(folder, keep, rank=self.rank, size=self.size, meet=dist.barrier)
+        among = {"rank": self.rank, "size": self.size}
+        self._writer = StateWriter(folder, keep, **among, meet=dist.barrier, patience=patience())
         return self._writer
 
     def pieces(self, optimizer: TrainingOptimizer) -> Mapping[str, Any]:

@@ -1,0 +1,52 @@
+"""Several processes of this machine, started by torchrun's own launcher and anew where one dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from torch.distributed import run as torchrun
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+from chatsmith.errors import RequestError, WorkError
+from chatsmith.plan.emit import RESTARTS as MOST_RESTARTS
+from chatsmith.train.parallel.process import RESTARTS
+
+_SAVING_SECONDS = "600"
+_STOPPED = 128  # exit codes from here on are those of runs that a signal ended as asked
+
+
+def launch(words: Sequence[str], processes: int, restarts: int = MOST_RESTARTS) -> int:
+    """Run `python words` in so many processes; returns the exit code that all of it comes to.
+
+    torchrun starts anew whatever failed, and then shows a page of its own code. Here a wrong request, which would be
+    as wrong again, and a run that was told to stop end at once. Raises `WorkError` where a process was killed once
+    more than there are `restarts`.
+    """
+    start = ["--standalone", f"--nproc-per-node={processes}", "--max-restarts=0", *words]
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SAVING_SECONDS)  # to end the step and save it
+    sys.stdout.flush()
+    for attempt in range(restarts + 1):
+        os.environ[RESTARTS] = str(attempt)
+        try:
+            torchrun.run(torchrun.parse_args(start))
+            return 0
+        except SignalException as stop:
+            return 128 + stop.sigval
+        except ChildFailedError as error:
+            codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+            if RequestError.exit_code in codes.values():
+                return RequestError.exit_code
+            if min(codes.values()) >= _STOPPED:
+                return max(codes.values())
+    # A process that torchrun ended because of another says nothing; every other has said what was wrong, or was killed.
+    for rank, code in codes.items():
+        if code < 0 and code != -signal.SIGTERM:
+            raise WorkError(
+                f"process {rank} of {processes} was ended by {signal.Signals(-code).name}, {restarts + 1} times in all",
+                "where memory ran out, a smaller batch.micro_batch or parallel.shard needs less; then resume the run",
+            )
+    return WorkError.exit_code

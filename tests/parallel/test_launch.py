@@ -1,0 +1,83 @@
+"""How processes of this machine are started, and what starts them anew; that they are is in `test_elastic`."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+from chatsmith.errors import RequestError, WorkError
+from chatsmith.settings import from_mapping
+from chatsmith.train.parallel import launch as module
+from chatsmith.train.parallel.launch import launch
+from chatsmith.train.recipe import Recipe
+from chatsmith.train.run import train
+
+from .cases import Layout, recipe
+
+Launched = Callable[..., list[str]]
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
+    """Have torchrun's runs end with the exit codes given, one after another; a list tells of the runs."""
+    monkeypatch.setenv(module.RESTARTS, "0")  # put back after the test, as what is set for torchrun
+
+    def with_ends(*ends: list[int] | Exception) -> list[str]:
+        told: list[str] = []
+
+        def run(given: object) -> None:
+            end = ends[len(told)]
+            told.append(os.environ[module.RESTARTS])
+            if isinstance(end, Exception):
+                raise end
+            if end:
+                failures = {rank: ProcessFailure(rank, 1, code, "<NA>") for rank, code in enumerate(end)}
+                raise ChildFailedError("chatsmith", failures)
+
+        monkeypatch.setattr(module.torchrun, "run", run)
+        monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "1")
+        return told
+
+    return with_ends
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "runs"),
+    [
+        ([[]], 0, 1),
+        ([[2, 2]], 2, 1),  # a wrong request is as wrong again
+        ([[-15, 2]], 2, 1),
+        ([[143, 143]], 143, 1),  # told to stop, all of them
+        ([[1, -9], []], 0, 2),
+        ([[1, 143], []], 0, 2),  # one failed, and torchrun told the other to stop
+        ([[1, -15]] * 3, 1, 3),
+        ([SignalException("", sigval=signal.SIGINT)], 130, 1),
+    ],
+)
+def test_what_is_tried_again(ends: list[list[int] | Exception], code: int, runs: int, launched: Launched) -> None:
+    told = launched(*ends)
+    assert launch(["-m", "chatsmith"], 2, restarts=2) == code
+    assert told == [str(number) for number in range(runs)]
+
+
+def test_a_process_that_is_killed_again_and_again_is_named(launched: Launched) -> None:
+    launched(*[[-15, -9]] * 3)
+    with pytest.raises(WorkError, match="process 1 of 2 was ended by SIGKILL, 3 times"):
+        launch(["-m", "chatsmith"], 2, restarts=2)
+
+
+@pytest.mark.parametrize("table", [{"tensor": 3}, {"shard": 4}, {"context": 2, "tensor": 1}])
+def test_under_torchrun_a_wrong_layout_leaves_nothing_behind(
+    table: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    mapping = recipe("tokens", "gpt2", Layout("", 2, table), model={"context": 33}, batch={"context": 33})
+    with pytest.raises(RequestError, match="the layout"):
+        train(from_mapping(Recipe, mapping, "made"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
