@@ -143,9 +143,28 @@ def test_a_folder_in_use_is_left_alone(made: create.NewReport, notes: Path) -> N
     assert (made.folder / "tokens").is_dir()
 
 
+def test_too_little_text_is_found_before_work_begins(made: create.NewReport, tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("short text")
+    before = {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()}
+    for out in (tmp_path / "model", made.folder):
+        with pytest.raises(RequestError, match="too little text: 10 bytes, and about 2 kB are wanted"):
+            create.new([tmp_path / "short.txt"], minutes=0.2, out=out, overwrite=True)
+    assert not (tmp_path / "model").exists()
+    assert {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()} == before
+
+
+def test_text_of_too_few_tokens_leaves_nothing(tmp_path: Path) -> None:
+    """More bytes than surely are too little, and fewer tokens than a window."""
+    (tmp_path / "words.txt").write_text("extraordinarily " * 150)
+    with pytest.raises(RequestError, match=r"too little text: 2\.4 kB, and about \d+ kB are wanted"):
+        create.new([tmp_path / "words.txt"], minutes=0.2, out=tmp_path / "model", vocab_size=4096)
+    assert not (tmp_path / "model").exists()
+
+
 def test_nothing_to_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(RequestError):
         create.new([tmp_path / "empty"], minutes=1, out=tmp_path / "model")
+    assert not (tmp_path / "model").exists()
     with pytest.raises(RequestError, match="does not exist"):
         create.new([tmp_path / "nowhere"], minutes=1, out=tmp_path / "model")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from chatsmith.errors import RequestError
 from chatsmith.language_model import LanguageModel
 from chatsmith.plan import budget
+from chatsmith.plan.quantities import bytes_text
 from chatsmith.specs import ModelSpec
 from chatsmith.store.folder import load_decoder
 from chatsmith.text import world
@@ -28,6 +29,7 @@ from chatsmith.text.formats import format_of
 from chatsmith.text.report import ReadReport
 from chatsmith.text.shards import TokenFolder, TokenSplit
 from chatsmith.text.walk import existing, walk
+from chatsmith.train.beginning import beginning, check_free
 from chatsmith.train.callbacks import Callback, Compared, Outcome
 from chatsmith.train.data import prepare
 from chatsmith.train.objectives import held_out_loss
@@ -43,7 +45,7 @@ from chatsmith.train.recipe import (
     Source,
     Stage,
 )
-from chatsmith.train.run import check_free, train
+from chatsmith.train.run import train
 from chatsmith.train.speed import TrainingSpeed, matrix_rate
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ _CHAT_EARLY, _CHAT_LATE, _LATE_FROM = 0.10, 0.35, 0.75
 # What the end of a run takes: the last checkpoint, the model folder, the comparison with compressors. A machine that is
 # slow for the time being needs longer for these too, so a share of the budget is added.
 _CLOSING_SECONDS, _CLOSING_SHARE = 3.0, 0.02
+# Less text than the first is less than a window of the smallest model; files of the second in all are hardly ever.
+_LEAST_TEXT, _SURELY_ENOUGH = 2000, 2**16
 _COMPARED_BYTES = 2**20  # held-out text given to gzip and xz at most
 _COMPARED_TOKENS = 40_000  # and to the model
 # With so many tokens nearly every word of the small world is one token at the beginning of a line, which lists and
@@ -202,9 +206,9 @@ def new(
 
     if clean_of:
         existing(clean_of)
-    size = _rough_size(paths) if paths else 0
-    if paths and not size:  # nothing there can be read: say so before anything is measured
-        next(read_documents(paths, report=ReadReport(), field=field), None)
+    size = _rough_size(paths, out) if paths else 0
+    if paths and size < _SURELY_ENOUGH:  # little, or nothing that can be read: say so before anything is measured
+        _check_enough(paths, field, out)
     peak = matrix_rate()
     seconds = minutes * 60
     note(f"this machine multiplies matrices at {peak / 1e9:,.0f} GFLOP/s")
@@ -222,31 +226,37 @@ def new(
         model=_shape(likely.spec),
         schedule=Schedule(minutes=minutes),
     )
-    corpus = prepare(base, out, note=note)
-    for report in corpus.reports:
-        note(report.summary())
-    left = seconds - (time.perf_counter() - began) - _CLOSING_SECONDS - _CLOSING_SHARE * seconds
-    if left < 0.3 * seconds:
-        left = 0.3 * seconds
-        note(f"reading took most of the time; training gets {left:.0f} seconds")
-    tokens = corpus.folders[0].manifest.tokens if paths else math.inf
-    choice = budget.choose(left, speed, corpus.tokenizer.vocab_size, tokens)
-    recipe = _with_choice(base, choice, left / 60, built_in=not paths)
-    note(f"chose a model of {choice.spec.parameters:,} parameters for about {choice.tokens / 1e6:.1f} million tokens")
-    if (threads := speed.threads(choice.spec)) < speed.cores:
-        recipe = replace(recipe, threads=threads)
-        note(f"training with {threads} of {speed.cores} threads: just now that is faster than with all of them")
-    compare = _Comparison(corpus.folders[0 if paths else -1], corpus.tokenizer)
-    outcome = train(
-        recipe,
-        out,
-        overwrite=overwrite,
-        corpus=corpus,
-        sampler=continuations,
-        comparer=compare,
-        callbacks=callbacks,
-        peak_flops=peak,
-    )
+    with beginning(out) as place:
+        corpus = prepare(base, out, into=place, note=note)
+        for report in corpus.reports:
+            note(report.summary())
+        left = seconds - (time.perf_counter() - began) - _CLOSING_SECONDS - _CLOSING_SHARE * seconds
+        if left < 0.3 * seconds:
+            left = 0.3 * seconds
+            note(f"reading took most of the time; training gets {left:.0f} seconds")
+        tokens = corpus.tokens[0] if paths else math.inf
+        choice = budget.choose(left, speed, corpus.tokenizer.vocab_size, tokens)
+        if tokens <= choice.spec.context:
+            text = corpus.folders[0].manifest.bytes
+            raise _too_little(text, 1.1 * text * choice.spec.context / tokens)
+        recipe = _with_choice(base, choice, left / 60, built_in=not paths)
+        note(
+            f"chose a model of {choice.spec.parameters:,} parameters for about {choice.tokens / 1e6:.1f} million tokens"
+        )
+        if (threads := speed.threads(choice.spec)) < speed.cores:
+            recipe = replace(recipe, threads=threads)
+            note(f"training with {threads} of {speed.cores} threads: just now that is faster than with all of them")
+        compare = _Comparison(corpus.folders[0 if paths else -1], corpus.tokenizer)
+        outcome = train(
+            recipe,
+            out,
+            overwrite=overwrite,
+            corpus=corpus,
+            sampler=continuations,
+            comparer=compare,
+            callbacks=callbacks,
+            peak_flops=peak,
+        )
     # A run that was stopped early is compared for the report alone.
     compared = compare.found or compare(load_decoder(out, verify="never"))
     return NewReport(
@@ -304,10 +314,27 @@ def _documents(paths: Sequence[str | Path], text_field: str | None, vocab_size: 
     )
 
 
-def _rough_size(paths: Sequence[str | Path]) -> int:
+def _check_enough(paths: Sequence[str | Path], text_field: str | None, out: Path) -> None:
+    """Raise `RequestError` where the documents hold less text than a model can be made of."""
+    found = 0
+    for document in read_documents(paths, report=ReadReport(), field=text_field, leave_out=out):
+        found += sum(len(text.encode()) for text in document.texts)
+        if found >= _LEAST_TEXT:
+            return
+    raise _too_little(found, _LEAST_TEXT)
+
+
+def _too_little(found: int, wanted: float) -> RequestError:
+    return RequestError(
+        f"too little text: {bytes_text(found)}, and about {bytes_text(math.ceil(wanted / 1000) * 1000)} are wanted",
+        "name more files or folders",
+    )
+
+
+def _rough_size(paths: Sequence[str | Path], out: Path) -> int:
     """About how many bytes of text the files hold, from their sizes alone."""
     total = 0.0
-    for path in walk(existing(paths), ReadReport(), hidden=False):
+    for path in walk(existing(paths), ReadReport(), hidden=False, leave_out=out):
         if format_of(path.name) is not None:
             total += path.stat().st_size * _PACKED.get(path.suffix.lower(), 1)
     return int(total)

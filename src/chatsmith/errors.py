@@ -36,6 +36,10 @@ class WorkError(ChatsmithError):
     exit_code = 1
 
 
+class DiskFull(WorkError):
+    """There is no space left to write to; who knows how the work goes on says it in place of the hint."""
+
+
 class Busy(WorkError):
     """There is too much to do already: the same request may be met later."""
 

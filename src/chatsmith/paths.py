@@ -7,6 +7,7 @@ the folder is synced. A reader therefore sees the old file or the new one, also 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import tempfile
 import time
@@ -15,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from chatsmith.errors import WorkError
+from chatsmith.errors import DiskFull
 
 
 def cache_dir() -> Path:
@@ -42,6 +43,19 @@ def data_dir() -> Path:
     return (Path(base).expanduser() if base else Path.home() / ".local" / "share") / "chatsmith"
 
 
+def is_full(error: OSError) -> bool:
+    """Whether an error says that there is no space left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_full(path: Path) -> DiskFull:
+    """The error that says so of a file that could not be written."""
+    return DiskFull(
+        f"the disk is full: could not write {path} (what was there before is untouched)",
+        "free some space and run the same command again",
+    )
+
+
 def sync_dir(folder: Path) -> None:
     """Flush a folder's entries to disk, so that a rename in it survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
@@ -52,10 +66,35 @@ def sync_dir(folder: Path) -> None:
 
 
 @contextmanager
+def locked(folder: Path) -> Iterator[bool | None]:
+    """Hold the lock of a folder, which dies with its holder.
+
+    Gives False where another process has it, and None where there is no telling: no such folder, or a file system
+    that knows no locks.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield None
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        except OSError:
+            yield None
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; on success it is synced and takes the name, on failure it vanishes.
 
-    Text modes are UTF-8 with "\\n" line ends. A full disk raises `WorkError` and leaves what was there before.
+    Text modes are UTF-8 with "\\n" line ends. A full disk raises `DiskFull` and leaves what was there before.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,11 +111,8 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         sync_dir(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise WorkError(
-                f"the disk is full: could not write {path} (what was there before is untouched)",
-                "free some space and run the same command again",
-            ) from error
+        if is_full(error):
+            raise disk_full(path) from error
         raise
     except BaseException:
         temporary.unlink(missing_ok=True)

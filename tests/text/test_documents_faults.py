@@ -48,6 +48,30 @@ def test_bad_files_are_listed_with_their_reason(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (("recipe.toml", "tokens/0/manifest.json"), "a training run of chatsmith"),
+        (("recipe.toml", "state/step-00000001/meta.json"), "a training run of chatsmith"),
+        (("tokens/prepared.json", "tokens/tokenizer.json"), "tokens made by chatsmith"),
+        (("manifest.json", "token_bytes"), "tokens made by chatsmith"),
+        (("part.json", "tokenizer.json"), "tokens made by chatsmith"),
+    ],
+)
+def test_what_chatsmith_wrote_is_passed_over_unfinished_too(
+    tmp_path: Path, names: tuple[str, ...], reason: str
+) -> None:
+    (tmp_path / "mine.txt").write_text("my own words")
+    (tmp_path / "recipe.toml").write_text("a recipe of mine, beside it")
+    for name in names:
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"text": "words of a machine"}')
+    documents, report = read(tmp_path)
+    assert [document.text for document in documents] == ["my own words", "a recipe of mine, beside it"]
+    assert list(report.reasons) == [reason]
+
+
 def test_hidden_files_are_read_when_asked(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / ".notes.txt").write_text("hidden words")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chatsmith.errors import RequestError
-from chatsmith.text.shards import TokenFolder
+from chatsmith.errors import RequestError, WorkError
+from chatsmith.text.documents import Document
+from chatsmith.text.shards import TokenFolder, write_shards
 from chatsmith.text.tokenizer import Tokenizer
 from chatsmith.train.data import prepare, world_tokens
 from chatsmith.train.recipe import Recipe, Record
@@ -114,7 +116,7 @@ def test_what_is_missing_is_named(tiny: TinyRecipe, tmp_path: Path, letters: Pat
 def test_a_request_put_right_finds_its_folder_free(tiny: TinyRecipe, tmp_path: Path, letters: Path) -> None:
     with pytest.raises(RequestError, match="names no vocabulary"):
         train(over(tiny, kept(letters)), tmp_path / "out")
-    assert not any((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
     assert train(over(tiny, kept(letters), vocab_size=261), tmp_path / "out").steps > 0
 
 
@@ -140,6 +142,81 @@ def test_a_resumed_run_keeps_its_tokens(tiny: TinyRecipe, tmp_path: Path, letter
     (letters / "3.txt").write_text("something else", encoding="utf-8")
     longer = replace(recipe, schedule=replace(recipe.schedule, steps=30))
     assert train(longer, tmp_path / "out", resume=True).steps == 30
+
+
+def damage(path: Path) -> None:
+    """Other contents of the same size."""
+    path.write_bytes(b"\xff" * path.stat().st_size)
+
+
+@pytest.mark.parametrize("name", ["train-00000.tokens", "train.document_ends", "token_bytes"])
+def test_damaged_tokens_are_noticed_and_what_helps_is_said(
+    tiny: TinyRecipe, tmp_path: Path, letters: Path, name: str
+) -> None:
+    out = tmp_path / "out"
+    recipe = over(tiny, kept(letters), vocab_size=261, held_out=0.1)
+    train(recipe, out)
+    damage(out / "tokens" / "0" / name)
+    longer = replace(recipe, schedule=replace(recipe.schedule, steps=30))
+    with pytest.raises(WorkError, match=f"tokens/0/{name} is damaged") as caught:
+        train(longer, out, resume=True)
+    assert caught.value.hint is not None
+    assert f"remove {out}/tokens" in caught.value.hint
+    assert f"chatsmith train --resume {out}" in caught.value.hint
+    shutil.rmtree(out / "tokens")
+    assert train(longer, out, resume=True).steps == 30
+
+
+def test_a_damaged_folder_of_tokens_is_not_begun_with(
+    tiny: TinyRecipe, tmp_path: Path, bytes_vocabulary: Tokenizer
+) -> None:
+    folder = tmp_path / "tokens"
+    write_shards([Document(chain_text(500, seed)) for seed in range(8)], bytes_vocabulary, folder, held_out=0)
+    bytes_vocabulary.save(tmp_path)
+    (folder / "train-00000.tokens").write_bytes(bytes((folder / "train-00000.tokens").stat().st_size))
+    with pytest.raises(WorkError, match=r"train-00000\.tokens is damaged"):
+        train(over(tiny, {"path": str(folder)}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_checking_costs_is_bounded(
+    tiny: TinyRecipe, tmp_path: Path, letters: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The smallest files first; of the rest the sizes, and that is said."""
+    notes: list[str] = []
+    recipe = over(tiny, kept(letters), vocab_size=261, held_out=0.1)
+    folder = prepare(recipe, tmp_path / "out", note=notes.append).folders[0]
+    largest = max(folder.manifest.files.values(), key=lambda record: record.size)
+    total = sum(record.size for record in folder.manifest.files.values())
+    monkeypatch.setattr("chatsmith.train.data.MOST_VERIFIED", total - 1)
+    damage(folder.folder / "train-00000.tokens")
+    prepare(recipe, tmp_path / "out", reuse=True, note=notes.append)
+    assert notes[-1].startswith("the contents of")
+    assert "only the sizes" in notes[-1]
+    assert folder.check_sums(total - 1) == total - largest.size
+    damage(folder.folder / "train.document_ends")
+    with pytest.raises(WorkError, match="document_ends"):
+        prepare(recipe, tmp_path / "out", reuse=True)
+
+
+def test_a_vocabulary_of_another_run_is_noticed(tiny: TinyRecipe, tmp_path: Path, letters: Path) -> None:
+    recipe = over(tiny, kept(letters), vocab_size=300, held_out=0.1)
+    prepare(recipe, tmp_path / "out")
+    prepare(replace(recipe, data=replace(recipe.data, vocab_size=261)), tmp_path / "other")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tmp_path / "other" / "tokens" / name, tmp_path / "out" / "tokens" / name)
+    with pytest.raises(WorkError, match="of another vocabulary"):
+        prepare(recipe, tmp_path / "out", reuse=True)
+
+
+def test_tokens_stay_until_others_are_whole(tiny: TinyRecipe, tmp_path: Path, letters: Path) -> None:
+    recipe = over(tiny, kept(letters), vocab_size=261, held_out=0.1)
+    before = prepare(recipe, tmp_path / "out").fingerprints
+    other = over(tiny, kept(tmp_path / "nowhere"), vocab_size=261, held_out=0.1)
+    with pytest.raises(RequestError, match="does not exist"):
+        prepare(other, tmp_path / "out", reuse=True)
+    assert prepare(recipe, tmp_path / "out", reuse=True).fingerprints == before
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["tokens"]
 
 
 def test_a_run_inside_the_folder_it_reads_does_not_read_itself(tiny: TinyRecipe, letters: Path, tmp_path: Path) -> None:

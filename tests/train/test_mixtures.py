@@ -38,9 +38,9 @@ def test_the_epochs_of_the_paper_are_met_where_the_run_is_as_long_as_they_say() 
     assert {source.name: source.epochs for source in report.sources} == pytest.approx(PAPER, rel=1e-3)
 
 
-def test_weights_and_epochs_mix() -> None:
-    data = Data((Source("a", epochs=2), Source("b", epochs=0.5), Source("c", weight=300)))
-    assert weights(data, (100, 400, 7)) == pytest.approx((2 / 7, 2 / 7, 3 / 7))
+def test_epochs_become_weights() -> None:
+    data = Data((Source("a", epochs=2), Source("b", epochs=0.5), Source("c", weight=0)))
+    assert weights(data, (100, 400, 7)) == pytest.approx((1 / 2, 1 / 2, 0))
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,12 @@ def test_weights_and_epochs_mix() -> None:
         (lambda: Data((Source("a", name="books1"), Source("b", name="books1")), mixture="gpt3"), "the same name"),
         (lambda: Data((Source("a", name="books1", weight=2),), mixture="gpt3"), "and so does the source"),
         (lambda: Data((Source("a", name="books1"),), mixture="gpt3", stages=(Stage(1, (1,)),)), "both give weights"),
+        (
+            lambda: Data((Source("a", epochs=2), Source("b"))),
+            "a says how much of it is read by epochs, and b by weight",
+        ),
+        (lambda: Data((Source("world"), Source("b", epochs=2))), "b says how much of it is read by epochs, and world"),
+        (lambda: Data((Source("a", epochs=2),), stages=(Stage(1, (1,)),)), "both give weights"),
         (lambda: Source("a", weight=2, epochs=1), "both a weight and epochs"),
         (lambda: Source("a", epochs=-1), "must not be negative"),
         (lambda: Source("world", epochs=1), "has no epochs"),

@@ -171,8 +171,9 @@ def test_a_full_disk_loses_nothing(recipe: Recipe, tmp_path: Path, monkeypatch: 
         real(path, tensors)
 
     monkeypatch.setattr(state, "write_tensors", full)
-    with pytest.raises(WorkError, match="disk is full"):
+    with pytest.raises(WorkError, match="disk is full") as caught:
         train(recipe, tmp_path / "out")
+    assert caught.value.hint == f"free some space and go on: chatsmith train --resume {tmp_path / 'out'}"
     assert [path.name for path in checkpoints(tmp_path / "out")] == ["step-00000014", "step-00000007"]
     assert load_model(tmp_path / "out").provenance["run"]["steps"] == 14
     train(None, tmp_path / "out", resume=True)
@@ -221,6 +222,26 @@ def test_a_longer_schedule_goes_on_from_where_it_stands(tiny: TinyRecipe, tmp_pa
     assert progress[9] == pytest.approx(0.5)
     assert progress[10] == pytest.approx(0.5 + 0.5 / 30)
     assert progress[-1] == 1.0
+
+
+@pytest.mark.parametrize("stop", [12, 40])
+def test_a_run_made_longer_is_resumed_plainly(tiny: TinyRecipe, tmp_path: Path, stop: int) -> None:
+    """Stopped on its longer way, or at its end; recipe.toml says what it was last asked for."""
+    out, short = tmp_path / "out", tiny(schedule={"steps": 20}, checkpoint={"steps": 5})
+    train(short, out, callbacks=[StopAt(10)])
+    longer = replace(short, schedule=replace(short.schedule, steps=40))
+    assert train(longer, out, resume=True, callbacks=[StopAt(stop)]).steps == stop
+    assert load_recipe(out / "recipe.toml") == longer
+    assert train(load_recipe(out / "recipe.toml"), out, resume=True).steps == 40
+
+
+def test_a_resumption_refused_leaves_the_recipe(tiny: TinyRecipe, tmp_path: Path) -> None:
+    out, recipe = tmp_path / "out", tiny()
+    train(recipe, out, callbacks=[StopAt(10)])
+    before = (out / "recipe.toml").read_bytes()
+    with pytest.raises(RequestError, match="cannot resume"):
+        train(replace(recipe, seed=9), out, resume=True)
+    assert (out / "recipe.toml").read_bytes() == before
 
 
 class Clock:

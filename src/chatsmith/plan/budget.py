@@ -76,7 +76,7 @@ def estimated(peak_flops: float) -> Speed:
 
 
 def choose(seconds: float, speed: Speed, vocab_size: int, text_tokens: float) -> Choice:
-    """The model to train in `seconds` at `speed`, over `text_tokens` (inf: endless text).
+    """The model to train in `seconds` at `speed`, over `text_tokens` (inf: endless text), which fill its context.
 
     `speed` is asked for one shape after the other, the smallest first. Raises `RequestError` for a budget that is not
     a time.
@@ -87,7 +87,7 @@ def choose(seconds: float, speed: Speed, vocab_size: int, text_tokens: float) ->
     for layers, width, heads in _LADDER:
         spec = modern(padded_vocabulary(vocab_size), _context(width), width, layers, heads)
         tokens = seconds * speed(spec)
-        if best is not None and tokens < TOKENS_PER_PARAMETER * spec.parameters:
+        if best is not None and (tokens < TOKENS_PER_PARAMETER * spec.parameters or text_tokens <= spec.context):
             break
         best = spec, tokens
     assert best is not None

@@ -8,7 +8,6 @@ only when it is touched.
 from __future__ import annotations
 
 import codecs
-import errno
 import hashlib
 import json
 import math
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatsmith.errors import RequestError, WorkError
+from chatsmith.paths import disk_full, is_full
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -235,11 +235,8 @@ def _indexed_shards(folder: Path) -> list[Path]:
 
 def disk_error(path: Path, error: OSError) -> WorkError:
     """What to tell a person when writing `path` failed."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return WorkError(
-            f"the disk is full: could not write {path} (what was there before is untouched)",
-            "free some space and run the same command again",
-        )
+    if is_full(error):
+        return disk_full(path)
     return WorkError(f"could not write {path}: {error.strerror or error} (what was there before is untouched)")
 
 

@@ -269,9 +269,9 @@ def _check_sources(sources: Sequence[tuple[TokenSplit, float]]) -> None:
         raise RequestError("there is no source to take batches from")
     for split, weight in sources:
         if not (math.isfinite(weight) and weight > 0):
-            raise RequestError(f"the weight of {split.folder.folder} is {weight}; it must be a number above 0")
+            raise RequestError(f"the weight of {split.folder.name} is {weight}; it must be a number above 0")
         if (split.tokenizer, split.vocab_size) != (sources[0][0].tokenizer, sources[0][0].vocab_size):
             raise RequestError(
-                f"{split.folder.folder} and {sources[0][0].folder.folder} were written with different vocabularies",
+                f"{split.folder.name} and {sources[0][0].folder.name} were written with different vocabularies",
                 "write all sources with one tokenizer",
             )

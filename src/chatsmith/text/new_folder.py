@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from chatsmith.errors import RequestError
-from chatsmith.paths import sync_dir
+from chatsmith.paths import locked, sync_dir
 from chatsmith.text.shard_manifest import MANIFEST, FileRecord
 
 
@@ -105,37 +104,18 @@ def write_folder(folder: Path, overwrite: bool, mark: str = MANIFEST) -> Iterato
     folder.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{folder.name}."
     for left in folder.parent.glob(f"{prefix}*.tmp"):
-        with _locked(left) as alone:
-            if alone:
+        with locked(left) as alone:
+            if alone:  # where there is no telling, nothing is ever taken for left
                 shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=folder.parent))
     new = NewFolder(temporary)
     try:
-        with _locked(temporary):
+        with locked(temporary):
             yield new
             _take_name(temporary, folder, overwrite, mark)
     finally:
         new.abandon()
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a folder, which dies with its holder; gives False where another process has it."""
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        yield False
-        return
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # another has it, or this file system knows no locks: then nothing is ever taken for left
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(handle)
 
 
 def _take_name(temporary: Path, folder: Path, overwrite: bool, mark: str) -> None:

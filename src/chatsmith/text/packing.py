@@ -35,7 +35,7 @@ class Stream:
     def __init__(self, split: TokenSplit, context: int, seed: int, source: int) -> None:
         if len(split) <= context:
             raise RequestError(
-                f"split {split.name} of {split.folder.folder} has {len(split):,} tokens, too few for one window of "
+                f"split {split.name} of {split.folder.name} has {len(split):,} tokens, too few for one window of "
                 f"{context:,}",
                 f"give more text, a context of at most {len(split) - 1}, or pack whole documents",
             )

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,7 +43,12 @@ class TokenFolder:
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = Path(folder)
+        """Where it lies; whoever renames it says so here."""
         self.manifest = manifest
+        self.name = str(folder)
+        """What errors call its text."""
+        self.remedy = "write the tokens again from the documents"
+        """What to do where it turns out to be damaged."""
         self._maps: dict[str, np.ndarray] = {}
 
     @classmethod
@@ -64,20 +70,36 @@ class TokenFolder:
         if name not in self.manifest.splits:
             if name == "held_out":
                 raise RequestError(
-                    f"{self.folder} holds nothing back from training",
+                    f"{self.name} holds nothing back from training",
                     "write the tokens with held_out above 0, from text that can be divided",
                 )
-            raise RequestError(f"{self.folder} has no split {name!r}", did_you_mean(name, self.splits))
+            raise RequestError(f"{self.name} has no split {name!r}", did_you_mean(name, self.splits))
         return TokenSplit(self, name)
 
     def verify(self) -> None:
         """Read every file and compare it with its checksum and with the others; `WorkError` names the first fault."""
-        for name, record in self.manifest.files.items():
-            with open(self.folder / name, "rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != record.sha256:
-                    raise self.damaged(name, "its contents are not those that were written")
+        self.check_sums()
         for name in self.splits:
             self.split(name).verify()
+
+    def check_sums(self, most_bytes: float = math.inf) -> int:
+        """Compare files with their checksums, the smallest first and as many as `most_bytes` hold; how many bytes were.
+
+        Raises `WorkError` naming the first that differs.
+        """
+        read = 0
+        for name, record in sorted(self.manifest.files.items(), key=lambda file: (file[1].size, file[0])):
+            if read + record.size > most_bytes:
+                break
+            try:
+                with open(self.folder / name, "rb") as file:
+                    same = hashlib.file_digest(file, "sha256").hexdigest() == record.sha256
+            except OSError as error:
+                raise self.damaged(name, f"it cannot be read: {error.strerror}") from None
+            if not same:
+                raise self.damaged(name, "its contents are not those that were written")
+            read += record.size
+        return read
 
     def source(self, row: int) -> str:
         """The name in a row of the table of sources."""
@@ -107,7 +129,7 @@ class TokenFolder:
 
     def damaged(self, name: str, why: str) -> WorkError:
         """The error that says so of one file."""
-        return WorkError(f"{self.folder / name} is damaged: {why}", "write the tokens again from the documents")
+        return WorkError(f"{self.folder / name} is damaged: {why}", self.remedy)
 
     @cached_property
     def _source_ends(self) -> np.ndarray:
@@ -166,7 +188,8 @@ class TokenSplit:
         """The tokens at `positions` (int64, any shape), int64; `WorkError` where one is outside the vocabulary."""
         tokens = self._gather(positions, np.dtype(np.int64), self.shard)
         if tokens.size and int(tokens.max()) >= self.vocab_size:
-            raise self.folder.damaged(f"the tokens of {self.name}", "some ids are outside the vocabulary")
+            shard = int(np.searchsorted(self._bounds, positions.flat[int(tokens.argmax())], side="right")) - 1
+            raise self.folder.damaged(shard_file(self.name, shard, "tokens"), "some ids are outside the vocabulary")
         return tokens
 
     def gather_loss(self, positions: np.ndarray) -> np.ndarray:

@@ -16,9 +16,19 @@ LINKED_FOLDER = "a link to a folder"
 BROKEN_LINK = "a link to nothing"
 NOT_FILE = "no regular file"
 MODEL = "a model made by chatsmith"
+RUN = "a training run of chatsmith"
+TOKENS = "tokens made by chatsmith"
 OWN = "where this command writes"
 _MACHINE_MADE = frozenset(("node_modules", "__pycache__", "site-packages"))
-_MODEL_MARK = "chatsmith.toml"
+# What is in a folder that chatsmith wrote, whether or not it was finished.
+_MARKS = (
+    (MODEL, {"chatsmith.toml"}),
+    (RUN, {"recipe.toml", "tokens"}),
+    (RUN, {"recipe.toml", "state"}),
+    (TOKENS, {"prepared.json", "tokenizer.json"}),
+    (TOKENS, {"manifest.json", "token_bytes"}),
+    (TOKENS, {"part.json", "tokenizer.json"}),
+)
 
 
 def existing(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -54,8 +64,8 @@ def walk(paths: Sequence[Path], report: ReadReport, hidden: bool, leave_out: Pat
 
     Links to files are followed, links to folders inside a given folder are not: a walk neither leaves the given
     folders through them nor goes round in a circle. Names that begin with a dot and folders that programs fill
-    (node_modules, __pycache__, site-packages) are hidden; so are virtual environments. Folders with a model that
-    chatsmith wrote are passed over, and so is `leave_out`: the folder that what is read will be written to.
+    (node_modules, __pycache__, site-packages) are hidden; so are virtual environments. Folders with a model, a run or
+    tokens that chatsmith wrote are passed over, and so is `leave_out`: the folder that what is read will be written to.
     """
     own = None if leave_out is None else _identity(leave_out)
     for path in paths:
@@ -93,8 +103,10 @@ def _walk_folder(top: Path, report: ReadReport, hidden: bool, own: tuple[int, in
         if own is not None and path != top and _identity(path) == own:
             report.skip(str(path), OWN)
             continue
-        if _MODEL_MARK in names and path != top:
-            report.skip(str(path), MODEL)
+        here = frozenset(names)
+        written = next((what for what, marks in _MARKS if marks <= here), None)
+        if written is not None and path != top:
+            report.skip(str(path), written)
             continue
         for name in names:
             below = path / name

@@ -8,15 +8,17 @@ out/tokens/prepared.json                             written last: what all this
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 
-from chatsmith.errors import RequestError
-from chatsmith.paths import atomic_write
+from chatsmith.errors import ChatsmithError, RequestError, WorkError
+from chatsmith.paths import atomic_write, sync_dir
+from chatsmith.plan.quantities import bytes_text
 from chatsmith.settings import to_mapping
 from chatsmith.text import world
 from chatsmith.text.corpus import write_corpus
@@ -34,6 +36,9 @@ _PREPARED = "prepared.json"
 _WORLD_SAMPLE = 10_000
 _WORLD_TOKENS_A_MINUTE = 60 * 30_000
 _WORLD_LEAST, _WORLD_MOST = 500_000, 50_000_000
+
+MOST_VERIFIED = 4 * 2**30
+"""Bytes of tokens that are read before a run to compare them with their checksums: some seconds."""
 
 Note = Callable[[str], None]
 
@@ -56,38 +61,108 @@ class Corpus:
         """The tokens of each source that are there to train on."""
         return tuple(len(folder.split("train")) for folder in self.folders)
 
+    def lies_in(self, place: Path) -> bool:
+        """Whether tokens of it are in the folder `place`."""
+        return any(folder.folder.is_relative_to(place) for folder in self.folders)
 
-def prepare(recipe: Recipe, out: Path, *, reuse: bool = False, note: Note = lambda text: None) -> Corpus:
-    """Read the recipe's sources into `out`/tokens; with `reuse`, take what is there if it was made from the same.
+    def moved(self, before: Path, after: Path) -> None:
+        """Say that what lay in the folder `before` lies in `after` now."""
+        for folder in self.folders:
+            if folder.folder.is_relative_to(before):
+                folder.folder = after / folder.folder.relative_to(before)
 
+
+def prepare(
+    recipe: Recipe,
+    out: Path,
+    *,
+    into: Path | None = None,
+    reuse: bool = False,
+    verify: bool = True,
+    note: Note = lambda text: None,
+) -> Corpus:
+    """Read the sources of a run in `out` into `into`/tokens (`out`/tokens); `reuse` takes what was made from the same.
+
+    Tokens that exist already are compared with their checksums (unless not to `verify`), up to `MOST_VERIFIED` bytes.
     Raises `RequestError` for paths that are not there, sources without text, vocabularies that do not fit, and where
-    the recipe records fingerprints that the text no longer has.
+    the recipe records fingerprints that the text no longer has, and `WorkError` for tokens that are damaged.
     """
-    place = Path(out) / TOKENS
+    out = Path(out)
+    place = (into or out) / TOKENS
     made_from = json.dumps({"data": to_mapping(recipe.data), "seed": recipe.seed, "model": recipe.starts_from})
     prepared = place / _PREPARED
-    if reuse and prepared.is_file() and prepared.read_text(encoding="utf-8") == made_from:
-        folders = tuple(_open(source, place / str(index)) for index, source in enumerate(recipe.data.sources))
-        return Corpus(Tokenizer.load(place), folders)
-    if place.exists():
-        shutil.rmtree(place)
-    place.mkdir(parents=True)
+    if reuse and prepared.is_file() and prepared.read_text(encoding="utf-8", errors="replace") == made_from:
+        return _reused(recipe, place, out, note if verify else None)
+    fresh = place.with_name(f".{TOKENS}")  # what is there goes when this is whole
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
     try:
-        tokenizer = _tokenizer(recipe, place.parent, note)
-        tokenizer.save(place)
+        tokenizer = _tokenizer(recipe, out, note)
+        tokenizer.save(fresh)
         reports: list[ReadReport] = []
         indices = range(len(recipe.data.sources))
-        folders = tuple(_write(recipe, index, tokenizer, place, reports, note) for index in indices)
-        with atomic_write(prepared, "w") as file:
+        folders = tuple(_write(recipe, index, tokenizer, fresh, out, reports, note) for index in indices)
+        if verify:
+            _check_sums([folder for folder in folders if not folder.folder.is_relative_to(fresh)], note)
+        with atomic_write(fresh / _PREPARED, "w") as file:
             file.write(made_from)
+        corpus = Corpus(tokenizer, folders, tuple(reports))
+        _check_record(recipe, corpus)
+        if place.exists():
+            shutil.rmtree(place)
+        os.rename(fresh, place)
     except BaseException:  # half of it is of no use, and an empty folder in the way of nobody
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(fresh, ignore_errors=True)
         with suppress(OSError):
-            place.parent.rmdir()
+            out.rmdir()
         raise
-    corpus = Corpus(tokenizer, folders, tuple(reports))
-    _check_record(recipe, corpus)
+    sync_dir(place.parent)
+    corpus.moved(fresh, place)
     return corpus
+
+
+def _reused(recipe: Recipe, place: Path, out: Path, note: Note | None) -> Corpus:
+    """The tokens in `place` that were made for the run in `out`; with `note`, they are what their checksums say."""
+    try:
+        tokenizer = Tokenizer.load(place)
+    except ChatsmithError as error:
+        raise WorkError(error.message, _remedy(out)) from None
+    folders = []
+    for index, source in enumerate(recipe.data.sources):
+        if _is_tokens(source):
+            folders.append(TokenFolder.open(Path(source.path)))
+            continue
+        folders.append(folder := _own(source, place / str(index), out))
+        if folder.manifest.tokenizer != tokenizer.fingerprint:
+            raise folder.damaged("manifest.json", f"it is of another vocabulary than the one in {place}")
+    if note is not None:
+        _check_sums(folders, note)
+    return Corpus(tokenizer, tuple(folders))
+
+
+def _own(source: Source, written: Path, out: Path) -> TokenFolder:
+    """A folder of tokens that was made for the run in `out` alone."""
+    try:
+        folder = TokenFolder.open(written)
+    except ChatsmithError as error:
+        raise WorkError(error.message, _remedy(out)) from None
+    folder.name, folder.remedy = "the built-in corpus" if source.is_world else source.path, _remedy(out)
+    return folder
+
+
+def _remedy(out: Path) -> str:
+    """What to do where the tokens of the run in `out` are damaged."""
+    return f"remove {out / TOKENS}; this then reads the documents again: chatsmith train --resume {out}"
+
+
+def _check_sums(folders: Sequence[TokenFolder], note: Note) -> None:
+    """Compare tokens that were there already with their checksums, as far as that takes seconds."""
+    read = total = 0
+    for folder in {folder.folder: folder for folder in folders}.values():
+        read += folder.check_sums(MOST_VERIFIED - read)
+        total += sum(record.size for record in folder.manifest.files.values())
+    if read < total:
+        note(f"the contents of {bytes_text(read)} of tokens were checked, of {bytes_text(total - read)} only the sizes")
 
 
 def _tokenizer(recipe: Recipe, out: Path, note: Note) -> Tokenizer:
@@ -143,17 +218,18 @@ def _is_tokens(source: Source) -> bool:
     return not source.is_world and (Path(source.path) / MANIFEST).is_file()
 
 
-def _open(source: Source, written: Path) -> TokenFolder:
-    return TokenFolder.open(Path(source.path) if _is_tokens(source) else written)
-
-
 def _write(
-    recipe: Recipe, index: int, tokenizer: Tokenizer, place: Path, reports: list[ReadReport], note: Note
+    recipe: Recipe, index: int, tokenizer: Tokenizer, place: Path, out: Path, reports: list[ReadReport], note: Note
 ) -> TokenFolder:
-    """The tokens of one source, written unless they exist."""
+    """The tokens of one source of a run in `out`, written into `place` unless they exist."""
     source = recipe.data.sources[index]
     if _is_tokens(source):
-        folder = _open(source, place)
+        if Path(source.path).resolve().is_relative_to((out / TOKENS).resolve()):
+            raise RequestError(
+                f"{source.path} lies in the folder that the tokens of this run are written to",
+                "train into another folder",
+            )
+        folder = TokenFolder.open(Path(source.path))
         if folder.manifest.tokenizer != tokenizer.fingerprint:
             raise RequestError(
                 f"{source.path} was written with another vocabulary than the one this run uses",
@@ -165,7 +241,7 @@ def _write(
     written = place / str(index)
     held_out, seed = recipe.data.held_out, recipe.seed
     if source.is_world:
-        documents = _enough(_documents(recipe, index, report, place.parent), tokenizer, world_tokens(recipe, index))
+        documents = _enough(_documents(recipe, index, report, out), tokenizer, world_tokens(recipe, index))
         write_shards(documents, tokenizer, written, held_out=held_out, seed=seed)
     else:
         reports.append(report)
@@ -179,9 +255,9 @@ def _write(
             clean_of=recipe.data.clean_of,
             held_out=held_out,
             seed=seed,
-            leave_out=place.parent,
+            leave_out=out,
         )
-    return TokenFolder.open(written)
+    return _own(source, written, out)
 
 
 def mixture_of(name: str, tokens: int | None = None) -> MixtureReport:

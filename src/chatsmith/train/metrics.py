@@ -18,6 +18,7 @@ from typing import Any
 
 from chatsmith.errors import RequestError, WorkError
 from chatsmith.paths import atomic_write
+from chatsmith.store.tensors import disk_error
 
 LOG = "log.jsonl"
 _FLUSH_SECONDS = 0.5
@@ -123,7 +124,7 @@ class LogWriter:
             if sync:
                 os.fsync(self._handle)
         except OSError as error:
-            raise WorkError(f"could not write {self.path}: {error.strerror}", "free some space and resume") from error
+            raise disk_error(self.path, error) from error
 
     def close(self) -> None:
         """Flush and close; further writes are an error of the caller."""

@@ -34,8 +34,8 @@ GPT3_PARTS = {
 class Source:
     """One part of the mixture: a path (documents, or a folder of tokens) or "world", and its weight among the others.
 
-    Instead of a weight, `epochs` says how often it is gone through where others are gone through once: its weight is
-    then that many times its tokens. `name` says which part of a published mixture it is.
+    Instead of weights, `epochs` of all sources say how often each is gone through where others are gone through once:
+    the weight is then that many times its tokens. `name` says which part of a published mixture it is.
 
     `also` names more files and folders of documents that belong to the same part, so that duplicates among them go.
     `field` names the field of JSON, CSV or Parquet records that holds the text ("": found by itself). `duplicates`
@@ -67,7 +67,7 @@ class Source:
         require(
             not (self.epochs and self.is_world),
             "the built-in corpus is made as large as a run needs, and has no epochs",
-            "give it a weight",
+            "give weights to all sources",
         )
         require_count(f"tokens of {self.path}", self.tokens, 0)
         given = {"part": self.part != "all", "mixture": bool(self.mixture), "tokens": bool(self.tokens)}
@@ -124,6 +124,7 @@ class Data:
         require(0 < len(self.sources) <= _MAX_SOURCES, f"data.sources must name 1 to {_MAX_SOURCES} sources")
         require(sum(s.weight for s in self.sources) > 0, "the weights of all sources are 0: nothing would be read")
         self._check_mixture()
+        self._check_epochs()
         require(0 <= self.held_out <= 0.5, f"held_out is a share from 0 to 0.5, not {self.held_out:g}")
         require(
             self.vocab_size is None or self.tokenizer is None,
@@ -142,6 +143,21 @@ class Data:
         ends = [stage.until for stage in self.stages]
         require(ends == sorted(set(ends)), f"the stages must end one after another, not at {ends}")
         require(not ends or ends[-1] == 1, f"the last stage must end at until = 1, not {ends[-1] if ends else 1:g}")
+
+    def _check_epochs(self) -> None:
+        """Epochs become weights by the tokens of their source, beside which a plain weight would be nothing."""
+        counted = next((source for source in self.sources if source.epochs), None)
+        if counted is None:
+            return
+        other = next((source for source in self.sources if source.weight and not source.epochs), None)
+        require(
+            other is None,
+            f"{counted.path} says how much of it is read by epochs, and {other.path if other else ''} by weight",
+            "give epochs to all sources that are read, or weights",
+        )
+        require(
+            not self.stages, f"data.stages and the epochs of {counted.path} both give weights", "keep one of the two"
+        )
 
     def _check_mixture(self) -> None:
         if not self.mixture:

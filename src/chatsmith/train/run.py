@@ -1,6 +1,6 @@
 """A whole run: from a recipe to a model folder, begun or gone on with.
 
-out/recipe.toml          the recipe as it was asked for, before the first step
+out/recipe.toml          the recipe as it was asked for, and as it was last gone on with
 out/tokens/              the vocabulary and the tokens
 out/state/  log.jsonl    what a resumed run needs
 out/config.json …        the model folder, from the first checkpoint on
@@ -12,6 +12,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -19,33 +20,39 @@ from typing import Any
 
 import torch
 
-from chatsmith.errors import RequestError
+from chatsmith.errors import DiskFull, RequestError
 from chatsmith.models.decoder import Decoder
-from chatsmith.paths import atomic_write
 from chatsmith.settings import from_mapping, to_mapping
 from chatsmith.store.folder import load_decoder
-from chatsmith.store.saving import holds_model
 from chatsmith.store.state import STATE, TrainingState, checkpoints, load_state
 from chatsmith.text.batches import Batch, evaluation_batches
 from chatsmith.text.shards import TokenSplit
+from chatsmith.train.beginning import (
+    BEGINNING,
+    RECIPE,
+    beginning,
+    check_free,
+    finish,
+    give_up,
+    take_over,
+    write_recipe,
+)
 from chatsmith.train.callbacks import Callback, Comparer, Outcome, RunStart, Sampler
-from chatsmith.train.data import TOKENS, Corpus, prepare
+from chatsmith.train.data import Corpus, prepare
 from chatsmith.train.float8 import check_device
 from chatsmith.train.loop import Trainer
-from chatsmith.train.metrics import LOG
 from chatsmith.train.mixture import StagedBatches
 from chatsmith.train.mixtures import weights
 from chatsmith.train.model_folder import write_model_folder
 from chatsmith.train.objectives import HeldOut, NextToken
 from chatsmith.train.optimizers import TrainingOptimizer
-from chatsmith.train.parallel.process import Process, from_environment, in_turn, met, of_first
+from chatsmith.train.parallel.process import Process, all_there, from_environment, in_turn, may_restart, met, of_first
 from chatsmith.train.parallel.shared_folder import check_shared
 from chatsmith.train.precision import keep_memory
 from chatsmith.train.recipe import Recipe, check_resumable, load_recipe
 from chatsmith.train.settle import check_layout, record_of, settle, spec_of
 from chatsmith.train.team import Alone, over_masters, transform
 
-RECIPE = "recipe.toml"
 # A model folder is written with every checkpoint while that takes a moment; larger models are saved at the end.
 _SAVE_OFTEN_PARAMETERS = 20_000_000
 
@@ -66,11 +73,12 @@ def train(
     """Train by `recipe` into the folder `out`, and return how it ended; the model folder is then whole.
 
     With `resume` the run in `out` goes on from its newest intact checkpoint (`recipe` may be None, or the same one);
-    on the CPU with the same threads the weights end bit for bit as without the interruption. `corpus` takes tokens
-    that exist already instead of reading the recipe's sources. `sampler` continues the recipe's prompts as training
-    goes on, and `comparer` puts the finished model beside compressors. `peak_flops` is the measured FLOP/s that
-    `share_of_peak` is a share of. Processes that torchrun started in place of dead ones go on with the run, whatever
-    was asked.
+    on the CPU with the same threads the weights end bit for bit as without the interruption. A new run takes `out` over
+    when its model and its tokens stand; until then nothing there is touched. `corpus` takes tokens that exist already
+    instead of reading the recipe's sources; those in `beginning(out)` become the run's own. `sampler` continues
+    the recipe's prompts as training goes on, and `comparer` puts the finished model beside compressors. `peak_flops` is
+    the measured FLOP/s that `share_of_peak` is a share of. Processes that torchrun started in place of dead ones go on
+    with the run, whatever was asked.
 
     SIGINT or SIGTERM ends the run after its step, with checkpoint and model folder. Raises `RequestError` where `out`
     holds another run or model (unless `overwrite`) or the recipe cannot be met, and `WorkError` where the disk is full
@@ -87,33 +95,40 @@ def train(
         check_layout(recipe, process.size)  # one that does not fit is refused before anything is read or written
         if recipe.precision.float8:
             check_device(process.device)
-    with met(process) as again:
+    place = out / BEGINNING
+    with met(process) as again, ExitStack() as preparing:
         check_shared(process, out)
         resume = of_first(process, resume)  # what a launch file saw there may differ from machine to machine
 
-        def first() -> tuple[Recipe, TrainingState | None, Corpus]:
-            if resume or (again and (out / RECIPE).is_file()):
+        def first() -> tuple[bool, Recipe, TrainingState | None, Corpus]:
+            finish(out)
+            if resume or (again and (out / RECIPE).is_file() and not place.exists()):
+                give_up(out)
                 asked, state = _resumed(recipe, out, note)
-                return asked, state, corpus or prepare(asked, out, reuse=True, note=note)
-            asked = _begun(recipe, out, overwrite, corpus)
-            try:
-                return asked, None, corpus or prepare(asked, out, reuse=False, note=note)
-            except RequestError:  # nothing has begun: the folder is free for the request put right
-                (out / RECIPE).unlink(missing_ok=True)
-                raise
+                return False, asked, state, corpus or prepare(asked, out, reuse=True, note=note)
+            if recipe is None:
+                raise RequestError("no recipe to train by", "name one, or resume the run in a folder")
+            check_free(out, overwrite)
+            if corpus is None or not corpus.lies_in(place):
+                preparing.enter_context(beginning(out, keep=overwrite and may_restart()))
+            write_recipe(place, recipe)
+            return True, recipe, None, corpus or prepare(recipe, out, into=place, note=note)
 
-        def others() -> tuple[Recipe, TrainingState | None, Corpus]:
+        def others() -> tuple[bool, Recipe, TrainingState | None, Corpus]:
             # The folder is as the first process left it: tokens written, and what was half written cleared.
-            going = (resume or again) and not _fresh(out)
+            begins = not resume and place.exists()
+            going = (resume or again) and not begins and not _fresh(out)
             asked, state = _resumed(recipe, out, note, tidy=False) if going else (_asked(recipe, out), None)
-            return asked, state, corpus or prepare(asked, out, reuse=True, note=note)
+            into = place if begins else out
+            return begins, asked, state, corpus or prepare(asked, out, into=into, reuse=True, verify=False, note=note)
 
-        asked, state, corpus = in_turn(process, first, others)
-        return _train(process, asked, state, corpus, out, sampler, comparer, callbacks, peak_flops, clock, note)
+        begins, asked, state, corpus = in_turn(process, first, others)
+        return _train(process, begins, asked, state, corpus, out, sampler, comparer, callbacks, peak_flops, clock, note)
 
 
 def _train(
     process: Process,
+    begins: bool,
     asked: Recipe,
     state: TrainingState | None,
     corpus: Corpus,
@@ -156,39 +171,17 @@ def _train(
         for callback in callbacks if trainer.team.leads else ():
             callback.on_start(start)
 
-    stopped = trainer.run(on_ready=ready)
+    all_there(process)
+    in_turn(process, lambda: take_over(out) if begins else write_recipe(out, asked), lambda: None)
+    corpus.moved(out / BEGINNING, out)
+    try:
+        stopped = trainer.run(on_ready=ready)
+    except DiskFull as error:
+        raise DiskFull(error.message, f"free some space and go on: chatsmith train --resume {out}") from error
     outcome = trainer.outcome(run.repeatable(trainer), stopped)
     for callback in callbacks if trainer.team.leads else ():
         callback.on_end(outcome)
     return outcome
-
-
-def check_free(out: Path, overwrite: bool) -> None:
-    """Raise `RequestError` unless a new run may use the folder `out`: it is no file, and holds no model and no run."""
-    if out.exists() and not out.is_dir():
-        raise RequestError(f"{out} is a file, not a folder", "choose another folder")
-    held = out.is_dir() and (holds_model(out) or any((out / name).exists() for name in (STATE, LOG, RECIPE)))
-    if held and not overwrite:
-        raise RequestError(
-            f"{out} already holds a model or a training run",
-            f"go on with it: chatsmith train --resume {out}; or choose another folder",
-        )
-
-
-def _begun(recipe: Recipe | None, out: Path, overwrite: bool, corpus: Corpus | None) -> Recipe:
-    """Make `out` ready for a new run; the tokens in it stay where they were just made for it."""
-    if recipe is None:
-        raise RequestError("no recipe to train by", "name one, or resume the run in a folder")
-    check_free(out, overwrite)
-    for name in (STATE, TOKENS) if corpus is None else (STATE,):
-        shutil.rmtree(out / name, ignore_errors=True)
-    try:
-        (out / LOG).unlink(missing_ok=True)
-        with atomic_write(out / RECIPE, "w") as file:
-            file.write(recipe.to_toml())
-    except OSError as error:
-        raise RequestError(f"cannot write to {out}: {error.strerror}", "choose another folder") from error
-    return recipe
 
 
 def _asked(recipe: Recipe | None, out: Path) -> Recipe:

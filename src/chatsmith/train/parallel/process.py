@@ -119,6 +119,11 @@ def of_first(process: Process, value: T) -> T:
     return told[0]
 
 
+def may_restart() -> bool:
+    """Whether torchrun started this process, and will again where it fails."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 def round_of(store: Store, rank: int, size: int, seconds: float) -> tuple[Store, bool]:
     """The part of `store` that belongs to those who are here now, and whether others were here before them.
 
@@ -158,6 +163,12 @@ def round_of(store: Store, rank: int, size: int, seconds: float) -> tuple[Store,
         patient()
 
 
+def all_there(process: Process) -> None:
+    """Return when all processes have come here."""
+    if process.size > 1:
+        dist.barrier()
+
+
 def in_turn(process: Process, first: Callable[[], T], others: Callable[[], T]) -> T:
     """What `first` gives in the process that leads, and then what `others` gives in the rest.
 
@@ -166,11 +177,11 @@ def in_turn(process: Process, first: Callable[[], T], others: Callable[[], T]) -
     if process.size == 1:
         return first()
     problem: tuple[str, bool] | None = None
-    made: T | None = None
+    made: list[T] = []
     error: BaseException | None = None
     if process.rank == 0:
         try:
-            made = first()
+            made.append(first())
         except BaseException as raised:
             error = raised
             problem = (getattr(raised, "message", None) or str(raised), isinstance(raised, RequestError))
@@ -182,5 +193,4 @@ def in_turn(process: Process, first: Callable[[], T], others: Callable[[], T]) -
         raise (RequestError if wrong else WorkError)(f"the first process could not begin: {message}")
     if process.rank > 0:
         return others()
-    assert made is not None
-    return made
+    return made[0]

@@ -1,0 +1,126 @@
+"""A new run takes its folder over when it can train, and not before.
+
+out/.beginning/    the recipe and the tokens of a run that is being prepared
+out/.begun/        the same, renamed in one step: the folder is the new run's, and what the old one left in it goes
+
+A process killed before the rename has changed nothing; what one killed after it left undone, the next one finishes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from chatsmith.errors import RequestError
+from chatsmith.paths import atomic_write, locked, sync_dir
+from chatsmith.store.saving import holds_model
+from chatsmith.store.state import STATE
+from chatsmith.train.data import TOKENS
+from chatsmith.train.metrics import LOG
+from chatsmith.train.recipe import Recipe
+
+RECIPE = "recipe.toml"
+BEGINNING, _BEGUN = ".beginning", ".begun"
+
+
+def check_free(out: Path, overwrite: bool) -> None:
+    """Raise `RequestError` unless a new run may use the folder `out`: it is no file, and holds no model and no run."""
+    if out.exists() and not out.is_dir():
+        raise RequestError(f"{out} is a file, not a folder", "choose another folder")
+    held = out.is_dir() and (holds_model(out) or any((out / name).exists() for name in (STATE, LOG, RECIPE, _BEGUN)))
+    if held and not overwrite:
+        raise RequestError(
+            f"{out} already holds a model or a training run",
+            f"go on with it: chatsmith train --resume {out}; or choose another folder",
+        )
+
+
+@contextmanager
+def beginning(out: Path, *, keep: bool = False) -> Iterator[Path]:
+    """An empty folder in `out` to prepare a run in; what has not taken over when the block is left goes.
+
+    With `keep` the folder itself stays after that: processes that torchrun starts anew see by it that the run had not
+    begun. Raises `RequestError` where `out` cannot be written to, or another process prepares a run there.
+    """
+    place = out / BEGINNING
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"cannot write to {out}: {error.strerror}", "choose another folder") from error
+    own = _identity(place)
+    with locked(place) as alone:
+        if alone is False or _identity(place) != own:
+            raise RequestError(f"another process is beginning a run in {out}", "choose another folder")
+        _clear(place)
+        try:
+            yield place
+        finally:
+            if _identity(place) == own:  # else it has taken over, and what has this name is another's
+                _clear(place)
+                if not keep:
+                    place.rmdir()
+                    with suppress(OSError):  # there is something in it, which stays
+                        out.rmdir()
+
+
+def give_up(out: Path) -> None:
+    """Clear what a process that was killed had prepared."""
+    with locked(out / BEGINNING) as alone:
+        if alone:
+            shutil.rmtree(out / BEGINNING)
+
+
+def take_over(out: Path) -> None:
+    """Make `out` the folder of the run that was prepared in it; the checkpoints, log and tokens of another run go."""
+    sync_dir(out / BEGINNING)
+    os.rename(out / BEGINNING, out / _BEGUN)
+    sync_dir(out)
+    finish(out)
+
+
+def finish(out: Path) -> None:
+    """Do what is left of a `take_over` that was interrupted, if anything is."""
+    begun = out / _BEGUN
+    if not begun.is_dir():
+        return
+    if (begun / RECIPE).exists():  # first: whoever resumes reads this one from now on
+        os.replace(begun / RECIPE, out / RECIPE)
+    _remove(out / STATE)
+    (out / LOG).unlink(missing_ok=True)
+    if (begun / TOKENS).exists():  # else those that are there were made for this run
+        _remove(out / TOKENS)
+        os.rename(begun / TOKENS, out / TOKENS)
+    sync_dir(out)
+    shutil.rmtree(begun)
+
+
+def write_recipe(folder: Path, recipe: Recipe) -> None:
+    """Keep a recipe in `folder` as the one that a run goes by; one that says the same is left alone."""
+    path, text = folder / RECIPE, recipe.to_toml()
+    if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
+        with atomic_write(path, "w") as file:
+            file.write(text)
+
+
+def _identity(folder: Path) -> int | None:
+    """What tells a folder from another that has its name later; None where there is none."""
+    try:
+        return folder.stat().st_ino
+    except OSError:
+        return None
+
+
+def _clear(folder: Path) -> None:
+    for path in list(folder.iterdir()):
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it, if it is there; of a link, the link."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
