@@ -132,9 +132,9 @@ def convert(
             "give --text another text, or leave it out",
         )
     (check_file if gguf else check_target)(target, overwrite)
-    spec, tokenizer, read, stored = _open(source)
+    spec, tokenizer, read, stored, generation = _open(source)
     if gguf:
-        model_values(spec, tokenizer, source.stem)
+        model_values(spec, tokenizer, source.stem, _stops(generation))
     ids = None if text is None else _read_text(text, tokenizer, _MEASURED_TOKENS)
     sample = _read_text(calibrate, tokenizer, _CALIBRATION_TOKENS) if isinstance(calibrate, Path) else None
     size, described = _file_bytes(source), _IN_GGUF[to] if gguf else _describe(form, cache)
@@ -170,10 +170,9 @@ def convert(
 
     progress("writing")
     if gguf:
-        write_model(target, spec, read, tokenizer, to, source.stem)
+        write_model(target, spec, read, tokenizer, to, source.stem, _stops(generation))
     else:
         about = {"from": source.name, "to": described, "text": words, **asdict(found)}
-        folder = source.is_dir()
         _save(
             target,
             spec,
@@ -181,8 +180,8 @@ def convert(
             form,
             tokenizer,
             card=_card(source, target, spec, described, form, words, found),
-            generation=read_generation(source) if folder else {},
-            provenance=(read_provenance(source) if folder else {}) | {"converted": about},
+            generation=generation,
+            provenance=(read_provenance(source) if source.is_dir() else {}) | {"converted": about},
             overwrite=overwrite,
         )
     return Conversion(
@@ -233,13 +232,20 @@ def _format(
     return Format(to, group or (32 if to == "int4" else 128), symmetric, head)
 
 
-def _open(source: Path) -> tuple[ModelSpec, Tokenizer, Read, Kind]:
-    """A model folder or a GGUF file: its shape, vocabulary, parameters and the kind that keeps them as they are."""
+def _open(source: Path) -> tuple[ModelSpec, Tokenizer, Read, Kind, dict[str, Any]]:
+    """A model folder or a GGUF file: its shape, vocabulary, parameters, the kind that keeps them as they are, and
+    generation_config.json."""
     if source.suffix == ".gguf":
-        spec, read, tokenizer = open_model(source)
-        return spec, tokenizer, read, "f32"
+        spec, read, tokenizer, generation = open_model(source)
+        return spec, tokenizer, read, "f32", generation
     read, stored = open_parameters(source)
-    return read_config(source), Tokenizer.load(source), read, stored
+    return read_config(source), Tokenizer.load(source), read, stored, read_generation(source)
+
+
+def _stops(generation: Mapping[str, Any]) -> set[int]:
+    """The ids that generation_config.json says end a text."""
+    ends = generation.get("eos_token_id")
+    return {end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int}
 
 
 def _save(

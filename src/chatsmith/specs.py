@@ -70,6 +70,8 @@ class RopeScaling:
             raise RequestError(f"rope scaling factor {self.factor} is not between 1 and 1e6")
         if self.kind == "llama3" and not 0 < self.low_freq_factor < self.high_freq_factor:
             raise RequestError("llama3 rope scaling needs 0 < low_freq_factor < high_freq_factor")
+        if not 1 <= self.original_context <= _LIMITS["context"]:
+            raise RequestError(f"rope scaling of an original context of {self.original_context} is out of bounds")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ import traceback
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -42,11 +43,12 @@ from chatsmith.generate.native import NativeBackend
 from chatsmith.kernels.infer import build
 from chatsmith.kernels.infer.matrix import Matrix
 from chatsmith.kernels.infer.session import Part
-from chatsmith.specs import ModelSpec, modern
+from chatsmith.specs import ModelSpec, RopeScaling, modern
 from chatsmith.store.gguf_model import open_model, write_model
 from chatsmith.store.packed import PACKED, save_packed
 from chatsmith.store.packing import Format, Read, packed_parts, parameter_shapes
 from chatsmith.store.parts import load_parts
+from chatsmith.store.sentencepiece import Vocabulary, tokenizer_config, tokenizer_json
 from chatsmith.store.tensors import SINGLE
 from chatsmith.text.bpe import train_tokenizer
 from chatsmith.text.tokenizer import Tokenizer
@@ -63,6 +65,12 @@ SPECS = {
     "gpt2": ModelSpec(vocab_size=320, context=CONTEXT, width=128, layers=2, heads=4),
     "qwen3": modern(vocab_size=320, context=CONTEXT, width=128, layers=2, heads=4, kv_heads=2, tied=False),
     "banded": ModelSpec(vocab_size=320, context=CONTEXT, width=128, layers=2, heads=4, band=5),
+    "llama": replace(
+        modern(vocab_size=320, context=CONTEXT, width=128, layers=2, heads=1, kv_heads=1, tied=False),
+        qk_norm=False,
+        rope_theta=500000.0,
+        rope_scaling=RopeScaling("llama3", 8.0),
+    ),
 }
 PACKINGS = {
     "packed-int4": ("qwen3", Format("int4", 32, symmetric=False)),
@@ -70,7 +78,12 @@ PACKINGS = {
     "packed-int8": ("gpt2", Format("int8", 128)),
     "packed-bf16": ("banded", Format("bf16")),
 }
-FILES = {"gguf-f32": ("gpt2", "f32"), "gguf-int8": ("qwen3", "int8"), "gguf-int4": ("gpt2", "int4")}
+FILES = {
+    "gguf-f32": ("gpt2", "f32"),
+    "gguf-int8": ("qwen3", "int8"),
+    "gguf-int4": ("gpt2", "int4"),
+    "gguf-pieces": ("llama", "f16"),
+}
 PLAIN = ("plain-banded", "banded")
 LIES = (0, 1, 2, 3, 7, 31, 255, 2**16, 2**20, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 WORDS = (-1, 0, 1, 2, 3, 64, 1000, 2**20, 2**31, 2**40, 2**63, 0.5, 1e308, True, None, "", "F32", "U8", [], [1], {})
@@ -90,6 +103,15 @@ def vocabulary() -> Tokenizer:
     return train_tokenizer(["a small vocabulary for small models " * 20], vocab_size=280)
 
 
+@cache
+def pieces() -> Tokenizer:
+    """A small vocabulary of SentencePiece's kind."""
+    merged = ("▁", *"smalvocbury", "▁s", "ma", "ll", "▁sma", "▁small", "▁▁", "<think>")
+    names = ("<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *merged)
+    scores = tuple(-float(number) for number in range(len(names)))
+    return Tokenizer(tokenizer_json(Vocabulary(names, scores, {"<think>": False})), tokenizer_config())
+
+
 def make(folder: Path) -> None:
     """The good models that are damaged."""
     for name, (spec, form) in PACKINGS.items():
@@ -97,7 +119,8 @@ def make(folder: Path) -> None:
         save_packed(folder / name, SPECS[spec], parts, form, vocabulary(), provenance={})
     for name, (spec, kind) in FILES.items():
         (folder / name).mkdir()
-        write_model(folder / name / "m.gguf", SPECS[spec], numbers(SPECS[spec]), vocabulary(), kind, "fuzz")
+        tokenizer = pieces() if spec == "llama" else vocabulary()
+        write_model(folder / name / "m.gguf", SPECS[spec], numbers(SPECS[spec]), tokenizer, kind, "fuzz")
     name, spec = PLAIN
     form = Format("f32")
     save_packed(folder / name, SPECS[spec], packed_parts(SPECS[spec], numbers(SPECS[spec]), form), form, vocabulary(),
@@ -157,7 +180,7 @@ def move(draw: random.Random, raw: bytearray) -> None:
 
 def setting(draw: random.Random, raw: bytearray) -> None:
     """A size that a GGUF file names, by its key: the value after it or the type of that lies."""
-    keys = [found.end() for found in re.finditer(rb"(gpt2|qwen3|tokenizer|general)\.[a-z_.]+", raw[: 2**16])]
+    keys = [found.end() for found in re.finditer(rb"(gpt2|qwen3|llama|tokenizer|general)\.[a-z_.]+", raw[: 2**16])]
     if not keys:
         lie(draw, raw)
         return
@@ -229,7 +252,7 @@ def use(folder: Path, checked: Callable[[], None]) -> None:
     """Open a model and use it; `checked` is called when the reader has decided what it is."""
     file = folder / "m.gguf"
     if file.exists():
-        spec, read, tokenizer = open_model(file)
+        spec, read, tokenizer, _ = open_model(file)
         checked()
         tokenizer.encode("a small text")
         parts: dict[str, Part] = dict(packed_parts(spec, read, Format("f32")))

@@ -34,11 +34,11 @@ def test_damaged_models_are_read_or_refused_in_one_line() -> None:
     ],
 )
 def test_what_a_reader_must_not_do_is_found(tmp_path: Path, broken: str, said: str) -> None:
-    """The readers, with one that does it in the third case (eight good models come first)."""
+    """The readers, with one that does it in the third case (nine good models come first)."""
     text = PROGRAM.read_text(encoding="utf-8")
     begin = "def use(folder: Path, checked: Callable[[], None]) -> None:\n"
     assert text.count(begin) == 1
-    hook = f"def break_(n=[0]):\n    n[0] += 1\n    if n[0] == 11:\n        {broken}\n\n\n"
+    hook = f"def break_(n=[0]):\n    n[0] += 1\n    if n[0] == 12:\n        {broken}\n\n\n"
     text = text.replace(begin, hook + begin).replace("    file = folder / ", "    break_()\n    file = folder / ", 1)
     (tmp_path / "readers.py").write_text(text, encoding="utf-8")
     command = [sys.executable, str(tmp_path / "readers.py"), "--count", "4"]

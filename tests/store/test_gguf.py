@@ -1,9 +1,11 @@
-"""GGUF files: formats by their definition, models there and back, and no lie believed."""
+"""GGUF files: models there and back, nothing in them passed over, and no lie believed."""
 
 from __future__ import annotations
 
+import math
 import struct
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,68 +15,10 @@ from hypothesis import strategies as st
 
 from chatsmith.errors import ChatsmithError, RequestError, WorkError
 from chatsmith.specs import ModelSpec, RopeScaling
-from chatsmith.store.gguf import FORMATS, Gguf, write_gguf
-from chatsmith.store.gguf_model import open_model, write_model
-from chatsmith.store.packing import parameter_shapes
+from chatsmith.store.gguf import Gguf, write_gguf
+from chatsmith.store.gguf_model import open_model
+from gguf_files import GPT2, LLAMA, QWEN3, edited, numbers, save
 from tiny import tiny_model, tiny_spec, tiny_tokenizer
-
-LLAMA = ModelSpec(
-    vocab_size=320, context=64, width=64, layers=2, heads=4, kv_heads=2, ffn_width=96, norm="rms", activation="swiglu",
-    positions="rotary", attention_bias=False, ffn_bias=False, rope_scaling=RopeScaling("linear", 2.0),
-)  # fmt: skip
-GPT2 = ModelSpec(vocab_size=320, context=64, width=64, layers=2, heads=4)
-QWEN3 = tiny_spec("qwen3")
-
-
-def numbers(spec: ModelSpec) -> dict[str, np.ndarray]:
-    draw = np.random.default_rng(0)
-    return {name: draw.standard_normal(shape).astype(np.float32) for name, shape in parameter_shapes(spec).items()}
-
-
-def save(path: Path, spec: ModelSpec, to: str = "f32") -> Path:
-    write_model(path, spec, numbers(spec).__getitem__, tiny_tokenizer(), to, "tiny")
-    return path
-
-
-# ---- number formats
-
-
-def test_q8_0_is_a_half_and_32_signed_bytes() -> None:
-    raw = np.frombuffer(struct.pack("<e32b", 0.5, *range(-16, 16)), np.uint8)[None]
-    assert FORMATS["Q8_0"].read(raw)[0].tolist() == [n * 0.5 for n in range(-16, 16)]
-
-
-def test_q4_0_keeps_the_second_half_above_the_first() -> None:
-    raw = np.frombuffer(struct.pack("<e16B", -2.0, *(i | (15 - i) << 4 for i in range(16))), np.uint8)[None]
-    wanted = [-2.0 * (i - 8) for i in range(16)] + [-2.0 * (7 - i) for i in range(16)]
-    assert FORMATS["Q4_0"].read(raw)[0].tolist() == wanted
-
-
-def test_q4_k_by_its_definition() -> None:
-    draw = np.random.default_rng(1)
-    scales, minima = draw.integers(0, 64, (2, 8)).tolist()
-    values = draw.integers(0, 16, 256).tolist()
-    packed = [0] * 12
-    for j in range(4):
-        packed[j] = scales[j] | scales[j + 4] >> 4 << 6
-        packed[j + 4] = minima[j] | minima[j + 4] >> 4 << 6
-        packed[j + 8] = scales[j + 4] & 15 | (minima[j + 4] & 15) << 4
-    halves = [values[64 * c + i] | values[64 * c + 32 + i] << 4 for c in range(4) for i in range(32)]
-    raw = np.frombuffer(struct.pack("<2e12B128B", 0.25, 0.125, *packed, *halves), np.uint8)[None]
-    wanted = [0.25 * scales[i // 32] * values[i] - 0.125 * minima[i // 32] for i in range(256)]
-    assert FORMATS["Q4_K"].read(raw)[0].tolist() == wanted
-
-
-@pytest.mark.parametrize(("kind", "worst"), [("F32", 0), ("F16", 2e-3), ("BF16", 2e-2), ("Q8_0", 0.02), ("Q4_0", 0.5)])
-def test_numbers_come_back_within_a_step(kind: str, worst: float) -> None:
-    x = np.random.default_rng(2).standard_normal((50, FORMATS[kind].block)).astype(np.float32)
-    x[7] = 0
-    form = FORMATS[kind]
-    assert form.make is not None
-    raw = form.make(x)
-    assert raw.size == 50 * form.nbytes
-    assert np.abs(form.read(raw.reshape(50, -1)) - x).max() <= worst
-
 
 # ---- models
 
@@ -82,7 +26,7 @@ def test_numbers_come_back_within_a_step(kind: str, worst: float) -> None:
 @pytest.mark.parametrize("spec", [GPT2, LLAMA, QWEN3], ids=["gpt2", "llama", "qwen3"])
 @pytest.mark.parametrize("to", ["f32", "f16", "bf16", "int8", "int4"])
 def test_a_model_comes_back(tmp_path: Path, spec: ModelSpec, to: str) -> None:
-    found, read, tokenizer = open_model(save(tmp_path / "m.gguf", spec, to))
+    found, read, tokenizer, _ = open_model(save(tmp_path / "m.gguf", spec, to))
     assert found == spec
     worst = {"f32": 0, "f16": 2e-3, "bf16": 2e-2, "int8": 0.03, "int4": 0.6}[to]
     for name, wanted in numbers(spec).items():
@@ -118,6 +62,111 @@ def test_files_of_llama_cpp_are_read(shared: Path, name: str) -> None:
     assert len(file.values["tokenizer.ggml.tokens"]) == {"gpt-2": 50257, "bert-bge": 30522, "llama-spm": 32000}[name]
     with pytest.raises(ChatsmithError, match=r"is missing|are not read"):
         open_model(path)
+
+
+# ---- what is not passed over
+
+
+@pytest.mark.parametrize(
+    ("tensor", "shape"),
+    [
+        ("blk.0.attn_q.bias", (32,)),
+        ("blk.1.ffn_gate_inp.weight", (8, 32)),
+        ("rope_freqs.weight", (4,)),
+        ("other", (1,)),
+    ],
+)
+def test_a_tensor_that_nothing_reads_is_refused_by_name(tmp_path: Path, tensor: str, shape: tuple[int, ...]) -> None:
+    path = edited(save(tmp_path / "m.gguf", QWEN3), {}, {tensor: np.full(shape, 2, np.float32)})
+    with pytest.raises(RequestError, match=rf"m\.gguf: .*{tensor}"):
+        open_model(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("rope.dimension_count", 4),
+        ("attention.value_length", 4),
+        ("attention.causal", False),
+        ("attention.sliding_window", 16),
+        ("attention.scale", 0.5),
+        ("attention.head_count_kv", [2, 1]),
+        ("expert_count", 8),
+        ("expert_used_count", 2),
+        ("final_logit_softcapping", 30.0),
+        ("rope.scaling.attn_factor", 2.0),
+        ("rope.scaling.type", "yarn"),
+        ("rope.scaling.yarn_ext_factor", 1.0),
+        ("rope.scaling.factor", -2.0),
+        ("tensor_data_layout", "reference"),
+    ],
+)
+def test_a_setting_that_changes_numbers_is_refused_by_name(tmp_path: Path, key: str, value: object) -> None:
+    path = edited(save(tmp_path / "m.gguf", QWEN3), {f"qwen3.{key}": value})
+    with pytest.raises(RequestError, match=r"m\.gguf: ") as caught:
+        open_model(path)
+    assert (
+        key in caught.value.message
+        or "rope scaling factor -2.0" in caught.value.message
+        or "'yarn'" in caught.value.message
+    )
+    assert "\n" not in caught.value.message
+
+
+def test_settings_that_change_nothing_are_read(tmp_path: Path) -> None:
+    said = {"attention.causal": True, "expert_count": 0, "rope.scaling.original_context_length": 64}
+    said |= {
+        "rope.scaling.finetuned": False,
+        "rope.scaling.type": "none",
+        "rope.scaling.factor": 4.0,
+        "vocab_size": 320,
+    }
+    path = edited(save(tmp_path / "m.gguf", QWEN3), {f"qwen3.{key}": value for key, value in said.items()})
+    assert open_model(path)[0] == QWEN3
+
+
+@pytest.mark.parametrize("key", ["rope.scaling.factor", "rope.scale_linear"])
+def test_a_factor_without_a_type_stretches_evenly(tmp_path: Path, key: str) -> None:
+    """As llama.cpp reads it: the type is linear where none is named, and the older key counts where the newer lacks."""
+    path = edited(save(tmp_path / "m.gguf", QWEN3), {f"qwen3.{key}": 4.0})
+    assert open_model(path)[0].rope_scaling == RopeScaling("linear", 4.0)
+
+
+def test_the_stretch_of_llama_3_is_a_table(tmp_path: Path) -> None:
+    """Wavelengths up to 2,048 tokens stay, those beyond 8,192 become 8 times as long (Llama 3.1's published code)."""
+    scaling = RopeScaling("llama3", 8.0, 1.0, 4.0, 8192)
+    spec = replace(LLAMA, heads=1, kv_heads=1, head_dim=64, rope_theta=500000.0, rope_scaling=scaling)
+    path = save(tmp_path / "m.gguf", spec)
+    table = Gguf(path).read("rope_freqs.weight")
+    for i, factor in enumerate(table.tolist()):
+        wavelength = 2 * math.pi * 500000.0 ** (2 * i / 64)
+        smooth = min(max((8192 / wavelength - 1) / 3, 0.0), 1.0)
+        assert factor == pytest.approx(1 / ((1 - smooth) / 8 + smooth), rel=1e-5)
+    assert (table[0], table[-1], np.unique(table).size > 3) == (1, 8, True)
+    assert open_model(path)[0] == spec
+    assert open_model(edited(path, {"llama.rope.scaling.original_context_length": None}))[0] == spec
+    for original in (0, 2**32 - 1):
+        with pytest.raises(RequestError, match=r"m\.gguf: rope scaling of an original context"):
+            open_model(edited(path, {"llama.rope.scaling.original_context_length": original}))
+    save(path, spec)
+    for changed in (table * 1.001, table[:-1], table[::-1], table * np.nan, table * 1e9):
+        with pytest.raises(
+            RequestError, match=r"m\.gguf: (rope_freqs.weight (stretches|is not a table)|rope scaling factor)"
+        ):
+            open_model(edited(path, {}, {"rope_freqs.weight": np.ascontiguousarray(changed)}))
+    ones = edited(save(tmp_path / "ones.gguf", LLAMA), {}, {"rope_freqs.weight": np.ones(8, np.float32)})
+    assert open_model(ones)[0] == LLAMA
+
+
+def test_a_format_that_is_not_read_is_a_wrong_request(tmp_path: Path) -> None:
+    path = with_value(tmp_path / "m.gguf", "key", 7)
+    data = path.read_bytes()
+    place = data.index(struct.pack("<QQIQ", 32, 2, 0, 0)) + 16
+    for code, name in ((10, "Q2_K"), (23, "IQ4_XS"), (99, r"an unknown format \(number 99\)")):
+        path.write_bytes(data[:place] + struct.pack("<I", code) + data[place + 4 :])
+        with pytest.raises(RequestError, match=f"t is stored as {name}, which is not read") as caught:
+            Gguf(path)
+        assert "Q6_K" in str(caught.value.hint)
 
 
 # ---- damage
@@ -199,7 +248,7 @@ def test_any_damage_gives_a_model_or_one_clear_line(tmp_path: Path, data: st.Dat
     end = data.draw(st.one_of(st.just(len(raw)), st.integers(0, len(raw))))
     (tmp_path / "bad.gguf").write_bytes(raw[:end])
     with suppress(ChatsmithError):
-        _, read, _ = open_model(tmp_path / "bad.gguf")
+        _, read, *_ = open_model(tmp_path / "bad.gguf")
         read("norm.weight")
 
 

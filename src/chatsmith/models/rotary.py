@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,13 @@ def _frequencies(spec: ModelSpec) -> NDArray[np.float64]:
     if scaling.kind == "linear":
         return frequency / scaling.factor
     return _llama3_frequencies(frequency, scaling)
+
+
+def llama3_factors(spec: ModelSpec) -> NDArray[np.float64]:
+    """What Llama 3.1's stretch divides the frequency of each pair by [D/2]; all 1 for a spec without it."""
+    plain = replace(spec, rope_scaling=None)
+    stretched = spec.rope_scaling is not None and spec.rope_scaling.kind == "llama3"
+    return _frequencies(plain) / _frequencies(spec if stretched else plain)
 
 
 def _llama3_frequencies(frequency: NDArray[np.float64], scaling: RopeScaling) -> NDArray[np.float64]:

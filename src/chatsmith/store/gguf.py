@@ -1,14 +1,14 @@
-"""GGUF files, read and written: the container, and the number formats F32, F16, BF16, Q8_0, Q4_0 and (read) Q4_K.
+"""GGUF files, read and written: the container.
 
 A file is a magic word, a version, counts, a table of typed values, a table of tensors and their bytes (specified in
-docs/gguf.md of ggml, the number formats in its ggml-quants.c). It comes from outside: every count is held against the
-bytes that are left before anything is made of it, so that no lie can cost more memory than the file has bytes.
+docs/gguf.md of ggml). It comes from outside: every count is held against the bytes that are left before anything is
+made of it, so that no lie can cost more memory than the file has bytes.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatsmith.errors import RequestError, WorkError
-from chatsmith.kernels.infer.matrix import Floats, from_bfloat16, to_bfloat16
+from chatsmith.kernels.infer.matrix import Floats
 from chatsmith.paths import atomic_write
+from chatsmith.store.gguf_numbers import FORMATS, NumberFormat, format_of, made
 from chatsmith.store.tensors import AGAIN, utf8
 
 MAGIC = b"GGUF"
@@ -30,77 +31,6 @@ _MOST_DIMENSIONS = 4
 _U32, _I32, _F32, _BOOL, _STRING, _ARRAY, _U64, _F64 = 4, 5, 6, 7, 8, 9, 10, 12
 # Type of a value → struct letter.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", _U32: "I", _I32: "i", _F32: "f", _BOOL: "?", _U64: "Q", 11: "q", _F64: "d"}
-
-
-@dataclass(frozen=True, slots=True)
-class NumberFormat:
-    """A way of storing numbers: its code, numbers in a block and bytes of one, and how blocks are read and made."""
-
-    name: str
-    code: int
-    block: int
-    nbytes: int
-    read: Callable[[NDArray[np.uint8]], Floats]
-    make: Callable[[Floats], NDArray[np.uint8]] | None
-
-
-def _bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(array).view(np.uint8)
-
-
-def _read_q8_0(raw: NDArray[np.uint8]) -> Floats:
-    """raw [blocks, 34]: a scale in float16 and 32 signed bytes."""
-    scale = raw[:, :2].copy().view(np.float16).astype(np.float32)
-    return raw[:, 2:].view(np.int8).astype(np.float32) * scale
-
-
-def _make_q8_0(x: Floats) -> NDArray[np.uint8]:
-    scale = np.abs(x).max(1, keepdims=True) / np.float32(127)
-    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
-    return np.concatenate([_bytes(scale.astype(np.float16)), _bytes(np.rint(x * inverse).astype(np.int8))], 1)
-
-
-def _read_q4_0(raw: NDArray[np.uint8]) -> Floats:
-    """raw [blocks, 18]: a scale in float16, then in 16 bytes the first half of 32 numbers and, above it, the second."""
-    scale = raw[:, :2].copy().view(np.float16).astype(np.float32)
-    values = np.concatenate([raw[:, 2:] & 15, raw[:, 2:] >> 4], 1).astype(np.int8) - 8
-    return values.astype(np.float32) * scale
-
-
-def _make_q4_0(x: Floats) -> NDArray[np.uint8]:
-    largest = np.take_along_axis(x, np.abs(x).argmax(1)[:, None], 1)
-    scale = largest * np.float32(-1 / 8)
-    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
-    values = (x * inverse + np.float32(8.5)).clip(0, 15).astype(np.uint8)
-    return np.concatenate([_bytes(scale.astype(np.float16)), values[:, :16] | values[:, 16:] << 4], 1)
-
-
-def _read_q4_k(raw: NDArray[np.uint8]) -> Floats:
-    """raw [blocks, 144]: two float16 scales, eight scales and minima of 6 bits in 12 bytes, 256 halves of bytes."""
-    scale = raw[:, :4].copy().view(np.float16).astype(np.float32)
-    packed = raw[:, 4:16]
-    low, middle, high = packed[:, :4], packed[:, 4:8], packed[:, 8:]
-    steps = np.concatenate([low & 63, (high & 15) | low >> 6 << 4], 1).astype(np.float32) * scale[:, :1]
-    minima = np.concatenate([middle & 63, high >> 4 | middle >> 6 << 4], 1).astype(np.float32) * scale[:, 1:]
-    halves = raw[:, 16:].reshape(-1, 4, 1, 32)
-    values = np.concatenate([halves & 15, halves >> 4], 2).reshape(-1, 8, 32).astype(np.float32)
-    return (values * steps[..., None] - minima[..., None]).reshape(len(raw), 256)
-
-
-FORMATS = {
-    "F32": NumberFormat("F32", 0, 1, 4, lambda raw: raw.copy().view(np.float32), _bytes),
-    "F16": NumberFormat(
-        "F16", 1, 1, 2,
-        lambda raw: raw.copy().view(np.float16).astype(np.float32), lambda x: _bytes(x.astype(np.float16)),
-    ),
-    "Q4_0": NumberFormat("Q4_0", 2, 32, 18, _read_q4_0, _make_q4_0),
-    "Q8_0": NumberFormat("Q8_0", 8, 32, 34, _read_q8_0, _make_q8_0),
-    "Q4_K": NumberFormat("Q4_K", 12, 256, 144, _read_q4_k, None),
-    "BF16": NumberFormat(
-        "BF16", 30, 1, 2, lambda raw: from_bfloat16(raw.copy().view(np.uint16)), lambda x: _bytes(to_bfloat16(x))
-    ),
-}  # fmt: skip
-_BY_CODE = {format_.code: format_ for format_ in FORMATS.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +87,7 @@ class Gguf:
         found: dict[str, GgufTensor] = {}
         spans: list[tuple[int, int, str]] = []
         for name, shape, code, offset in listed:
-            form = _BY_CODE.get(code)
-            if form is None:
-                raise WorkError(
-                    f"{self.path}: {name} is stored in a format (number {code}) that is not read here",
-                    "read are " + ", ".join(FORMATS),
-                )
+            form = format_of(code, f"{self.path}: {name}")
             if prod(shape) % form.block or shape[-1] % form.block or not all(shape):
                 raise cursor.damaged(f"{name} of shape {list(shape)} is no whole number of blocks of {form.block}")
             size = prod(shape) // form.block * form.nbytes
@@ -247,19 +172,6 @@ class _Cursor:
         return [self.value(of, depth + 1) for _ in range(self.count(8))]
 
 
-def rounded(numbers: Floats, kind: str) -> Floats:
-    """Numbers as a file keeps them in a format that is written."""
-    form = FORMATS[kind]
-    raw = _made(numbers, form)
-    return form.read(raw.reshape(-1, form.nbytes)).reshape(numbers.shape)
-
-
-def _made(numbers: Floats, form: NumberFormat) -> NDArray[np.uint8]:
-    if form.make is None:
-        raise RequestError(f"{form.name} is only read, not written", "choose F32, F16, BF16, Q8_0 or Q4_0")
-    return form.make(np.ascontiguousarray(numbers, np.float32).reshape(-1, form.block))
-
-
 def write_gguf(path: Path, values: Mapping[str, Any], tensors: Iterable[tuple[str, Floats, str]]) -> None:
     """Write values and tensors (name, numbers, name of the format) as version 3; whole or not at all.
 
@@ -267,7 +179,7 @@ def write_gguf(path: Path, values: Mapping[str, Any], tensors: Iterable[tuple[st
     """
     listed: list[tuple[str, tuple[int, ...], NumberFormat, NDArray[np.uint8]]] = []
     for name, numbers, kind in tensors:
-        listed.append((name, numbers.shape, FORMATS[kind], _made(numbers, FORMATS[kind])))
+        listed.append((name, numbers.shape, FORMATS[kind], made(numbers, kind)))
     head = [MAGIC, struct.pack("<IQQ", 3, len(listed), len(values))]
     head += [_text(key) + _typed(value) for key, value in values.items()]
     offset = 0

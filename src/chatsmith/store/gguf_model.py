@@ -1,12 +1,13 @@
 """Decoders as GGUF files, both ways: which key and which tensor is what, for GPT-2, Llama and Qwen3.
 
 llama.cpp names families by `general.architecture` and turns Llama's heads in adjacent pairs where ours turn halves; the
-rows of queries and keys are put in its order on the way out and in ours on the way in. Vocabularies are byte-level BPE.
+rows of queries and keys are put in its order on the way out and in ours on the way in. What a file says of its family,
+or holds, and our decoder does not do is refused by name, never passed over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ import numpy as np
 
 from chatsmith.errors import RequestError, WorkError
 from chatsmith.kernels.infer.matrix import Floats, as_floats
+from chatsmith.models.rotary import llama3_factors
 from chatsmith.specs import ModelSpec, RopeScaling
-from chatsmith.store.gguf import Gguf, rounded, write_gguf
+from chatsmith.store.contents import check_vocabulary
+from chatsmith.store.gguf import Gguf, write_gguf
+from chatsmith.store.gguf_numbers import rounded
+from chatsmith.store.gguf_vocabulary import read_vocabulary, vocabulary_values
 from chatsmith.store.packing import Read, check_layers, parameter_shapes
 from chatsmith.store.saving import check_parents
 from chatsmith.text.tokenizer import Tokenizer
-from chatsmith.text.tokenizer_merges import ByteLevel
-from chatsmith.text.tokenizer_words import GPT2, LLAMA3, QWEN2
 
 FILE_FORMATS = {"f32": "F32", "f16": "F16", "bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
 _LAYER = {
@@ -30,18 +33,36 @@ _LAYER = {
     "ffn_norm": "ffn_norm", "ffn.gate": "ffn_gate", "ffn.up": "ffn_up", "ffn.down": "ffn_down",
 }  # fmt: skip
 _TOP = {"embed": "token_embd", "positions": "position_embd", "norm": "output_norm", "head": "output"}
+_FACTORS = "rope_freqs.weight"  # what the frequencies of rotary pairs are divided by
 _QKV = ("attention.query", "attention.key", "attention.value")
-_NORMAL, _CONTROL, _UNUSED = 1, 3, 5
-# How text is cut into words, by llama.cpp's names.
-_CUTS = {"gpt-2": GPT2, "llama-bpe": LLAMA3, "qwen2": QWEN2}
+# What a file may say of its family without changing any number, and what changes none if it has this value.
+_ORIGINAL = "rope.scaling.original_context_length"
+_IDLE = ("vocab_size", _ORIGINAL, "rope.scaling.finetuned")
+_USUAL = {
+    "attention.causal": True,
+    "attention.sliding_window": 0,
+    "expert_count": 0,
+    "expert_used_count": 0,
+    "rope.scaling.attn_factor": 1.0,
+    "tensor_data_layout": "Meta AI original pth",  # the order of Llama's rows that is read
+}
 
 
-def write_model(path: Path, spec: ModelSpec, read: Read, tokenizer: Tokenizer, to: str, name: str) -> None:
+def write_model(
+    path: Path,
+    spec: ModelSpec,
+    read: Read,
+    tokenizer: Tokenizer,
+    to: str,
+    name: str,
+    stops: Collection[int] = (),
+) -> None:
     """Write a decoder as one GGUF file. `to` int8 is Q8_0; int4 is Q4_0 with embedding and head in Q8_0.
 
-    Raises `RequestError` for a shape or a vocabulary that GGUF has no name for.
+    `stops` are ids that end a text besides the tokenizer's own. Raises `RequestError` for a shape or a vocabulary that
+    GGUF has no name for.
     """
-    values = model_values(spec, tokenizer, name)
+    values = model_values(spec, tokenizer, name, stops)
     write_gguf(path, values, _tensors(spec, read, to))
 
 
@@ -67,17 +88,19 @@ def as_written(spec: ModelSpec, read: Read, to: str) -> Read:
     return rounded_read
 
 
-def model_values(spec: ModelSpec, tokenizer: Tokenizer, name: str) -> dict[str, Any]:
+def model_values(spec: ModelSpec, tokenizer: Tokenizer, name: str, stops: Collection[int] = ()) -> dict[str, Any]:
     """What the file says of a model and its vocabulary; raises `RequestError` for what GGUF has no name for."""
-    return _values(spec, name) | _vocabulary(tokenizer, spec.vocab_size)
+    check_vocabulary(Path(name), tokenizer, spec)
+    return _values(spec, name) | vocabulary_values(tokenizer, spec.vocab_size, stops)
 
 
 def _values(spec: ModelSpec, name: str) -> dict[str, Any]:
     family = spec.architecture
     if family is None or (family != "gpt2" and spec.attention_bias) or spec.activation == "gelu":
         raise RequestError("GGUF has no name for this shape", "GPT-2, Llama and Qwen3 can be written")
-    if spec.rope_scaling is not None and spec.rope_scaling.kind != "linear":
-        raise RequestError(f"rotary positions stretched as {spec.rope_scaling.kind} are not written as GGUF")
+    scaling = spec.rope_scaling
+    if scaling is not None and scaling.kind == "llama3" and family != "llama":
+        raise RequestError(f"rotary positions stretched as llama3 are not written as GGUF for {family}")
     norm = "layer_norm_epsilon" if family == "gpt2" else "layer_norm_rms_epsilon"
     sizes: dict[str, Any] = {
         "context_length": spec.context,
@@ -96,32 +119,11 @@ def _values(spec: ModelSpec, name: str) -> dict[str, Any]:
             "rope.freq_base": float(spec.rope_theta),
             "vocab_size": spec.vocab_size,
         }
-    if spec.rope_scaling is not None:
-        sizes |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(spec.rope_scaling.factor)}
+    if scaling is not None and scaling.kind == "linear":
+        sizes |= {"rope.scaling.type": "linear", "rope.scaling.factor": float(scaling.factor)}
+    elif scaling is not None:
+        sizes |= {_ORIGINAL: scaling.original_context}
     return {"general.architecture": family, "general.name": name} | {f"{family}.{k}": v for k, v in sizes.items()}
-
-
-def _vocabulary(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
-    """The vocabulary as llama.cpp wants it; rows of the model that are no token are named as unused."""
-    found = tokenizer.byte_level
-    if found is None:
-        raise RequestError("only byte-level BPE vocabularies are written as GGUF", "convert to a folder instead")
-    tokens, kinds = [f"[PAD{number}]" for number in range(rows)], [_UNUSED] * rows
-    for token, number in found.vocabulary.items():
-        tokens[number], kinds[number] = token, _NORMAL
-    for token, number in tokenizer.specials.items():
-        tokens[number], kinds[number] = token, _CONTROL
-    begin = tokenizer.begin_of_text
-    return {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": {pattern: name for name, pattern in _CUTS.items()}[found.pattern],
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": kinds,
-        "tokenizer.ggml.merges": [" ".join(pair) for pair in found.merges],
-        "tokenizer.ggml.bos_token_id": tokenizer.end_of_text if begin is None else begin,
-        "tokenizer.ggml.eos_token_id": tokenizer.end_of_text,
-        "tokenizer.ggml.add_bos_token": begin is not None,
-    } | ({"tokenizer.chat_template": tokenizer.chat_template} if tokenizer.chat_template else {})
 
 
 def _names(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
@@ -140,6 +142,8 @@ def _names(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
 
 
 def _tensors(spec: ModelSpec, read: Read, to: str) -> Iterator[tuple[str, Floats, str]]:
+    if spec.rope_scaling is not None and spec.rope_scaling.kind == "llama3":
+        yield _FACTORS, llama3_factors(spec).astype(np.float32), "F32"
     for name, parameters in _names(spec).items():
         numbers = np.concatenate([_adjacent(spec, p, as_floats(read(p))) for p in parameters])
         yield name, numbers, _kind(name, numbers.shape, to)
@@ -178,16 +182,21 @@ def _halves(spec: ModelSpec, parameter: str, numbers: Floats) -> Floats:
     return np.ascontiguousarray(numbers.reshape(heads, -1, 2, numbers.shape[1]).swapaxes(1, 2).reshape(numbers.shape))
 
 
-def open_model(path: Path) -> tuple[ModelSpec, Read, Tokenizer]:
-    """The shape, parameters and vocabulary of a GGUF file.
+def open_model(path: Path) -> tuple[ModelSpec, Read, Tokenizer, dict[str, Any]]:
+    """The shape, parameters and vocabulary of a GGUF file, and what its generation_config.json would say.
 
-    Raises `RequestError` for a family or vocabulary that is not read, and `WorkError` for a file that is damaged.
+    Raises `RequestError` for a family, vocabulary or setting that is not read, and `WorkError` for a file that is
+    damaged.
     """
     file = Gguf(path)
-    spec = _spec(file)
+    try:
+        spec = _spec(file)
+    except RequestError as error:
+        raise RequestError(f"{path}: {error.message}", error.hint) from None
     check_layers(spec, len(file.tensors), path)
     shapes, holds = parameter_shapes(spec), {}
-    for name, parameters in _names(spec).items():
+    names = _names(spec)
+    for name, parameters in names.items():
         rows = [shapes[parameter][0] for parameter in parameters]
         wanted = (sum(rows), *shapes[parameters[0]][1:])
         tensor = file.tensors.get(name)
@@ -198,7 +207,15 @@ def open_model(path: Path) -> tuple[ModelSpec, Read, Tokenizer]:
         for parameter, count in zip(parameters, rows, strict=True):
             holds[parameter] = (name, start, start + count)
             start += count
-    return spec, partial(_read, file, spec, holds), _tokenizer(file)
+    spare = file.tensors.keys() - names.keys() - {_FACTORS}
+    if spare:
+        raise RequestError(
+            f"{path}: unexpected tensor {min(spare)} ({len(spare)} in all)",
+            f"models of type {spec.architecture} are read without it",
+        )
+    tokenizer, generation = read_vocabulary(file)
+    check_vocabulary(path, tokenizer, spec)
+    return spec, partial(_read, file, spec, holds), tokenizer, generation
 
 
 def _read(file: Gguf, spec: ModelSpec, holds: dict[str, tuple[str, int, int]], parameter: str) -> Floats:
@@ -206,76 +223,110 @@ def _read(file: Gguf, spec: ModelSpec, holds: dict[str, tuple[str, int, int]], p
     return _halves(spec, parameter, file.read(name)[start:end])
 
 
+class _Settings:
+    """What a file says of its family, by the keys below the family's name; what nobody asked for is refused."""
+
+    def __init__(self, file: Gguf, family: str) -> None:
+        self.file, self.family = file, family
+        self.asked = set(_IDLE)
+
+    def get(self, key: str, kind: type, default: Any = None) -> Any:
+        self.asked.add(key)
+        name = f"{self.family}.{key}"
+        if isinstance(self.file.values.get(name), np.ndarray):
+            raise RequestError(f"{name} differs between layers, which is not supported")
+        return self.file.get(name, kind, default)
+
+    def size(self, key: str, default: int | None = None) -> int:
+        value: int = self.get(key, int, default)
+        return value
+
+    def only(self, key: str, wanted: Any) -> None:
+        """Refuse a setting that is there and has another value than the one that our decoder follows."""
+        value = self.get(key, type(wanted), wanted)
+        if value != wanted:
+            raise RequestError(f"{self.family}.{key} = {value!r} is not supported (only {wanted!r})")
+
+    def refuse_others(self) -> None:
+        for key, wanted in _USUAL.items():
+            self.only(key, wanted)
+        begin = f"{self.family}."
+        for key in sorted(key for key in self.file.values if key.startswith(begin)):
+            if key.removeprefix(begin) not in self.asked:
+                raise RequestError(f"{key} = {repr(self.file.values[key])[:40]} is not supported")
+
+
 def _spec(file: Gguf) -> ModelSpec:
     family = file.get("general.architecture", str)
     if family not in ("gpt2", "llama", "qwen3"):
-        raise RequestError(f"{file.path}: models of type {family!r} are not read", "gpt2, llama and qwen3 are")
-    if "rope_freqs.weight" in file.tensors:
-        raise RequestError(f"{file.path}: its rotary positions are stretched by a table, which is not read from GGUF")
-    size = partial(_size, file, family)
-    width, heads = size("embedding_length"), size("attention.head_count")
+        raise RequestError(f"models of type {family!r} are not read", "gpt2, llama and qwen3 are")
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None:
         raise WorkError(f"{file.path}: the tensor token_embd.weight is missing", "it holds no model")
+    said = _Settings(file, family)
+    width, heads = said.size("embedding_length"), said.size("attention.head_count")
     shape: dict[str, Any] = {
         "vocab_size": embedding.shape[0],
-        "context": size("context_length"),
+        "context": said.size("context_length"),
         "width": width,
-        "layers": size("block_count"),
+        "layers": said.size("block_count"),
         "heads": heads,
-        "ffn_width": size("feed_forward_length"),
+        "ffn_width": said.size("feed_forward_length"),
         "tied": "output.weight" not in file.tensors,
     }
     if family == "gpt2":
-        return ModelSpec(**shape, norm_epsilon=file.get("gpt2.attention.layer_norm_epsilon", float))
-    scaling = file.get(f"{family}.rope.scaling.type", str, "none")
-    if scaling not in ("none", "linear"):
-        raise RequestError(f"{file.path}: rotary positions stretched as {scaling!r} are not read")
-    factor = file.get(f"{family}.rope.scaling.factor", float, 1.0)
-    return ModelSpec(
-        **shape,
-        kv_heads=size("attention.head_count_kv", heads),
-        head_dim=size("attention.key_length", width // heads if heads else 0),
-        norm="rms",
-        norm_epsilon=file.get(f"{family}.attention.layer_norm_rms_epsilon", float),
-        activation="swiglu",
-        positions="rotary",
-        rope_theta=file.get(f"{family}.rope.freq_base", float, 10000.0),
-        rope_scaling=RopeScaling("linear", factor) if scaling == "linear" else None,
-        attention_bias=False,
-        ffn_bias=False,
-        qk_norm=family == "qwen3",
-    )
+        said.only("attention.head_count_kv", heads)
+        shape |= {"norm_epsilon": said.get("attention.layer_norm_epsilon", float)}
+    else:
+        head_dim = said.size("attention.key_length", width // heads if heads else 0)
+        said.only("attention.value_length", head_dim)
+        said.only("rope.dimension_count", head_dim)
+        shape |= {
+            "kv_heads": said.size("attention.head_count_kv", heads),
+            "head_dim": head_dim,
+            "norm": "rms",
+            "norm_epsilon": said.get("attention.layer_norm_rms_epsilon", float),
+            "activation": "swiglu",
+            "positions": "rotary",
+            "rope_theta": said.get("rope.freq_base", float, 10000.0),
+            "rope_scaling": _rope_scaling(said, head_dim),
+            "attention_bias": False,
+            "ffn_bias": False,
+            "qk_norm": family == "qwen3",
+        }
+    said.refuse_others()
+    spec = ModelSpec(**shape)
+    _check_factors(file, spec)
+    return spec
 
 
-def _size(file: Gguf, family: str, key: str, default: int | None = None) -> int:
-    value: int = file.get(f"{family}.{key}", int, default)
-    return value
+def _rope_scaling(said: _Settings, head_dim: int) -> RopeScaling | None:
+    """How rotary positions are stretched: evenly, if no type is named, by a factor under its newer or older key; or as
+    a table says, which has to be Llama 3.1's (see `_check_factors`)."""
+    kind = said.get("rope.scaling.type", str, "linear")
+    if kind not in ("none", "linear"):
+        raise RequestError(f"rotary positions stretched as {kind!r} are not read")
+    factor = said.get("rope.scaling.factor", float, said.get("rope.scale_linear", float, 0.0))
+    if kind == "linear" and factor not in (0.0, 1.0):
+        return RopeScaling("linear", factor)
+    factors = _factors(said.file, head_dim)
+    largest = 1.0 if factors is None else float(str(factors.max()))
+    return RopeScaling("llama3", largest, original_context=said.size(_ORIGINAL, 8192)) if largest > 1 else None
 
 
-def _tokenizer(file: Gguf) -> Tokenizer:
-    """The vocabulary; its added tokens are those of type control."""
-    kind = file.get("tokenizer.ggml.model", str)
-    if kind != "gpt2":
-        raise RequestError(f"{file.path}: vocabularies of type {kind!r} are not read", "byte-level BPE is")
-    tokens, merges = (file.get(f"tokenizer.ggml.{key}", list) for key in ("tokens", "merges"))
-    kinds = file.get("tokenizer.ggml.token_type", np.ndarray, np.full(len(tokens), _NORMAL))
-    pairs = [(left, right) for left, _, right in (str(merge).partition(" ") for merge in merges)]
-    if len(kinds) != len(tokens) or not all(isinstance(token, str) for token in tokens):
-        raise WorkError(f"{file.path} is damaged: its vocabulary contradicts itself", "copy or download it again")
-    named = {token: (number, kind) for number, (token, kind) in enumerate(zip(tokens, kinds.tolist(), strict=True))}
-    vocabulary = {token: number for token, (number, kind) in named.items() if kind != _UNUSED}
-    specials = {token: number for token, (number, kind) in named.items() if kind == _CONTROL}
-    end = file.get("tokenizer.ggml.eos_token_id", int)
-    if not 0 <= end < len(tokens):
-        raise WorkError(f"{file.path} is damaged: its end-of-text token has number {end} of {len(tokens)}")
-    config: dict[str, Any] = {"eos_token": tokens[end]}
-    if file.get("tokenizer.ggml.add_bos_token", bool, False):
-        begin = file.get("tokenizer.ggml.bos_token_id", int, end)
-        config |= {"bos_token": tokens[begin % len(tokens)], "add_bos_token": True}
-    if "tokenizer.chat_template" in file.values:
-        config["chat_template"] = file.get("tokenizer.chat_template", str)
-    cut = file.get("tokenizer.ggml.pre", str, "gpt-2")
-    if cut not in _CUTS:
-        raise RequestError(f"{file.path}: its vocabulary cuts text as {cut!r}, which is not read")
-    return Tokenizer.of_byte_level(ByteLevel(vocabulary, pairs, _CUTS[cut]), specials, config)
+def _factors(file: Gguf, head_dim: int) -> Floats | None:
+    """The table of factors, if there is one."""
+    tensor = file.tensors.get(_FACTORS)
+    if tensor is None:
+        return None
+    if tensor.shape != (head_dim // 2,) or tensor.format.name != "F32":
+        raise RequestError(f"{_FACTORS} is not a table of {head_dim // 2} factors in F32")
+    return file.read(_FACTORS)
+
+
+def _check_factors(file: Gguf, spec: ModelSpec) -> None:
+    """A table of factors must be that of Llama 3.1, whose settings besides the largest factor no file names."""
+    found = _factors(file, spec.head_dim)
+    same = found is None or np.allclose(found, llama3_factors(spec), rtol=1e-5, atol=0)
+    if not same or (found is not None and spec.architecture != "llama"):
+        raise RequestError(f"{_FACTORS} stretches positions otherwise than Llama 3.1 does, which is not read")

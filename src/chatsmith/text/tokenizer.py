@@ -80,14 +80,10 @@ class Tokenizer:
         """
         return cls(*tokenizer_files.read_tokenizer(Path(path)))
 
-    @classmethod
-    def of_byte_level(cls, parts: ByteLevel, specials: dict[str, int], config: dict[str, Any]) -> Tokenizer:
-        """A byte-level BPE vocabulary from its parts; `specials` are in the vocabulary too.
-
-        Raises `RequestError` where ids are out of bounds or contradict each other.
-        """
-        document = tokenizer_files.byte_level_document(parts.vocabulary, parts.merges, parts.pattern, specials)
-        return cls(tokenizer_files.checked(document, Path("the vocabulary")), config)
+    @property
+    def document(self) -> Document:
+        """The content of its `tokenizer.json`."""
+        return self._document
 
     @functools.cached_property
     def byte_level(self) -> ByteLevel | None:

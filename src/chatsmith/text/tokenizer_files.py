@@ -11,6 +11,7 @@ import binascii
 import gzip
 import json
 import zlib
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,16 @@ def token_to_bytes(token: str) -> bytes | None:
 
 
 def byte_level_document(
-    vocabulary: dict[str, int], merges: list[tuple[str, str]], pattern: WordPattern, specials: dict[str, int]
+    vocabulary: dict[str, int],
+    merges: list[tuple[str, str]],
+    pattern: WordPattern,
+    specials: dict[str, int],
+    words: Container[str] = (),
 ) -> Document:
-    """A `tokenizer.json` for a byte-level BPE vocabulary (which must list the special tokens too)."""
+    """A `tokenizer.json` for a byte-level BPE vocabulary (which must list the special tokens too).
+
+    Those of the special tokens that are `words` are added tokens for text, as <think> is: not "special".
+    """
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     if pattern is tokenizer_words.GPT2:
         cutter: dict[str, Any] = byte_level | {"use_regex": True}
@@ -81,7 +89,7 @@ def byte_level_document(
                 "lstrip": False,
                 "rstrip": False,
                 "normalized": False,
-                "special": True,
+                "special": content not in words,
             }
             for content, number in sorted(specials.items(), key=lambda item: item[1])
         ],
