@@ -112,7 +112,7 @@ def test_what_is_left_out_of_conversations_is_listed(tmp_path: Path) -> None:
     assert all(document.messages == (Message("user", "Hi."), Message("assistant", "Hello.")) for document in documents)
     assert [str(one).removeprefix(str(tmp_path)) for one in report.skipped] == [
         "/a.jsonl:1: rejected answer",
-        "/a.jsonl:2: conversation with tools (what came before is kept)",
+        "/a.jsonl:2: rest of a conversation with tools",
         "/a.jsonl:3: conversation with an unknown role (alien)",
     ]
 

@@ -114,15 +114,17 @@ def _decode(data: bytes, repaired: Repaired) -> str:
         text = data.decode("utf-8", "replace")
         bad = text.count("\ufffd") - data.count(b"\xef\xbf\xbd")
         if bad * 1000 > len(data):
-            raise Unreadable(NOT_UTF8, _advice(charset.likely(data))) from None
+            raise _not_utf8(charset.likely(data)) from None
         repaired(bad)
         return text
 
 
-def _advice(encoding: str | None) -> str:
+def _not_utf8(encoding: str | None) -> Unreadable:
+    """The encoding is part of the reason, so that no file is converted by the advice for another."""
+    advice = f"convert it first: iconv -f {encoding or 'ENCODING'} -t UTF-8"
     if encoding is None:
-        return "convert it first: iconv -f ENCODING -t UTF-8, with the encoding that it was written in"
-    return f"it seems to be {encoding}; convert it first: iconv -f {encoding} -t UTF-8"
+        return Unreadable(NOT_UTF8, f"{advice}, with the encoding that it was written in")
+    return Unreadable(f"{NOT_UTF8} but probably {encoding}", advice)
 
 
 def _pause(data: bytes, size: int) -> int:

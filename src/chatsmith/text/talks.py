@@ -104,7 +104,7 @@ def conversation(value: Any, answer: Any = None) -> list[Content]:
     if talk is None and not sure and not stop:
         return []
     if stop:
-        return [Unreadable(stop)] if talk is None else [talk, Unreadable(stop, "what came before is kept")]
+        return [Unreadable(stop)] if talk is None else [talk, Unreadable(f"rest of a {stop}")]
     return [_why_not(said) if talk is None else talk]
 
 
