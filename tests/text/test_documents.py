@@ -98,6 +98,25 @@ def test_conversations_become_messages(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(documents)) == documents  # they travel to worker processes
 
 
+def test_what_is_left_out_of_conversations_is_listed(tmp_path: Path) -> None:
+    question, answer = {"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}
+    worse = {"role": "assistant", "content": "BAD"}
+    records = [
+        {"chosen": [question, answer], "rejected": [question, worse]},
+        {"messages": [question, answer, question, {"role": "tool", "content": "z"}]},
+        {"messages": [question, {"role": "alien", "content": "z"}, answer]},
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    documents, report = read(tmp_path, duplicates="keep")
+    assert [document.source for document in documents] == [f"{tmp_path}/a.jsonl:1", f"{tmp_path}/a.jsonl:2"]
+    assert all(document.messages == (Message("user", "Hi."), Message("assistant", "Hello.")) for document in documents)
+    assert [str(one).removeprefix(str(tmp_path)) for one in report.skipped] == [
+        "/a.jsonl:1: rejected answer",
+        "/a.jsonl:2: rest of a conversation with tools",
+        "/a.jsonl:3: conversation with an unknown role (alien)",
+    ]
+
+
 def test_tables(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('label,review\n1,"Good, ""really"" good\nfilm"\n0,Bad film\n')
     (tmp_path / "b.csv").write_text("n;text\n1;uno\n")
@@ -132,6 +151,18 @@ def test_parquet(tmp_path: Path, suffix: str) -> None:
     assert [document.text for document in documents[:-1]] == [row["text"] for row in rows]
     assert documents[16].source == f"{tmp_path}/a.parquet{suffix}:17"
     assert documents[-1].messages == (Message("user", "Hi."), Message("assistant", "Hello."))
+    rated = [{"prompt": "Hi.", "completion": "Hello.", "label": good, "rejected": "BAD"} for good in (True, False)]
+    parquet.write_table(pyarrow.Table.from_pylist(rated), tmp_path / "rated.parquet")
+    shown = [{"images": [{"bytes": b"x", "path": None}] * count, "messages": talk} for count in (0, 1)]
+    parquet.write_table(pyarrow.Table.from_pylist(shown), tmp_path / "shown.parquet")
+    for name, skipped in (
+        ("rated.parquet", {"rejected answer": 3}),
+        ("shown.parquet", {"conversation with more than text": 1}),
+    ):
+        documents, report = read(tmp_path / name)
+        assert [document.source for document in documents] == [f"{tmp_path}/{name}:1"]
+        assert report.reasons == skipped
+        (tmp_path / name).unlink()
     (tmp_path / "c.parquet").write_bytes(b"PAR1 nothing PAR1")
     assert read(tmp_path)[1].reasons == {"damaged": 1}
 

@@ -63,7 +63,7 @@ def test_any_bytes_are_text_or_refused(data: bytes) -> None:
         "".join(cut(data)).encode()
     except Unreadable as error:
         refused = error.reason
-    assert refused in ("", "binary, not text", "not UTF-8 text")
+    assert refused in ("", "binary, not text") or refused.startswith("not UTF-8 text")
 
 
 def test_zero_bytes_far_into_a_file() -> None:

@@ -10,14 +10,19 @@ from hypothesis import strategies as st
 
 from chatsmith.text.chat import Message
 from chatsmith.text.records import contents
+from chatsmith.text.report import Unreadable
 
 HI = [("user", "Hi."), ("assistant", "Hello.")]
 
 
 def found(record: Any, field: str | None = None) -> list[Any]:
-    """Texts as they are, conversations as lists of pairs."""
+    """Texts as they are, conversations as lists of pairs; what was left out, by its reason."""
     return [
-        content if isinstance(content, str) else [(message.role, message.content) for message in content]
+        content.reason
+        if isinstance(content, Unreadable)
+        else content
+        if isinstance(content, str)
+        else [(message.role, message.content) for message in content]
         for content in contents(record, field)
     ]
 
@@ -40,6 +45,25 @@ def found(record: Any, field: str | None = None) -> list[Any]:
         {"prompt": "Hi.", "completion": "Hello."},
         {"instruction": "Hi.", "input": "", "output": "Hello.", "text": "### Instruction: Hi."},
         {"question": "Hi.", "answers": {"text": ["Hello.", "Hey."], "answer_start": [1, 2]}},
+        {"question": "Hi.", "answers": ["Hello.", "Hey."]},
+        {"prompt": [{"role": "user", "content": "Hi."}], "completion": [{"role": "assistant", "content": "Hello."}]},
+        {"messages": [{"role": "user", "content": "Hi."}], "response": "Hello."},
+        {"chosen": "\n\nHuman: Hi.\n\nAssistant: Hello."},
+        {"prompt": "\n\nHuman: Hi.\n\nAssistant:", "completion": " Hello."},
+        {"id": "0", "data": ["Hi.", "Hello."]},
+        {"conversation": [{"human": "Hi.", "assistant": "Hello."}]},
+        {"contents": [{"role": "user", "parts": [{"text": "Hi."}]}, {"role": "model", "parts": [{"text": "Hello."}]}]},
+        {"chat_messages": [{"sender": "human", "text": "Hi."}, {"sender": "assistant", "text": "Hello."}]},
+        {
+            "messages": [
+                {"role": "system", "content": ""},
+                {"role": "user", "content": "Hi."},
+                {
+                    "role": "assistant",
+                    "content": [{"type": "thinking", "thinking": "…"}, {"type": "text", "text": "Hello."}],
+                },
+            ]
+        },
         {"prompt": "Hi.", "chosen": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]},
     ],
 )
@@ -52,13 +76,130 @@ def test_more_conversations() -> None:
     assert found({"messages": turns}) == [[("system", "Be kind."), *HI]]
     three = [["Ann", "Hi."], ["Bob", "Hello."], ["Cy", "Hey."]]
     assert found({"dialogue": three}) == ["Ann: Hi.\nBob: Hello.\nCy: Hey."]
-    assert found({"messages": [*turns, {"role": "tool", "content": "42"}]}) != [[("system", "Be kind."), *HI]]
+    late = [*turns[1:], turns[0], *turns[1:]]
+    assert found({"messages": late}) == [[*HI, ("system", "Be kind."), *HI]]
     assert found({"context": "Rome is old.", "question": "Is it?", "answer": True, "output": 1}) == [
         [("user", "Rome is old.\n\nIs it?"), ("assistant", "1")]
     ]
     assert found({"instruction": "Add.", "input": "1 2", "output": "3"}) == [
         [("user", "Add.\n\n1 2"), ("assistant", "3")]
     ]
+
+
+TURNS = [{"role": role, "content": words} for role, words in HI]
+QUESTION = {"role": "user", "content": "And?"}
+BAD = {"role": "assistant", "content": "BAD"}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"prompt": "Hi.", "chosen": TURNS, "rejected": [TURNS[0], BAD]},
+        {"chosen": TURNS, "rejected": [TURNS[0], BAD]},
+        {"prompt": TURNS[:1], "chosen": TURNS[1:], "rejected": [BAD]},
+        {"prompt": "Hi.", "chosen": "Hello.", "rejected": "BAD"},
+        {"chosen": "\n\nHuman: Hi.\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi.\n\nAssistant: BAD"},
+        {
+            "conversations": TURNS[:1],
+            "chosen": {"from": "gpt", "value": "Hello."},
+            "Rejected": {"from": "gpt", "value": "BAD"},
+        },
+        {"input": {"messages": TURNS[:1]}, "preferred_output": TURNS[1:], "non_preferred_output": [BAD]},
+        {"messages": TURNS, "prompt": "Hi.", "chosen": TURNS, "rejected": [TURNS[0], BAD]},
+    ],
+)
+def test_what_was_rejected_is_not_learned(record: Any) -> None:
+    assert found(record) == [HI, "rejected answer"]
+
+
+def test_what_was_judged_bad_is_not_learned() -> None:
+    assert found({"chosen": "good text", "rejected": "BAD text"}) == ["good text", "rejected answer"]
+    judged = {"prompt": "Hi.", "completion": "Hello."}
+    assert found({**judged, "label": True}) == [HI]
+    assert found({**judged, "label": False}) == found({**judged, "label": "False"}) == ["rejected answer"]
+    assert found({"chosen": "yes", "rejected": "no"}, "rejected") == ["no"]  # as asked for
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (
+            [{"role": "assistant", "content": "calling"}, {"role": "tool", "content": "z"}, BAD],
+            "conversation with tools",
+        ),
+        ([{"role": "assistant", "content": None, "tool_calls": [{}]}], "conversation with tools"),
+        ([{"role": "assistant", "content": [{"type": "tool_use", "input": {}}]}], "conversation with tools"),
+        ([{"role": "model", "parts": [{"functionCall": {"name": "x"}}]}], "conversation with tools"),
+        ([{"from": "function_call", "value": "{}"}, {"from": "observation", "value": "z"}], "conversation with tools"),
+        ([{**BAD, "weight": 0}], "conversation with an answer of weight 0"),
+    ],
+)
+def test_a_conversation_ends_before_what_cannot_be_learned(more: list[Any], reason: str) -> None:
+    assert found({"messages": [*TURNS, QUESTION, *more]}) == [HI, f"rest of a {reason}"]
+    assert found({"messages": [QUESTION, *more]}) == [reason]
+
+
+@pytest.mark.parametrize(
+    ("turns", "reason"),
+    [
+        ([{"role": "alien", "content": "zz"}], "half a conversation"),
+        ([QUESTION], "half a conversation"),
+        ([QUESTION, {"role": "assistant", "content": " "}], "half a conversation"),
+        ([*TURNS, {"role": "alien", "content": "zz"}], "conversation with an unknown role"),
+        ([*TURNS, {"content": "zz"}], "conversation that cannot be read"),
+        ([*TURNS, {"role": "user", "content": 5}], "conversation that cannot be read"),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, BAD],
+            "conversation with more than text",
+        ),
+    ],
+)
+def test_no_shreds_of_conversations_are_learned(turns: list[Any], reason: str) -> None:
+    assert found({"messages": turns, "text": "BAD"}) == found([turns]) == [reason]
+
+
+def test_more_that_is_no_conversation() -> None:
+    pictured = {"image": "a.jpg", "conversations": TURNS}
+    assert found(pictured) == ["conversation with more than text"]
+    assert found({**pictured, "image": None}) == [HI]
+    assert found({"role": "prompter", "text": "Hi.", "message_id": "1"}) == ["turn without its conversation"]
+    assert found({"prompt": {"role": "prompter", "text": "Hi.", "replies": [BAD]}}) == ["turn without its conversation"]
+    assert found({"instruction": "Add them up.", "input": "", "output": ""}) == ["half a conversation"]
+    assert found({"data": [{"messages": TURNS}, {"messages": [QUESTION]}]}) == [HI, "half a conversation"]
+
+
+def exported(*nodes: tuple[str, str | None, dict[str, Any] | None], current: str | None) -> dict[str, Any]:
+    """A conversation as ChatGPT exports it, of nodes (name, parent, message)."""
+    parents = [parent for _, parent, _ in nodes]
+    tree = {
+        name: {"id": name, "parent": parent, "message": message, "children": [name] * parents.count(name)}
+        for name, parent, message in nodes
+    }
+    return {"title": "T", "mapping": tree, "current_node": current}
+
+
+def said(role: str, words: str, **more: Any) -> dict[str, Any]:
+    return {"author": {"role": role}, "content": {"content_type": "text", "parts": [words]}, "recipient": "all", **more}
+
+
+def test_the_current_branch_of_an_export_is_read() -> None:
+    thought = {
+        "author": {"role": "assistant"},
+        "content": {"content_type": "thoughts", "thoughts": [{"content": "BAD"}]},
+    }
+    nodes = [
+        ("root", None, None),
+        ("a", "root", said("system", "")),
+        ("b", "a", said("user", "Hi.")),
+        ("c", "b", said("assistant", "BAD")),
+        ("d", "b", thought),
+        ("e", "d", said("assistant", "Hello.")),
+    ]
+    assert found(exported(*nodes, current="e")) == found(exported(*nodes, current=None)) == [HI]
+    search = [("f", "e", said("user", "And?")), ("g", "f", said("assistant", "BAD", recipient="web"))]
+    assert found(exported(*nodes, *search, current="g")) == [HI, "rest of a conversation with tools"]
+    assert found(exported(("a", "b", said("user", "x")), ("b", "a", None), current="a")) == ["half a conversation"]
+    assert found({"mapping": {"fr": "bon jour à tous"}, "n": 1}) == ["bon jour à tous"]
 
 
 @pytest.mark.parametrize(
@@ -100,16 +241,32 @@ def test_depth_is_bounded() -> None:
     assert found({"text": record}) == []
 
 
+NAMES = [
+    "text",
+    "messages",
+    "role",
+    "content",
+    "parts",
+    "mapping",
+    "message",
+    "parent",
+    "prompt",
+    "chosen",
+    "rejected",
+    "x",
+]
+WORDS = ["user", "assistant", "tool", "\n\nHuman: Hi.\n\nAssistant:", " "]
 JSON = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
-    lambda inner: (
-        st.lists(inner) | st.dictionaries(st.sampled_from(["text", "messages", "role", "content", "x"]), inner)
-    ),
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.sampled_from(WORDS),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(NAMES), inner),
 )
 
 
 @given(JSON)
 def test_any_json_is_taken(record: Any) -> None:
     for content in contents(record):
-        assert isinstance(content, str) or all(isinstance(turn, Message) for turn in content)
-        assert content
+        if isinstance(content, Unreadable):
+            assert content.reason
+        else:
+            assert isinstance(content, str) or all(isinstance(turn, Message) for turn in content)
+            assert content

@@ -313,6 +313,10 @@ class _Reading:
             place = f"{source}:{number}"
             empty = True
             for content in strings(record) if self.strings else contents(record, self.field):
+                if isinstance(content, Unreadable):
+                    empty = False
+                    self.report.skip(place, content.reason, content.detail)
+                    continue
                 if not isinstance(content, str):
                     empty = False
                     yield Document("", place, tuple([Message(turn.role, normalise(turn.content)) for turn in content]))

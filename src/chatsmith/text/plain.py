@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import codecs
-import re
 from collections.abc import Callable, Iterator
 from typing import IO
 
+from chatsmith.text import charset
 from chatsmith.text.archives import CHUNK
 from chatsmith.text.report import Unreadable
 
@@ -17,19 +17,6 @@ TOO_LONG = "a record is too long"
 RECORD_BYTES = 64 << 20  # the longest line of JSON lines, row of a table, or HTML page
 _HEAD = 1 << 16  # bytes that are looked at to tell text from binary
 _CONTROLS = bytes(byte for byte in [*range(32), 127] if byte not in b"\t\n\v\f\r\x1b\b")
-_MARKS = (  # the longer ones first: the mark of UTF-32 begins with that of UTF-16
-    (codecs.BOM_UTF32_LE, "utf-32-le"),
-    (codecs.BOM_UTF32_BE, "utf-32-be"),
-    (codecs.BOM_UTF8, "utf-8"),
-    (codecs.BOM_UTF16_LE, "utf-16-le"),
-    (codecs.BOM_UTF16_BE, "utf-16-be"),
-)
-_DECLARED = re.compile(  # the encodings of the web, by the names that Python knows them by too
-    rb"""charset\s*=\s*["']?\s*(iso-8859-\d+|windows-\d+|latin1|us-ascii|koi8-[ru]|macintosh|tis-620"""
-    rb"""|gb2312|gbk|gb18030|big5|shift_jis|euc-jp|euc-kr|iso-2022-jp)["'\s/>;]""",
-    re.IGNORECASE,
-)
-_MEANT = dict.fromkeys(("iso-8859-1", "latin1", "us-ascii"), "windows-1252")  # as browsers take them
 
 Repaired = Callable[[int], None]
 
@@ -37,9 +24,9 @@ Repaired = Callable[[int], None]
 def blocks(stream: IO[bytes], size: int, repaired: Repaired, *, declared: bool = False) -> Iterator[str]:
     """The text of a stream in blocks of at most `size` bytes (UTF-8), whose concatenation is the whole of it.
 
-    UTF-8, or UTF-16 and UTF-32 with a byte order mark; with `declared`, also the encoding that the head of an HTML
-    page names. Bad bytes become U+FFFD and are told to `repaired` while they are fewer than one in a thousand;
-    otherwise, and where zero or control bytes show that this is no text, `Unreadable`.
+    UTF-8, or UTF-16 and UTF-32 with a byte order mark, or UTF-16 that is surely it; with `declared`, also the encoding
+    that the head of an HTML page names. Bad bytes become U+FFFD and are told to `repaired` while they are fewer than
+    one in a thousand; otherwise, and where zero or control bytes show that this is no text, `Unreadable`.
     """
     head = stream.read(_HEAD)
     encoding = _encoding(head, declared)
@@ -92,21 +79,14 @@ def lines(blocks: Iterator[str], longest: int = RECORD_BYTES) -> Iterator[str]:
         yield "".join(parts)
 
 
-def _encoding(head: bytes, declared: bool) -> str:
-    for mark, encoding in _MARKS:
-        if head.startswith(mark):
-            return encoding
+def _encoding(head: bytes, by_page: bool) -> str:
+    if encoding := charset.marked(head) or charset.unmarked_utf16(head):
+        return encoding
     if b"\0" in head:
         raise Unreadable(BINARY, "it holds zero bytes")
     if len(head) - len(head.translate(None, _CONTROLS)) > len(head) // 50:
         raise Unreadable(BINARY, "it holds control bytes")
-    if declared and (named := _DECLARED.search(head[:4096])):
-        encoding = named[1].decode("ascii").lower()
-        try:
-            return codecs.lookup(_MEANT.get(encoding, encoding)).name
-        except LookupError:  # such as windows-9999
-            return "utf-8"
-    return "utf-8"
+    return (charset.declared(head) if by_page else None) or "utf-8"
 
 
 def _utf8_chunks(head: bytes, stream: IO[bytes], encoding: str) -> Iterator[bytes]:
@@ -116,7 +96,7 @@ def _utf8_chunks(head: bytes, stream: IO[bytes], encoding: str) -> Iterator[byte
             yield chunk
         return
     decoder = codecs.getincrementaldecoder(encoding)("replace")
-    for mark, marked in _MARKS:
+    for mark, marked in charset.MARKS:
         if marked == encoding:
             head = head.removeprefix(mark)
     yield decoder.decode(head).encode("utf-8", "replace")
@@ -134,9 +114,17 @@ def _decode(data: bytes, repaired: Repaired) -> str:
         text = data.decode("utf-8", "replace")
         bad = text.count("\ufffd") - data.count(b"\xef\xbf\xbd")
         if bad * 1000 > len(data):
-            raise Unreadable(NOT_UTF8, "convert it first: iconv -f WINDOWS-1252 -t UTF-8") from None
+            raise _not_utf8(charset.likely(data)) from None
         repaired(bad)
         return text
+
+
+def _not_utf8(encoding: str | None) -> Unreadable:
+    """The encoding is part of the reason, so that no file is converted by the advice for another."""
+    advice = f"convert it first: iconv -f {encoding or 'ENCODING'} -t UTF-8"
+    if encoding is None:
+        return Unreadable(NOT_UTF8, f"{advice}, with the encoding that it was written in")
+    return Unreadable(f"{NOT_UTF8} but probably {encoding}", advice)
 
 
 def _pause(data: bytes, size: int) -> int:

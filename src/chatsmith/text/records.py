@@ -3,55 +3,73 @@
 The first of these rules that finds anything decides:
 
 1. the field that was asked for, by its path (`field="data.summary"`);
-2. a conversation: a list of turns under one of the usual names (`messages`, `conversations`, …);
-3. what was asked and what was answered (`instruction` and `output`, `question` and `answer`, …): a conversation of two;
+2. a conversation: a list of turns under one of the usual names (`messages`, `conversations`, …), or ChatGPT's export;
+3. what was asked and what was answered (`instruction` and `output`, `question` and `answer`, `prompt` and `chosen`, …):
+   a conversation, of two turns where both are texts;
 4. a text under one of the usual names (`text`, `content`, `body`, …);
 5. objects in lists within (`{"data": [{…}, …]}`), by these rules each;
 6. the fields that hold words rather than codes, one to a line.
+
+What somebody rejected is never read, and nothing is made of a conversation but a conversation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
-from chatsmith.text.chat import Conversation, Message, Role
-
-Content: TypeAlias = str | Conversation
+from chatsmith.text.chat import Message
+from chatsmith.text.report import Unreadable
+from chatsmith.text.talks import (
+    HALF,
+    LONE,
+    MORE_THAN_TEXT,
+    SPEAKER,
+    Content,
+    conversation,
+    is_lone_turn,
+    joined,
+    pairs,
+    remembered,
+    turns,
+)
 
 TEXTS = (
     *("text", "content", "body", "document", "article", "story", "raw_content", "page_content", "markdown", "pages"),
     *("paragraphs", "passage", "context", "paragraph", "sentences", "sentence", "review", "code", "abstract"),
 )
-CONVERSATIONS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns")
+CONVERSATIONS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat_messages")
 ASKED = {  # what a request may be called, and what is added to it where it is there
     "instruction": (("input", "context"), "after"),
     "question": (("context", "passage"), "before"),
     "prompt": ((), "after"),
     "query": ((), "after"),
 }
-ANSWERED = ("output", "response", "completion", "answer", "answers", "chosen", "accepted")
-_EXCHANGE = frozenset((*ASKED, *ANSWERED, *(name for more, _ in ASKED.values() for name in more)))
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    **dict.fromkeys(("user", "human", "prompter", "customer", "client", "person"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "ai", "agent", "bing", "bard"), "assistant"),
-}
-_SPEAKER = ("role", "from", "speaker", "author")
-_WORDS = ("content", "value", "text", "utterance", "message")
+_PREFERRED = ("chosen", "chosen_response", "accepted", "preferred_output")
+ANSWERED = ("output", "response", "completion", "answer", "answers", *_PREFERRED)
+REJECTED = ("rejected", "rejected_response", "rejected_responses", "rejected_output", "non_preferred_output")
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+_VERDICT = "label"  # false where a completion is a bad one (the unpaired preferences of TRL)
+BESIDE = (*REJECTED, *_MEDIA, _VERDICT)
+"""Names of what is no text to read, but decides about it."""
+_EXCHANGE = frozenset((*ASKED, *ANSWERED, *(name for more, _ in ASKED.values() for name in more), _VERDICT))
 _DEEPEST = 16
 
-KNOWN = frozenset((*TEXTS, *CONVERSATIONS, *ASKED, *ANSWERED, "title", "label", "id"))
+KNOWN = frozenset((*TEXTS, *CONVERSATIONS, *ASKED, *ANSWERED, *REJECTED, "title", "label", "id"))
 """Names by which the heading of a table is known for one."""
+
+WORSE = "rejected answer"
 
 
 def contents(record: Any, field: str | None = None) -> list[Content]:
-    """The texts and conversations of one record (any value that JSON can hold); none where it has no text."""
+    """The texts and conversations of one record (any value that JSON can hold); none where it has no text.
+
+    Among them, as `Unreadable`, what was left out, and why.
+    """
     if field is not None:
-        found = [conversation(value) or _text(value) for value in _at(record, field.split("."))]
-        return [content for content in found if content]
+        found = [conversation(value) or [_text(value)] for value in _at(record, field.split("."))]
+        return [content for one in found for content in one if content]
     return _contents(record, 0)
 
 
@@ -69,8 +87,8 @@ def _contents(record: Any, depth: int) -> list[Content]:
     if isinstance(record, str):
         return [record] if record and not record.isspace() else []
     if isinstance(record, list) and depth <= _DEEPEST:
-        talk = conversation(record) if record and isinstance(record[0], dict) else None
-        return [talk] if talk else [content for item in record for content in _contents(item, depth + 1)]
+        found = conversation(record) if record and isinstance(record[0], dict) else []
+        return found or [content for item in record for content in _contents(item, depth + 1)]
     return []
 
 
@@ -79,54 +97,73 @@ class _Names:
     """Which names an object has that may decide, as the object spells them; of equal ones, the last counts."""
 
     conversations: tuple[str, ...]
+    answers: tuple[str, ...]
     texts: tuple[str, ...]
     exchange: Mapping[str, str]
-    """By their usual spelling, the names of what was asked and answered; empty without something asked."""
+    """By their usual spelling, the names of what was asked and answered; empty where there cannot be both."""
+    rejected: tuple[str, ...]
+    media: tuple[str, ...]
+    speaks: bool
+    """Whether one of the names may be that of a speaker."""
 
 
-_Found = TypeVar("_Found")
-_MOST_REMEMBERED, _MOST_LETTERS = 256, 1000
-
-
-def _remembered(find: Callable[[tuple[str, ...]], _Found]) -> Callable[[tuple[str, ...]], _Found]:
-    """`find` with a memory, since the records of a file mostly have the same names; few and short ones are kept."""
-    known: dict[tuple[str, ...], _Found] = {}
-
-    def finding(names: tuple[str, ...]) -> _Found:
-        try:
-            return known[names]
-        except KeyError:
-            found = find(names)
-            if len(known) < _MOST_REMEMBERED and sum(map(len, names)) + len(names) < _MOST_LETTERS:
-                known[names] = found
-            return found
-
-    return finding
-
-
-@_remembered
+@remembered
 def _names(names: tuple[str, ...]) -> _Names:
     spelled = {name.lower(): name for name in names}
     exchange = {name: own for name, own in spelled.items() if name in _EXCHANGE}
+
+    def own(usual: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple([spelled[name] for name in usual if name in spelled])
+
     return _Names(
-        tuple([spelled[name] for name in CONVERSATIONS if name in spelled]),
-        tuple([spelled[name] for name in TEXTS if name in spelled]),
-        exchange if any(name in exchange for name in ASKED) else {},
+        conversations=own(CONVERSATIONS),
+        answers=own(ANSWERED),
+        texts=own(TEXTS),
+        exchange=exchange if any(name in exchange for name in (*ASKED, *_PREFERRED, "input")) else {},
+        rejected=own(REJECTED),
+        media=own(_MEDIA),
+        speaks=any(name in spelled for name in SPEAKER),
     )
 
 
 def _of_object(record: dict[str, Any], depth: int) -> list[Content]:
     names = _names(tuple(record))
-    for name in names.conversations:
-        if talk := conversation(record[name]):
-            return [talk]
-    if names.exchange and (talk := _exchange({name: record[own] for name, own in names.exchange.items()})):
-        return [talk]
+    if not names.rejected:
+        return _of_rest(record, names, depth)
+    rest = {name: value for name, value in record.items() if name not in names.rejected}
+    worse = any(isinstance(record[name], str | list | dict) and record[name] for name in names.rejected)
+    return _of_rest(rest, names, depth) + [Unreadable(WORSE)] * worse
+
+
+def _of_rest(record: dict[str, Any], names: _Names, depth: int) -> list[Content]:
+    exchange = {name: record[own] for name, own in names.exchange.items()}
+    if talk := _conversation(record, names) or (_exchange(exchange) if exchange else []):
+        shown = next((name for name in names.media if record[name]), None)
+        return talk if shown is None else [Unreadable(MORE_THAN_TEXT, shown)]
+    if names.speaks and is_lone_turn(record):
+        return [Unreadable(LONE)]
     for name in names.texts:
         if text := _text(record[name]):
             return [text]
     inner = [value for value in record.values() if isinstance(value, dict) or _holds_objects(value)]
-    return [content for value in inner for content in _contents(value, depth + 1)] or _wordy(record)
+    if found := [content for value in inner for content in _contents(value, depth + 1)]:
+        return found
+    if exchange and _asked(exchange) and any(name in exchange for name in ANSWERED):
+        return [Unreadable(HALF, "nobody answers")]
+    return _wordy(record)
+
+
+def _conversation(record: dict[str, Any], names: _Names) -> list[Content]:
+    if isinstance(record.get("mapping"), dict) and (found := conversation(record)):
+        return found
+    for name in names.conversations:
+        # What the last question was answered may stand beside the conversation, as in preference data.
+        answer = next((turn for own in names.answers if (turn := _answered(record[own]))), None)
+        if found := conversation(pairs(record[name]) or record[name], answer):
+            return found
+    if record.keys() == {"id", "data"} and isinstance(record["data"], list) and len(record["data"]) % 2 == 0:
+        return conversation(record["data"])  # UltraChat: two take turns
+    return []
 
 
 def _wordy(record: Mapping[str, Any]) -> list[Content]:
@@ -142,92 +179,39 @@ def _has_letter(text: str) -> bool:
     return text[0].isalpha() or any(map(str.isalpha, text))
 
 
-def conversation(value: Any) -> Content | None:
-    """The turns in a list as a conversation; as plain lines "name: words" where more than two strangers talk.
-
-    A turn is an object with a speaker and words, a pair [speaker, words], or words alone (then two take turns). Of
-    speakers that are not known by name, the first is the user and the second the assistant; "system" after the first
-    turn is the assistant, as in records of help desks. None for what is no list of turns, or has turns by tools.
-    """
-    if not isinstance(value, list) or len(value) < 2:
-        return None
-    turns: list[tuple[str, str]] = []
-    for number, turn in enumerate(value):
-        said = _turn(turn, number)
-        if said is None:
-            return None
-        if said[1] and not said[1].isspace():
-            turns.append(said)
-    speakers = [name.lower() for name, _ in turns]
-    roles = _roles(tuple(dict.fromkeys(speakers))) if len(turns) > 1 else None
-    if roles is None:
-        return None
-    if not roles:
-        return "\n".join([f"{name}: {words}" for name, words in turns])
-    said_by = [roles[name] for name in speakers]
-    said_by[1:] = ["assistant" if role == "system" else role for role in said_by[1:]]
-    if "assistant" not in said_by:
-        return None
-    return tuple([Message(role, words) for role, (_, words) in zip(said_by, turns, strict=True)])
-
-
-@_remembered
-def _roles(names: tuple[str, ...]) -> Mapping[str, Role] | None:
-    """The role of each speaker, in the order of their first words; empty for too many strangers, None with tools."""
-    if any(name in ("tool", "function", "observation") for name in names):
-        return None
-    roles = {name: _ROLES[name] for name in names if name in _ROLES}
-    strangers = [name for name in names if name not in _ROLES]
-    free: list[Role] = [role for role in ("user", "assistant") if role not in roles.values()]
-    if "system" in names[1:] and "assistant" in free:
-        free.remove("assistant")
-    if len(strangers) > len(free):
-        return {}
-    return roles | dict(zip(strangers, free, strict=False))
-
-
-def _turn(turn: Any, number: int) -> tuple[str, str] | None:
-    if isinstance(turn, str):
-        return ("user", "assistant")[number % 2], turn
-    if isinstance(turn, list):
-        pair = len(turn) >= 2 and isinstance(turn[0], str) and isinstance(turn[1], str)
-        return (turn[0], turn[1]) if pair else None
-    if not isinstance(turn, dict):
-        return None
-    speaker = words = None
-    for name in _SPEAKER:
-        if isinstance(turn.get(name), str):
-            speaker = turn[name]
-            break
-    for name in _WORDS:
-        if name in turn:
-            words = turn[name]
-            break
-    if isinstance(words, list):  # parts: {"type": "text", "text": …}
-        words = "\n".join(
-            part["text"] for part in words if isinstance(part, dict) and isinstance(part.get("text"), str)
-        )
-    if speaker is None or not (words is None or isinstance(words, str)):
-        return None
-    return speaker, words or ""
-
-
-def _exchange(by_name: Mapping[str, Any]) -> Content | None:
-    """One request and its answer."""
-    asked = next((name for name in ASKED if name in by_name), None)
-    if asked is None or not _text(by_name[asked]):
-        return None
+def _exchange(by_name: Mapping[str, Any]) -> list[Content]:
+    """What was asked and what was answered, each as a text or as turns of a conversation."""
+    asked = _asked(by_name)
+    if "completion" in by_name and str(by_name.get(_VERDICT)).lower() == "false":
+        return [Unreadable(WORSE)]
     for name in ANSWERED:
         value = by_name.get(name)
-        if talk := conversation(value):  # some preference data has whole conversations as answers
-            return talk
-        answer = _answer(value)
-        if answer:
-            more, where = ASKED[asked]
+        if isinstance(asked, str) and asked and turns(value) is None and (answer := _answer(value)):
+            return [(Message("user", asked), Message("assistant", answer))]
+        if said := _answered(value):
+            before = asked if isinstance(asked, list) else [["user", asked]] * bool(asked)
+            if before or turns(value) is not None:
+                return conversation(joined(before, said))
+    return []
+
+
+def _asked(by_name: Mapping[str, Any]) -> str | list[Any]:
+    """What was asked and what was added to it, or the turns that lead to the question; empty where there is none."""
+    for name, (more, where) in ASKED.items():
+        value = by_name.get(name)
+        if leading := turns(value):
+            return leading
+        if text := _text(value):
             extra = next((by_name[name] for name in more if isinstance(by_name.get(name), str) and by_name[name]), "")
-            parts = [_text(by_name[asked]), extra] if where == "after" else [extra, _text(by_name[asked])]
-            return Message("user", "\n\n".join(part for part in parts if part)), Message("assistant", answer)
-    return None
+            parts = [text, extra] if where == "after" else [extra, text]
+            return "\n\n".join(part for part in parts if part)
+    return turns(by_name.get("input")) or ""
+
+
+def _answered(value: Any) -> list[Any]:
+    """An answer as turns; empty where there is none."""
+    found = turns(value)
+    return found if found is not None else [["assistant", answer]] if (answer := _answer(value).strip()) else []
 
 
 def _answer(value: Any) -> str:

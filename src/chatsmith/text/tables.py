@@ -12,7 +12,7 @@ from typing import IO, Any
 from chatsmith.errors import MissingExtra
 from chatsmith.text.archives import DAMAGED, seekable
 from chatsmith.text.plain import RECORD_BYTES, TOO_LONG, lines
-from chatsmith.text.records import ANSWERED, ASKED, CONVERSATIONS, KNOWN, TEXTS
+from chatsmith.text.records import ANSWERED, ASKED, BESIDE, CONVERSATIONS, KNOWN, TEXTS
 from chatsmith.text.report import Unreadable
 
 NOT_JSON = "not valid JSON"
@@ -183,12 +183,19 @@ def parquet(stream: IO[bytes], field: str | None) -> Iterator[Record]:
     try:
         file = pyarrow.parquet.ParquetFile(seekable(stream), memory_map=False, pre_buffer=False)
         columns = _text_columns(file.schema_arrow, field)
+        paths = [file.schema.column(place).path for place in range(len(file.schema))]
+        columns = [_light(name, paths) if name.lower() in BESIDE else name for name in columns]
         for batch in file.iter_batches(batch_size=_ROWS, columns=columns, use_threads=False):
             values = [_values(column) for column in batch.columns]
             for number, row in enumerate(zip(*values, strict=True), number + 1):  # noqa: B020
-                yield number, dict(zip(columns, row, strict=True))
+                yield number, dict(zip(batch.schema.names, row, strict=True))
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise Unreadable(DAMAGED, str(error).partition("\n")[0]) from error
+
+
+def _light(name: str, paths: list[str]) -> str:
+    """The part of a column of pictures that says where each was, for it is enough that one is there; else the whole."""
+    return next((path for path in paths if path.startswith(f"{name}.") and path.endswith(".path")), name)
 
 
 def _values(column: Any) -> Any:
@@ -201,7 +208,10 @@ def _values(column: Any) -> Any:
 
 
 def _text_columns(schema: Any, field: str | None) -> list[str]:
-    """The columns to read: the one asked for, or those of usual names, or all that can hold text."""
+    """The columns to read: the one asked for, or those of usual names, or all that can hold text.
+
+    With those of usual names come those that decide about them.
+    """
     import pyarrow.types as types
 
     def textual(kind: Any) -> bool:
@@ -215,4 +225,6 @@ def _text_columns(schema: Any, field: str | None) -> list[str]:
         return [name for name in schema.names if name == field or field.startswith(f"{name}.")]
     likely = [name for name, kind in zip(schema.names, schema.types, strict=True) if textual(kind)]
     usual = {*TEXTS, *CONVERSATIONS, *ASKED, *ANSWERED, *(name for more, _ in ASKED.values() for name in more)}
-    return [name for name in likely if name.lower() in usual] or likely
+    if not any(name.lower() in usual for name in likely):
+        return likely
+    return [name for name in schema.names if name.lower() in BESIDE or (name.lower() in usual and name in likely)]
