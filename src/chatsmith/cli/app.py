@@ -119,6 +119,9 @@ def _bare() -> int:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line (without the program's name) and return its exit code; never raises but on `SystemExit`."""
+    from chatsmith.cli.console import bear_any_text
+
+    bear_any_text()
     tokens, debug = _take_debug(arguments)
     try:
         code = _guarded(lambda: _dispatch(tokens), tokens, debug)

@@ -109,9 +109,9 @@ class NextReport(Report):
             Column("token", "left", code=True),
             Column("probability", "left"),
             Column("bits"),
-            Column(f"after {describe(self.sampling, short=True)}", "left"),
-            Column("bits"),
-            Column("cumulative"),
+            Column(f"after {describe(self.sampling, short=True)}", "left", leaves=3),
+            Column("bits", leaves=2),
+            Column("cumulative", leaves=1),
         )
         marked = frozenset(index for index, row in enumerate(step.tokens) if row.id == step.drawn.id)
         return Table(step.text, columns, tuple(rows), marked, note)
@@ -123,11 +123,11 @@ class NextReport(Report):
             for top in (step.top,)
         ]
         columns = (
-            Column("step"),
+            Column("step", leaves=2),
             Column("text", "left", wrap=True),
             Column("top choice", "left", code=True),
-            Column("probability", "left"),
-            Column("bits"),
+            Column("probability", "left", leaves=3),
+            Column("bits", leaves=1),
         )
         return Table("", columns, tuple(rows))
 
