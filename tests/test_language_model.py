@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,45 @@ def test_load_gives_the_saved_model(tmp_path: Path, model: LanguageModel) -> Non
     assert loaded.write("the", **FULL).text == model.write("the", **FULL).text
     with pytest.raises(RequestError, match=r"config\.json"):
         chatsmith.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "settings", "said"),
+    [
+        ("write", [123], {}, "text must be a text, not 123"),
+        ("write", [None], {}, "text must be a text"),
+        ("write", [b"x"], {}, "text must be a text"),
+        ("write", ["x"], {"samples": "2"}, "samples must be a whole number, not '2'"),
+        ("write", ["x"], {"samples": 2.0}, "samples must be a whole number"),
+        ("write", ["x"], {"beams": 2.5}, "beams must be a whole number, not 2.5"),
+        ("write", ["x"], {"beams": 2, "length_penalty": "long"}, "length_penalty must be a number"),
+        ("write", ["x"], {"stop": 5}, "stop must be a list of texts, not 5"),
+        ("write", ["x"], {"constraint": "a+"}, "constraint must be a Constraint, not 'a+'"),
+        ("next", [["a"]], {}, "text must be a text"),
+        ("next", ["x"], {"top": "3"}, "top must be a whole number"),
+        ("next", ["x"], {"steps": 2.5}, "steps must be a whole number"),
+        ("chat", [["hi"]], {}, "a message has role and content; 'hi' has none"),
+        ("chat", [5], {}, "messages must be a list of messages"),
+        ("complete", ["text"], {}, "prompts must be a list of texts or conversations"),
+        ("complete", [[5]], {}, "messages must be a list of messages"),
+        ("score", [None], {}, "text must be a text"),
+        ("embed", [[]], {}, "there is no text to embed"),
+        ("embed", ["text"], {}, "texts must be a list of texts"),
+        ("embed", [["text", 5]], {}, "text must be a text"),
+        ("conversation", [5], {}, "system must be a text"),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_refused_in_words(
+    model: LanguageModel, method: str, given: list, settings: dict, said: str
+) -> None:
+    with pytest.raises(RequestError, match=re.escape(said)):
+        getattr(model, method)(*given, **settings)
+
+
+@pytest.mark.parametrize("folder", [None, 5, b"m"])
+def test_a_folder_is_a_path(folder: object) -> None:
+    with pytest.raises(RequestError, match="folder must be a path"):
+        chatsmith.load(folder)  # type: ignore[arg-type]
 
 
 def test_keys_and_values_in_int8_are_asked_for(tmp_path: Path, model: LanguageModel) -> None:

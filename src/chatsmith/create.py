@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chatsmith.errors import RequestError
+from chatsmith import arguments
+from chatsmith.generate.sampling import MAX_SEED
 from chatsmith.language_model import LanguageModel
 from chatsmith.plan import budget
 from chatsmith.specs import ModelSpec
@@ -43,6 +44,7 @@ from chatsmith.train.recipe import (
     Source,
     Stage,
 )
+from chatsmith.train.recipe_data import check_vocab_size
 from chatsmith.train.run import check_free, train
 from chatsmith.train.speed import TrainingSpeed, matrix_rate
 
@@ -189,9 +191,15 @@ def new(
     `overwrite`). Ctrl-C ends training after its step; the model folder is then whole, and the report says so.
     """
     began = time.perf_counter()
-    out = Path(out)
-    if not (isinstance(minutes, (int, float)) and math.isfinite(minutes) and 0 < minutes <= budget.MAX_MINUTES):
-        raise RequestError(f"{minutes} minutes is no time to train in", "for example --minutes 5")
+    out = arguments.path("out", out)
+    minutes = arguments.number("minutes", minutes, 0, budget.MAX_MINUTES, "for example --minutes 5", above=True)
+    seed = arguments.whole("seed", seed, 0, MAX_SEED)
+    if field is not None:
+        arguments.text("field", field)
+    if vocab_size is not None:
+        check_vocab_size("vocab_size", vocab_size)
+    paths = [arguments.path("each of paths", given) for given in arguments.several("paths", paths, "files and folders")]
+    clean_of = [arguments.path("each of clean_of", given) for given in arguments.several("clean_of", clean_of, "files")]
     check_free(out, overwrite)
     notes: list[str] = []
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from chatsmith import arguments
 from chatsmith.dialogue import Dialogue, read_messages
 from chatsmith.errors import RequestError
 from chatsmith.generate.backend import CACHE_BYTES, Backend, CacheKind, Floats
@@ -64,15 +65,14 @@ def load(
     """
     if draft is not None and lookup:
         raise RequestError("either a draft model guesses or look-up does", "leave out draft or lookup")
-    opened = open_folder(
-        Path(folder), backend=backend, device=device, dtype=dtype, cache=cache, cache_bytes=cache_bytes
-    )
+    folder = arguments.path("folder", folder)
+    opened = open_folder(folder, backend=backend, device=device, dtype=dtype, cache=cache, cache_bytes=cache_bytes)
     guesser: Guesser | None = PromptLookup() if lookup else None
     if draft is not None:
         small = load(draft, device=device, dtype=dtype, backend=backend, cache=cache, cache_bytes=cache_bytes)
         if small.tokenizer.fingerprint != opened.tokenizer.fingerprint:
             raise RequestError(
-                f"{small.name} has another vocabulary than {Path(folder).name}: it cannot draft for it",
+                f"{small.name} has another vocabulary than {folder.name}: it cannot draft for it",
                 "a draft model must have been trained with the same tokenizer",
             )
         guesser = DraftModel(small.engine.backend, opened.tokenizer.vocab_size)
@@ -81,10 +81,10 @@ def load(
         opened.tokenizer,
         generation=opened.generation,
         provenance=opened.provenance,
-        name=Path(folder).resolve().name,
+        name=folder.resolve().name,
         backend=opened.backend,
         guesser=guesser,
-        folder=Path(folder),
+        folder=folder,
     )
 
 
@@ -148,7 +148,7 @@ class LanguageModel:
 
         An empty text begins a new document.
         """
-        ids = [*self.begin, *self.tokenizer.encode(text)]
+        ids = [*self.begin, *self.tokenizer.encode(arguments.text("text", text))]
         return ids or [self.tokenizer.end_of_text]
 
     @overload
@@ -226,14 +226,12 @@ class LanguageModel:
 
         The likeliest tokens are taken unless `temperature` says otherwise.
         """
-        settings = Sampling.of(
-            self.sampling, max_tokens=max_tokens, stop=tuple(stop), temperature=temperature, **sampling
-        )
+        settings = Sampling.of(self.sampling, max_tokens=max_tokens, stop=stop, temperature=temperature, **sampling)
         requests = [
             Request(tuple(self.prompt_ids(prompt)), settings)
             if isinstance(prompt, str)
-            else self.chat_request(tuple(prompt), settings)
-            for prompt in prompts
+            else self.chat_request(read_messages(prompt), settings)
+            for prompt in arguments.several("prompts", prompts, "texts or conversations")
         ]
         return [done.text for done in self.engine.complete(requests)]
 
@@ -291,13 +289,13 @@ class LanguageModel:
 
         With `steps` the likeliest token is added each time and the text grows.
         """
-        begin = self.begin if text else self.prompt_ids("")
+        begin = self.begin if arguments.text("text", text) else self.prompt_ids("")
         settings = Sampling.of(self.sampling, **sampling)
         return next_tokens(self.engine, text, begin=begin, sampling=settings, top=top, steps=steps)
 
     def score(self, text: str) -> Score:
         """How well the model foresees a text, from its first token on: bits per byte, perplexity, every logprob."""
-        ids = self.tokenizer.encode(text)
+        ids = self.tokenizer.encode(arguments.text("text", text))
         if not ids:
             raise RequestError("an empty text has no score", "give at least one character")
         begin = self.prompt_ids("")
@@ -307,7 +305,10 @@ class LanguageModel:
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """A vector for each text, [texts, E]: the mean of the model's last states over the text's tokens."""
-        return self.engine.embed([self.prompt_ids(text) for text in texts])
+        asked = [self.prompt_ids(text) for text in arguments.several("texts", texts, "texts")]
+        if not asked:
+            raise RequestError("there is no text to embed", "give at least one")
+        return self.engine.embed(asked)
 
     def table(self) -> Table:
         """What this model is, in a few rows."""

@@ -74,6 +74,7 @@ def test_the_flags_grow_only_on_purpose() -> None:
         (["data", "merge"], "chatsmith data merge needs FOLDER", "chatsmith data merge --help"),
         (["doctor", "--jsn"], "chatsmith doctor has no option --jsn", "--json"),
         (["write", "model", "hi", "--temprature", "1"], "chatsmith write has no option --temprature", "--temperature"),
+        (["-V"], "chatsmith has no option -V", "--version"),
         (["doctor", "too", "much"], "chatsmith doctor does not take 'too'", "chatsmith doctor --help"),
         (["completion"], "chatsmith completion needs SHELL", "chatsmith completion --help"),
         (["completion", "tcsh"], "tcsh", "chatsmith completion --help"),

@@ -78,7 +78,7 @@ def test_a_changed_preset_keeps_what_follows_in_step() -> None:
         ({"model": {"start_from": "gpt2", "width": 64}}, "model.width cannot change", ""),
         ({"model": {"start_from": "gpt2"}, "data__vocab_size": 500}, "brings its own vocabulary", "leave out"),
         ({"data__vocab_size": 500, "data__tokenizer": "gpt2"}, "both data.vocab_size and data.tokenizer", "one"),
-        ({"data__vocab_size": 100}, "between 261", ""),
+        ({"data__vocab_size": 100}, "must be from 261", ""),
         ({"data__sources": []}, "data.sources must name 1", ""),
         ({"data__sources": [{"path": "a", "weight": 0}]}, "weights of all sources are 0", ""),
         ({"data__sources": [{"path": "a", "weight": -1}]}, "must not be negative", ""),

@@ -193,6 +193,7 @@ def _explained(error: Exception, tokens: Sequence[str]) -> ChatsmithError:
 def _wrong_usage(error: CycloptsError, tokens: Sequence[str]) -> RequestError:
     names = [command.name for command in COMMANDS]
     command = command_named(tokens) or ""
+    always = ["--help"] if command else ["--help", "--version"]
     program = f"chatsmith {command}".rstrip()
     usage = f"{program} --help"
     if not command and tokens and not tokens[0].startswith("-"):
@@ -201,7 +202,7 @@ def _wrong_usage(error: CycloptsError, tokens: Sequence[str]) -> RequestError:
     if isinstance(error, UnknownOptionError):
         word = error.token.keyword or error.token.value
         known = [name for argument in error.argument_collection for name in argument.names if name.startswith("--")]
-        return RequestError(f"{program} has no option {word}", did_you_mean(word, [*known, "--help"]))
+        return RequestError(f"{program} has no option {word}", did_you_mean(word, [*known, *always]))
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return RequestError(f"{program} does not take {error.unused_tokens[0]!r}", usage)
     if isinstance(error, MissingArgumentError) and error.argument:

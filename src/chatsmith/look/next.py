@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any
 
-from chatsmith.errors import RequestError
+from chatsmith.arguments import whole
 from chatsmith.generate.distribution import Distribution, Ranked
 from chatsmith.generate.engine import Engine
 from chatsmith.generate.noise import fresh_seed
@@ -147,10 +147,8 @@ def next_tokens(
     early after a token that ends texts or turns, or when the context is full. Raises `RequestError` for a text that
     does not fit the context.
     """
-    if not 1 <= top <= engine.tokenizer.vocab_size:
-        raise RequestError(f"top must be from 1 to the vocabulary's {engine.tokenizer.vocab_size}, not {top}")
-    if not 1 <= steps <= MAX_STEPS:
-        raise RequestError(f"steps must be from 1 to {MAX_STEPS}, not {steps}")
+    whole("top", top, 1, engine.tokenizer.vocab_size, "the vocabulary has no more tokens")
+    whole("steps", steps, 1, MAX_STEPS)
     sampling = sampling or Sampling()
     if sampling.seed is None:
         sampling = replace(sampling, seed=fresh_seed())
