@@ -88,6 +88,18 @@ def test_a_folder_is_a_path(folder: object) -> None:
         chatsmith.load(folder)  # type: ignore[arg-type]
 
 
+def test_a_published_end_of_text_ends_answers_on_every_backend(tmp_path: Path, model: LanguageModel) -> None:
+    greedy = {"temperature": 0.0, "max_tokens": 8}
+    first, second, *_ = model.write("the", **greedy).answers[0].ids
+    published = {"eos_token_id": [0, second]}
+    folder = save_model(tmp_path / "m", model.model, model.tokenizer, provenance={}, generation=published)
+    for backend in ("torch", *(["native"] if build.library() is not None else [])):
+        loaded = chatsmith.load(folder, backend=backend)  # type: ignore[arg-type]
+        [answer] = loaded.write("the", **greedy).answers
+        assert (answer.ids, answer.finish_reason) == ((first, second), "eos")
+        assert second in loaded.turn_ends
+
+
 def test_keys_and_values_in_int8_are_asked_for(tmp_path: Path, model: LanguageModel) -> None:
     folder = save_model(tmp_path / "m", model.model, model.tokenizer, provenance={})
     with pytest.raises(RequestError, match="only the native backend keeps keys and values in int8"):
