@@ -122,8 +122,8 @@ def convert(
     and values in `cache`, if it is meant to be used so.
 
     Raises `RequestError`, before anything is measured, where a size or name is wrong or the target is taken, and
-    `WorkError`, with nothing written, when the format or the `cache` makes perplexity grow beyond `BOUNDS` and `force` is
-    not set.
+    `WorkError`, with nothing written, when format or `cache` make perplexity grow beyond `BOUNDS` and `force` is not
+    set.
     """
     source, target = Path(source), Path(target)
     gguf = target.suffix == ".gguf"
