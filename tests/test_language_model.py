@@ -61,6 +61,12 @@ def test_load_gives_the_saved_model(tmp_path: Path, model: LanguageModel) -> Non
         ("write", ["x"], {"beams": 2, "length_penalty": "long"}, "length_penalty must be a number"),
         ("write", ["x"], {"stop": 5}, "stop must be a list of texts, not 5"),
         ("write", ["x"], {"constraint": "a+"}, "constraint must be a Constraint, not 'a+'"),
+        ("write", ["x"], {"beams": 0}, "beams must be from 1"),
+        ("write", ["x"], {"length_penalty": 1.0}, "length_penalty is for a search with beams"),
+        ("write", ["x"], {"beams": 2, "temperature": 0.1}, "temperature does nothing in a search with beams"),
+        ("write", ["x"], {"beams": 2, "seed": 1}, "seed does nothing in a search with beams"),
+        ("next", ["x"], {"stop": "y"}, "stop ends an answer"),
+        ("next", ["x"], {"max_tokens": 3}, "max_tokens ends an answer"),
         ("next", [["a"]], {}, "text must be a text"),
         ("next", ["x"], {"top": "3"}, "top must be a whole number"),
         ("next", ["x"], {"steps": 2.5}, "steps must be a whole number"),
@@ -183,6 +189,17 @@ def test_score_is_the_surprise_of_every_token(model: LanguageModel) -> None:
     assert json.dumps(score.to_mapping())
     with pytest.raises(RequestError, match="empty text"):
         model.score("")
+
+
+def test_what_a_search_finds_has_no_seed(model: LanguageModel) -> None:
+    one, both = (model.write("the", beams=2, samples=count, max_tokens=6) for count in (1, 2))
+    for text in (shown(one), shown(both), str(both), one._repr_html_()):
+        assert "of 2 beams" in text or text == str(one)
+        assert "seed" not in text
+        assert "temperature" not in text
+    found = json.loads(json.dumps(both.to_mapping()))
+    assert found["beams"] == {"width": 2, "length_penalty": 0.6}
+    assert [answer["seed"] for answer in found["answers"]] == [None, None]
 
 
 def test_next_with_and_without_text(model: LanguageModel) -> None:

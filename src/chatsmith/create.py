@@ -80,7 +80,9 @@ _WORLD_RATES = (0.01, 0.01)
 class NewReport:
     """How it went: what was read, what was trained, and what to expect of it.
 
-    Losses are bits per byte of held-out text; `gzip` and `xz` are what those compressors need for the same text.
+    `bits_per_byte` is of the held-out text of the documents alone (of the built-in corpus: of its last stage); `gzip`
+    and `xz` are what those compressors need for the same text. `outcome` and the curve tell one figure of all sources,
+    and there the built-in conversations count as well.
     """
 
     folder: Path
@@ -126,7 +128,12 @@ class NewReport:
         if self.epochs >= 0.1 and not self.built_in:
             rows.append(("the text was read", f"{self.epochs:.1f} times"))
         if self.bits_per_byte is not None:
-            rows.append(("held-out text", f"{self.bits_per_byte:.3f} bits per byte"))
+            part = (
+                "the last stage; the curve has all of them"
+                if self.built_in
+                else "yours; the curve has the built-in talks too"
+            )
+            rows.append(("held-out text", f"{self.bits_per_byte:.3f} bits per byte ({part})"))
         if self.gzip is not None and self.xz is not None:
             rows.append(("the same by gzip, xz", f"{self.gzip:.3f}, {self.xz:.3f} bits per byte"))
         return rows

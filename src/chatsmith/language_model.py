@@ -41,6 +41,9 @@ _PUBLISHED = {
     "max_new_tokens": "max_tokens",
 }
 
+# Settings of `Sampling` by which a token is drawn; a beam search takes the likeliest.
+_OF_CHANCE = ("temperature", "top_k", "top_p", "min_p", "seed")
+
 
 def load(
     folder: str | Path,
@@ -157,8 +160,8 @@ class LanguageModel:
         text: str = "",
         *,
         samples: int = 1,
-        beams: int = 0,
-        length_penalty: float = 0.6,
+        beams: int | None = None,
+        length_penalty: float | None = None,
         constraint: Constraint | None = None,
         rolling: bool = False,
         stream: Literal[False] = False,
@@ -182,8 +185,8 @@ class LanguageModel:
         text: str = "",
         *,
         samples: int = 1,
-        beams: int = 0,
-        length_penalty: float = 0.6,
+        beams: int | None = None,
+        length_penalty: float | None = None,
         constraint: Constraint | None = None,
         rolling: bool = False,
         stream: bool = False,
@@ -192,26 +195,28 @@ class LanguageModel:
         """Continue a text; with an empty one, begin a document.
 
         `samples` answers are drawn at once, each with a seed of its own that gives it again; with `beams` they are the
-        likeliest that a search of that width finds, by log probability over ((5 + length) / 6)^length_penalty.
+        likeliest that a search of that width finds, by log probability over ((5 + length) / 6)^length_penalty (0.6).
+        A search draws nothing, so settings of chance do not go with it.
         `constraint` gives the answer a form. A full context ends an answer, unless a `rolling` window is asked for: the
         model then reads the newer half of it again and goes on. With `stream` the pieces of one answer come as they
         are made.
         """
+        search = _search(beams, length_penalty, sampling)
         settings = Sampling.of(self.sampling, **sampling)
         request = Request(
             tuple(self.prompt_ids(text)),
             settings,
             samples,
-            beams=Beams(beams, length_penalty) if beams else None,
+            beams=search,
             constraint=constraint,
             rolling=rolling,
         )
         if stream:
-            if samples != 1 or beams:
+            if samples != 1 or search is not None:
                 raise RequestError("only one sample can be streamed", "leave out stream, samples and beams")
             return Stream(self.engine.stream([request]))
         answers = tuple(Answer.of(done) for done in self.engine.complete([request]))
-        return Writing(text, answers, settings)
+        return Writing(text, answers, settings, search)
 
     def complete(
         self,
@@ -287,8 +292,12 @@ class LanguageModel:
     def next(self, text: str = "", *, top: int = 10, steps: int = 1, **sampling: Any) -> NextReport:
         """The ranked next tokens with probability and bits, before and after temperature and the other stages.
 
-        With `steps` the likeliest token is added each time and the text grows.
+        With `steps` the likeliest token is added each time and the text grows. `stop` and `max_tokens`, which end an
+        answer, have nothing to end here.
         """
+        _refuse(
+            sampling, ("stop", "max_tokens"), "ends an answer, and there is none here", "steps says how far to look"
+        )
         begin = self.begin if arguments.text("text", text) else self.prompt_ids("")
         settings = Sampling.of(self.sampling, **sampling)
         return next_tokens(self.engine, text, begin=begin, sampling=settings, top=top, steps=steps)
@@ -333,6 +342,23 @@ class LanguageModel:
 
     def _repr_html_(self) -> str:
         return self.table().html()
+
+
+def _search(width: int | None, length_penalty: float | None, sampling: Mapping[str, Any]) -> Beams | None:
+    """The beam search that was asked for, if any."""
+    given = {"length_penalty": length_penalty} if length_penalty is not None else {}
+    if width is None:
+        _refuse(given, ("length_penalty",), "is for a search with beams", "give beams, too")
+        return None
+    _refuse(sampling, _OF_CHANCE, "does nothing in a search with beams, which draws nothing", "or leave out beams")
+    return Beams(width, **given)
+
+
+def _refuse(settings: Mapping[str, Any], names: Sequence[str], why: str, hint: str) -> None:
+    """Raise `RequestError` for the first of `names` that was given: it would be without effect."""
+    for name in names:
+        if settings.get(name) is not None:
+            raise RequestError(f"{name} {why}", f"leave out {name}; {hint}")
 
 
 def _backend(model: Decoder) -> Backend:
