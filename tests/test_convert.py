@@ -116,6 +116,26 @@ def test_the_words_to_calibrate_on_are_not_those_to_measure_on(folder: Path) -> 
     assert not rows & {tuple(fresh[at : at + 64]) for at in range(0, len(fresh), 64)}
 
 
+@native
+def test_keys_and_values_have_a_bound_of_their_own(
+    folder: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """f32 is exact: what int8 keys and values cost is held to the bound of int8, and said to be theirs."""
+    report = convert(folder, tmp_path / "light", to="f32", text=text, cache="int8", force=True)
+    assert report.faithful.divergence > 0
+    monkeypatch.setitem(BOUNDS, "int8", -1.0)
+    with pytest.raises(
+        WorkError, match=r"written: --cache int8 changes perplexity by .*, beyond the bound of -100%"
+    ) as no:
+        convert(folder, tmp_path / "no", to="f32", text=text, cache="int8")
+    assert no.value.hint == "leave --cache out, or --force to keep it as it is"
+    assert not (tmp_path / "no").exists()
+    monkeypatch.setitem(BOUNDS, "f32", -0.5)
+    with pytest.raises(WorkError, match=r"written: f32 changes") as no:
+        convert(folder, tmp_path / "no", to="f32", text=text)
+    assert no.value.hint == "add --force to keep it as it is"
+
+
 def test_what_cannot_be_written_is_refused_before_anything_is_measured(folder: Path, tmp_path: Path) -> None:
     said: list[str] = []
 

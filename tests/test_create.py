@@ -129,9 +129,34 @@ def test_fewer_threads_are_written_into_the_recipe(
     assert sum(given[:-1]) == asked
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"paths": 123}, "paths must be a list of files and folders, not 123"),
+        ({"paths": "notes/"}, "paths must be a list of files and folders, not 'notes/'"),
+        ({"paths": [5]}, "each of paths must be a path, not 5"),
+        ({"out": None}, "out must be a path, not None"),
+        ({"seed": "a"}, "seed must be a whole number, not 'a'"),
+        ({"minutes": "5"}, "minutes must be a number, not '5'"),
+        ({"vocab_size": 99_999_999}, "vocab_size must be from 261 to 1048576, not 99999999"),
+        ({"vocab_size": -5}, "vocab_size must be from 261 to 1048576, not -5"),
+        ({"vocab_size": 300.5}, "vocab_size must be a whole number, not 300.5"),
+        ({"clean_of": "tests.txt"}, "clean_of must be a list of files"),
+        ({"field": 5}, "field must be a text"),
+    ],
+)
+def test_what_was_given_is_checked_before_anything_is_measured(
+    changed: dict, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(create, "matrix_rate", lambda: pytest.fail("measured"))
+    with pytest.raises(RequestError) as error:
+        create.new(**{"paths": [], "out": tmp_path / "m", **changed})
+    assert error.value.message.startswith(said)
+
+
 @pytest.mark.parametrize("minutes", [0, -1, float("nan"), float("inf"), 1e12])
 def test_no_budget_is_refused(minutes: float, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="no time to train in"):
+    with pytest.raises(RequestError, match="minutes must be"):
         create.new([], minutes=minutes, out=tmp_path / "model")
 
 

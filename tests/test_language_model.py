@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,63 @@ def test_load_gives_the_saved_model(tmp_path: Path, model: LanguageModel) -> Non
     assert loaded.write("the", **FULL).text == model.write("the", **FULL).text
     with pytest.raises(RequestError, match=r"config\.json"):
         chatsmith.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "settings", "said"),
+    [
+        ("write", [123], {}, "text must be a text, not 123"),
+        ("write", [None], {}, "text must be a text"),
+        ("write", [b"x"], {}, "text must be a text"),
+        ("write", ["x"], {"samples": "2"}, "samples must be a whole number, not '2'"),
+        ("write", ["x"], {"samples": 2.0}, "samples must be a whole number"),
+        ("write", ["x"], {"beams": 2.5}, "beams must be a whole number, not 2.5"),
+        ("write", ["x"], {"beams": 2, "length_penalty": "long"}, "length_penalty must be a number"),
+        ("write", ["x"], {"stop": 5}, "stop must be a list of texts, not 5"),
+        ("write", ["x"], {"constraint": "a+"}, "constraint must be a Constraint, not 'a+'"),
+        ("write", ["x"], {"beams": 0}, "beams must be from 1"),
+        ("write", ["x"], {"length_penalty": 1.0}, "length_penalty is for a search with beams"),
+        ("write", ["x"], {"beams": 2, "temperature": 0.1}, "temperature does nothing in a search with beams"),
+        ("write", ["x"], {"beams": 2, "seed": 1}, "seed does nothing in a search with beams"),
+        ("next", ["x"], {"stop": "y"}, "stop ends an answer"),
+        ("next", ["x"], {"max_tokens": 3}, "max_tokens ends an answer"),
+        ("next", [["a"]], {}, "text must be a text"),
+        ("next", ["x"], {"top": "3"}, "top must be a whole number"),
+        ("next", ["x"], {"steps": 2.5}, "steps must be a whole number"),
+        ("chat", [["hi"]], {}, "a message has role and content; 'hi' has none"),
+        ("chat", [5], {}, "messages must be a list of messages"),
+        ("complete", ["text"], {}, "prompts must be a list of texts or conversations"),
+        ("complete", [[5]], {}, "messages must be a list of messages"),
+        ("score", [None], {}, "text must be a text"),
+        ("embed", [[]], {}, "there is no text to embed"),
+        ("embed", ["text"], {}, "texts must be a list of texts"),
+        ("embed", [["text", 5]], {}, "text must be a text"),
+        ("conversation", [5], {}, "system must be a text"),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_refused_in_words(
+    model: LanguageModel, method: str, given: list, settings: dict, said: str
+) -> None:
+    with pytest.raises(RequestError, match=re.escape(said)):
+        getattr(model, method)(*given, **settings)
+
+
+@pytest.mark.parametrize("folder", [None, 5, b"m"])
+def test_a_folder_is_a_path(folder: object) -> None:
+    with pytest.raises(RequestError, match="folder must be a path"):
+        chatsmith.load(folder)  # type: ignore[arg-type]
+
+
+def test_a_published_end_of_text_ends_answers_on_every_backend(tmp_path: Path, model: LanguageModel) -> None:
+    greedy = {"temperature": 0.0, "max_tokens": 8}
+    first, second, *_ = model.write("the", **greedy).answers[0].ids
+    published = {"eos_token_id": [0, second]}
+    folder = save_model(tmp_path / "m", model.model, model.tokenizer, provenance={}, generation=published)
+    for backend in ("torch", *(["native"] if build.library() is not None else [])):
+        loaded = chatsmith.load(folder, backend=backend)  # type: ignore[arg-type]
+        [answer] = loaded.write("the", **greedy).answers
+        assert (answer.ids, answer.finish_reason) == ((first, second), "eos")
+        assert second in loaded.turn_ends
 
 
 def test_keys_and_values_in_int8_are_asked_for(tmp_path: Path, model: LanguageModel) -> None:
@@ -131,6 +189,17 @@ def test_score_is_the_surprise_of_every_token(model: LanguageModel) -> None:
     assert json.dumps(score.to_mapping())
     with pytest.raises(RequestError, match="empty text"):
         model.score("")
+
+
+def test_what_a_search_finds_has_no_seed(model: LanguageModel) -> None:
+    one, both = (model.write("the", beams=2, samples=count, max_tokens=6) for count in (1, 2))
+    for text in (shown(one), shown(both), str(both), one._repr_html_()):
+        assert "of 2 beams" in text or text == str(one)
+        assert "seed" not in text
+        assert "temperature" not in text
+    found = json.loads(json.dumps(both.to_mapping()))
+    assert found["beams"] == {"width": 2, "length_penalty": 0.6}
+    assert [answer["seed"] for answer in found["answers"]] == [None, None]
 
 
 def test_next_with_and_without_text(model: LanguageModel) -> None:

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 BOUNDS: dict[str, float] = {"f32": 0.0005, "f16": 0.001, "bf16": 0.005, "int8": 0.005, "int4": 0.03}
-"""The most that perplexity may grow, as a part of what it was, before a conversion is refused."""
+"""The most that perplexity may grow, as a part of what it was, before a conversion is refused: by the weights' format,
+and beside it by what keys and values are kept in."""
 _MEASURED_TOKENS = 4096
 _CALIBRATION_TOKENS = 2**15
 _CALIBRATION_WORDS = 2**13  # of its own, which take time to write
@@ -121,7 +122,8 @@ def convert(
     and values in `cache`, if it is meant to be used so.
 
     Raises `RequestError`, before anything is measured, where a size or name is wrong or the target is taken, and
-    `WorkError`, with nothing written, when perplexity grows beyond `BOUNDS` and `force` is not set.
+    `WorkError`, with nothing written, when format or `cache` make perplexity grow beyond `BOUNDS` and `force` is not
+    set.
     """
     source, target = Path(source), Path(target)
     gguf = target.suffix == ".gguf"
@@ -154,18 +156,21 @@ def convert(
         parts = dict(packed_parts(spec, as_written(spec, read, to), Format("f32")))
     else:
         parts = dict(packed_parts(spec, read, form, rounded))
-    after = backend_of(spec, parts, cache=cache, cache_bytes=_CACHE_BYTES)
+    after = backend_of(spec, parts, cache_bytes=_CACHE_BYTES)
     if ids is None:
         progress("the model writes a text of its own to be measured on")
         ids = own_words(before, tokenizer, _MEASURED_TOKENS)
     words = "what the model itself wrote" if text is None else text.name
     progress(f"measuring on {len(ids):,} tokens")
     found = compare(before, after, ids, tokenizer.vocab_size)
-    if found.change > BOUNDS[to] and not force:
-        raise WorkError(
-            f"nothing was written: {to} changes perplexity by {found.change:+.2%} on {words}, beyond {BOUNDS[to]:+.1%}",
-            _advice(form, gguf, calibrate is not None) + ", or --force to keep it as it is",
-        )
+    if not force:
+        _check_bound(to, to, found.change, words, _advice(form, gguf, calibrate is not None))
+    if cache is not None:
+        after = backend_of(spec, parts, cache=cache, cache_bytes=_CACHE_BYTES)
+        by_weights, found = found, compare(before, after, ids, tokenizer.vocab_size)
+        if not force:
+            grown = found.perplexity_after / by_weights.perplexity_after - 1
+            _check_bound(f"--cache {cache}", cache, grown, words, "leave --cache out")
     speeds = (None, None) if gguf else decoding_speeds((before, after))
 
     progress("writing")
@@ -290,6 +295,15 @@ def _describe(form: Format, cache: CacheKind | None) -> str:
     return f"{form.kind} in groups of {form.group}{shape}, embedding and head in {form.head_kind}{used}"
 
 
+def _check_bound(what: str, kind: str, change: float, words: str, advice: str) -> None:
+    if change > BOUNDS[kind]:
+        raise WorkError(
+            f"nothing was written: {what} changes perplexity by {change:+.2%} on {words}, "
+            f"beyond the bound of {100 * BOUNDS[kind]:g}%",
+            f"{advice}{', or ' if advice else 'add '}--force to keep it as it is",
+        )
+
+
 def _advice(form: Format, gguf: bool, calibrated: bool) -> str:
     if form.kind == "int8":
         return "try --to bf16" if gguf else "try --group 64, or --head bf16"
@@ -298,7 +312,7 @@ def _advice(form: Format, gguf: bool, calibrated: bool) -> str:
             [] if gguf else [*([] if calibrated else ["--calibrate FILE"]), *(["--zeros"] if form.symmetric else [])]
         )
         return "try " + ", ".join(finer) + ", or --to int8" if finer else "try --to int8"
-    return "try --to f32"
+    return "" if form.kind == "f32" else "try --to f32"
 
 
 def _file_bytes(model: Path) -> int:

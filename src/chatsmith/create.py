@@ -16,7 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chatsmith import arguments
 from chatsmith.errors import RequestError
+from chatsmith.generate.sampling import MAX_SEED
 from chatsmith.language_model import LanguageModel
 from chatsmith.plan import budget
 from chatsmith.plan.quantities import bytes_text
@@ -45,6 +47,7 @@ from chatsmith.train.recipe import (
     Source,
     Stage,
 )
+from chatsmith.train.recipe_data import check_vocab_size
 from chatsmith.train.run import train
 from chatsmith.train.speed import TrainingSpeed, matrix_rate
 
@@ -82,7 +85,9 @@ _WORLD_RATES = (0.01, 0.01)
 class NewReport:
     """How it went: what was read, what was trained, and what to expect of it.
 
-    Losses are bits per byte of held-out text; `gzip` and `xz` are what those compressors need for the same text.
+    `bits_per_byte` is of the held-out text of the documents alone (of the built-in corpus: of its last stage); `gzip`
+    and `xz` are what those compressors need for the same text. `outcome` and the curve tell one figure of all sources,
+    and there the built-in conversations count as well.
     """
 
     folder: Path
@@ -128,7 +133,12 @@ class NewReport:
         if self.epochs >= 0.1 and not self.built_in:
             rows.append(("the text was read", f"{self.epochs:.1f} times"))
         if self.bits_per_byte is not None:
-            rows.append(("held-out text", f"{self.bits_per_byte:.3f} bits per byte"))
+            part = (
+                "the last stage; the curve has all of them"
+                if self.built_in
+                else "yours; the curve has the built-in talks too"
+            )
+            rows.append(("held-out text", f"{self.bits_per_byte:.3f} bits per byte ({part})"))
         if self.gzip is not None and self.xz is not None:
             rows.append(("the same by gzip, xz", f"{self.gzip:.3f}, {self.xz:.3f} bits per byte"))
         return rows
@@ -193,9 +203,15 @@ def new(
     `overwrite`). Ctrl-C ends training after its step; the model folder is then whole, and the report says so.
     """
     began = time.perf_counter()
-    out = Path(out)
-    if not (isinstance(minutes, (int, float)) and math.isfinite(minutes) and 0 < minutes <= budget.MAX_MINUTES):
-        raise RequestError(f"{minutes} minutes is no time to train in", "for example --minutes 5")
+    out = arguments.path("out", out)
+    minutes = arguments.number("minutes", minutes, 0, budget.MAX_MINUTES, "for example --minutes 5", above=True)
+    seed = arguments.whole("seed", seed, 0, MAX_SEED)
+    if field is not None:
+        arguments.text("field", field)
+    if vocab_size is not None:
+        check_vocab_size("vocab_size", vocab_size)
+    paths = [arguments.path("each of paths", given) for given in arguments.several("paths", paths, "files and folders")]
+    clean_of = [arguments.path("each of clean_of", given) for given in arguments.several("clean_of", clean_of, "files")]
     check_free(out, overwrite)
     notes: list[str] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from chatsmith import arguments
 from chatsmith.errors import RequestError
 from chatsmith.generate.requests import Request
 from chatsmith.generate.sampling import Sampling
@@ -13,6 +14,9 @@ from chatsmith.text.chat import Message
 
 if TYPE_CHECKING:
     from chatsmith.language_model import LanguageModel
+
+
+_EXAMPLE = 'for example {"role": "user", "content": "Hello!"}'
 
 
 class Dialogue:
@@ -25,7 +29,7 @@ class Dialogue:
     def __init__(self, model: LanguageModel, system: str = "", **sampling: Any) -> None:
         self.model = model
         self.sampling = Sampling.of(model.sampling, **sampling)
-        self.messages: list[Message] = [Message("system", system)] if system else []
+        self.messages: list[Message] = [Message("system", arguments.text("system", system))] if system else []
         self._first = len(self.messages)
         self.dropped = 0
         model.chat_ids(self.messages)
@@ -42,7 +46,7 @@ class Dialogue:
         A reply that is not read to its end is remembered as far as it was read.
         """
         settings = Sampling.of(self.sampling, **sampling)
-        asked = Message("user", text)
+        asked = Message("user", arguments.text("text", text))
         pieces = Stream(self.model.engine.stream([self._fit(asked, settings)]))
         if stream:
             return self._remember(asked, pieces)
@@ -80,12 +84,14 @@ def read_messages(messages: str | Iterable[Message | Mapping[str, str]]) -> tupl
     if isinstance(messages, str):
         return (Message("user", messages),)
     found = []
-    for message in messages:
+    for message in arguments.several("messages", messages, "messages"):
         if isinstance(message, Mapping):
             unknown = set(message) ^ {"role", "content"}
             if unknown:
                 raise RequestError(f"a message has role and content, not {', '.join(sorted(map(str, message)))}")
-            message = Message(message["role"], message["content"])  # type: ignore[arg-type]
+            message = Message(message["role"], message["content"])
+        if not isinstance(message, Message):
+            raise RequestError(f"a message has role and content; {arguments.short(message)} has none", _EXAMPLE)
         if message.role not in ("system", "user", "assistant") or not isinstance(message.content, str):
             raise RequestError(f"a message from {message.role!r} cannot be read", "roles: system, user, assistant")
         found.append(message)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from chatsmith import arguments
 from chatsmith.dialogue import Dialogue, read_messages
 from chatsmith.errors import RequestError
 from chatsmith.generate.backend import CACHE_BYTES, Backend, CacheKind, Floats
@@ -40,6 +41,9 @@ _PUBLISHED = {
     "max_new_tokens": "max_tokens",
 }
 
+# Settings of `Sampling` by which a token is drawn; a beam search takes the likeliest.
+_OF_CHANCE = ("temperature", "top_k", "top_p", "min_p", "seed")
+
 
 def load(
     folder: str | Path,
@@ -64,15 +68,14 @@ def load(
     """
     if draft is not None and lookup:
         raise RequestError("either a draft model guesses or look-up does", "leave out draft or lookup")
-    opened = open_folder(
-        Path(folder), backend=backend, device=device, dtype=dtype, cache=cache, cache_bytes=cache_bytes
-    )
+    folder = arguments.path("folder", folder)
+    opened = open_folder(folder, backend=backend, device=device, dtype=dtype, cache=cache, cache_bytes=cache_bytes)
     guesser: Guesser | None = PromptLookup() if lookup else None
     if draft is not None:
         small = load(draft, device=device, dtype=dtype, backend=backend, cache=cache, cache_bytes=cache_bytes)
         if small.tokenizer.fingerprint != opened.tokenizer.fingerprint:
             raise RequestError(
-                f"{small.name} has another vocabulary than {Path(folder).name}: it cannot draft for it",
+                f"{small.name} has another vocabulary than {folder.name}: it cannot draft for it",
                 "a draft model must have been trained with the same tokenizer",
             )
         guesser = DraftModel(small.engine.backend, opened.tokenizer.vocab_size)
@@ -81,10 +84,10 @@ def load(
         opened.tokenizer,
         generation=opened.generation,
         provenance=opened.provenance,
-        name=Path(folder).resolve().name,
+        name=folder.resolve().name,
         backend=opened.backend,
         guesser=guesser,
-        folder=Path(folder),
+        folder=folder,
     )
 
 
@@ -148,7 +151,7 @@ class LanguageModel:
 
         An empty text begins a new document.
         """
-        ids = [*self.begin, *self.tokenizer.encode(text)]
+        ids = [*self.begin, *self.tokenizer.encode(arguments.text("text", text))]
         return ids or [self.tokenizer.end_of_text]
 
     @overload
@@ -157,8 +160,8 @@ class LanguageModel:
         text: str = "",
         *,
         samples: int = 1,
-        beams: int = 0,
-        length_penalty: float = 0.6,
+        beams: int | None = None,
+        length_penalty: float | None = None,
         constraint: Constraint | None = None,
         rolling: bool = False,
         stream: Literal[False] = False,
@@ -182,8 +185,8 @@ class LanguageModel:
         text: str = "",
         *,
         samples: int = 1,
-        beams: int = 0,
-        length_penalty: float = 0.6,
+        beams: int | None = None,
+        length_penalty: float | None = None,
         constraint: Constraint | None = None,
         rolling: bool = False,
         stream: bool = False,
@@ -192,26 +195,28 @@ class LanguageModel:
         """Continue a text; with an empty one, begin a document.
 
         `samples` answers are drawn at once, each with a seed of its own that gives it again; with `beams` they are the
-        likeliest that a search of that width finds, by log probability over ((5 + length) / 6)^length_penalty.
+        likeliest that a search of that width finds, by log probability over ((5 + length) / 6)^length_penalty (0.6).
+        A search draws nothing, so settings of chance do not go with it.
         `constraint` gives the answer a form. A full context ends an answer, unless a `rolling` window is asked for: the
         model then reads the newer half of it again and goes on. With `stream` the pieces of one answer come as they
         are made.
         """
+        search = _search(beams, length_penalty, sampling)
         settings = Sampling.of(self.sampling, **sampling)
         request = Request(
             tuple(self.prompt_ids(text)),
             settings,
             samples,
-            beams=Beams(beams, length_penalty) if beams else None,
+            beams=search,
             constraint=constraint,
             rolling=rolling,
         )
         if stream:
-            if samples != 1 or beams:
+            if samples != 1 or search is not None:
                 raise RequestError("only one sample can be streamed", "leave out stream, samples and beams")
             return Stream(self.engine.stream([request]))
         answers = tuple(Answer.of(done) for done in self.engine.complete([request]))
-        return Writing(text, answers, settings)
+        return Writing(text, answers, settings, search)
 
     def complete(
         self,
@@ -226,14 +231,12 @@ class LanguageModel:
 
         The likeliest tokens are taken unless `temperature` says otherwise.
         """
-        settings = Sampling.of(
-            self.sampling, max_tokens=max_tokens, stop=tuple(stop), temperature=temperature, **sampling
-        )
+        settings = Sampling.of(self.sampling, max_tokens=max_tokens, stop=stop, temperature=temperature, **sampling)
         requests = [
             Request(tuple(self.prompt_ids(prompt)), settings)
             if isinstance(prompt, str)
-            else self.chat_request(tuple(prompt), settings)
-            for prompt in prompts
+            else self.chat_request(read_messages(prompt), settings)
+            for prompt in arguments.several("prompts", prompts, "texts or conversations")
         ]
         return [done.text for done in self.engine.complete(requests)]
 
@@ -289,15 +292,19 @@ class LanguageModel:
     def next(self, text: str = "", *, top: int = 10, steps: int = 1, **sampling: Any) -> NextReport:
         """The ranked next tokens with probability and bits, before and after temperature and the other stages.
 
-        With `steps` the likeliest token is added each time and the text grows.
+        With `steps` the likeliest token is added each time and the text grows. `stop` and `max_tokens`, which end an
+        answer, have nothing to end here.
         """
-        begin = self.begin if text else self.prompt_ids("")
+        _refuse(
+            sampling, ("stop", "max_tokens"), "ends an answer, and there is none here", "steps says how far to look"
+        )
+        begin = self.begin if arguments.text("text", text) else self.prompt_ids("")
         settings = Sampling.of(self.sampling, **sampling)
         return next_tokens(self.engine, text, begin=begin, sampling=settings, top=top, steps=steps)
 
     def score(self, text: str) -> Score:
         """How well the model foresees a text, from its first token on: bits per byte, perplexity, every logprob."""
-        ids = self.tokenizer.encode(text)
+        ids = self.tokenizer.encode(arguments.text("text", text))
         if not ids:
             raise RequestError("an empty text has no score", "give at least one character")
         begin = self.prompt_ids("")
@@ -307,7 +314,10 @@ class LanguageModel:
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """A vector for each text, [texts, E]: the mean of the model's last states over the text's tokens."""
-        return self.engine.embed([self.prompt_ids(text) for text in texts])
+        asked = [self.prompt_ids(text) for text in arguments.several("texts", texts, "texts")]
+        if not asked:
+            raise RequestError("there is no text to embed", "give at least one")
+        return self.engine.embed(asked)
 
     def table(self) -> Table:
         """What this model is, in a few rows."""
@@ -332,6 +342,23 @@ class LanguageModel:
 
     def _repr_html_(self) -> str:
         return self.table().html()
+
+
+def _search(width: int | None, length_penalty: float | None, sampling: Mapping[str, Any]) -> Beams | None:
+    """The beam search that was asked for, if any."""
+    given = {"length_penalty": length_penalty} if length_penalty is not None else {}
+    if width is None:
+        _refuse(given, ("length_penalty",), "is for a search with beams", "give beams, too")
+        return None
+    _refuse(sampling, _OF_CHANCE, "does nothing in a search with beams, which draws nothing", "or leave out beams")
+    return Beams(width, **given)
+
+
+def _refuse(settings: Mapping[str, Any], names: Sequence[str], why: str, hint: str) -> None:
+    """Raise `RequestError` for the first of `names` that was given: it would be without effect."""
+    for name in names:
+        if settings.get(name) is not None:
+            raise RequestError(f"{name} {why}", f"leave out {name}; {hint}")
 
 
 def _backend(model: Decoder) -> Backend:

@@ -7,6 +7,7 @@ Literal, nested dataclasses, `X | None`, `tuple[X, ...]`, `list[X]` and `dict[st
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import tomllib
 import types
@@ -74,7 +75,7 @@ def from_mapping(kind: type[T], mapping: Mapping[str, Any], where: str = "settin
 
 def _read_dataclass(kind: type[T], mapping: Any, where: str, prefix: str) -> T:
     if not isinstance(mapping, Mapping):
-        raise RequestError(f"{where}: {prefix.rstrip('.') or 'the file'} must be a table, not {mapping!r}")
+        raise RequestError(f"{where}: {prefix.rstrip('.') or 'the file'} must be a table, not {in_toml(mapping)}")
     hints = get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}  # type: ignore[arg-type]
     for key in mapping:
@@ -111,7 +112,7 @@ def _read(kind: Any, value: Any, where: str, key: str) -> Any:
     if origin is Literal:
         if value not in arguments:
             raise RequestError(
-                f"{where}: {key} is {value!r}", "choose one of " + ", ".join(repr(choice) for choice in arguments)
+                f"{where}: {key} is {in_toml(value)}", "choose one of " + ", ".join(map(in_toml, arguments))
             )
         return value
     if origin in (tuple, list):
@@ -135,7 +136,7 @@ def _read_scalar(kind: Any, value: Any, where: str, key: str) -> Any:
         return Path(value)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         if not math.isfinite(value):
-            raise RequestError(f"{where}: {key} must be a finite number, not {value!r}")
+            raise RequestError(f"{where}: {key} must be a finite number, not {in_toml(value)}")
         return float(value)
     if kind in (int, bool, str) and type(value) is kind:
         return value
@@ -143,25 +144,67 @@ def _read_scalar(kind: Any, value: Any, where: str, key: str) -> Any:
 
 
 def _wrong(kind: Any, value: Any, where: str, key: str) -> RequestError:
-    name = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}.get(kind)
-    return RequestError(f"{where}: {key} must be {name or kind}, not {value!r}")
+    hint = f"for example [{in_toml(value)}]" if get_args(kind)[:1] == (type(value),) else None
+    return RequestError(f"{where}: {key} must be {_in_words(kind)}, not {in_toml(value)}", hint)
+
+
+_ONE = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path", Any: "a value"}
+_MANY = {int: "whole numbers", float: "numbers", str: "texts", bool: "true or false", Path: "paths", Any: "values"}
+
+
+def _in_words(kind: Any, *, many: bool = False) -> str:
+    """A kind of value in the words of someone who writes TOML: "a list of texts"."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_in_words(option, many=many) for option in inner if option is not type(None))
+    if origin in (tuple, list):
+        return f"{'lists' if many else 'a list'} of {_in_words(inner[0], many=True)}"
+    if origin is dict:
+        return f"{'tables' if many else 'a table'} of {_in_words(inner[1], many=True)}"
+    if origin is Literal:
+        return " or ".join(map(in_toml, inner))
+    return (_MANY if many else _ONE).get(kind, "tables" if many else "a table")
+
+
+def in_toml(value: Any) -> str:
+    """A value as TOML writes it, in at most 60 characters; "nothing" for None, which TOML has not."""
+    shown = _in_toml(value)
+    return shown if len(shown) <= 60 else shown[:59] + "…"
+
+
+def _in_toml(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (str, Path)):
+        return json.dumps(str(value), ensure_ascii=False)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key} = {_in_toml(item)}" for key, item in value.items()) + "}"
+    return "[" + ", ".join(map(_in_toml, value)) + "]" if isinstance(value, (list, tuple)) else str(value)
 
 
 def apply_overrides(mapping: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """A copy of `mapping` with `--set key.path=value` overrides; values are TOML, or text when they are not."""
     result = _copy(mapping)
     for override in overrides:
-        path, equals, text = override.partition("=")
-        keys = [key.strip() for key in path.split(".")]
-        if not equals or not all(keys):
-            raise RequestError(f"--set {override!r} is not key=value", "for example --set optimizer.learning_rate=3e-4")
+        *tables, last = override_key(override).split(".")
         place = result
-        for key in keys[:-1]:
+        for key in tables:
             place = place.setdefault(key, {})
             if not isinstance(place, dict):
-                raise RequestError(f"--set {path}: {key} is not a table")
-        place[keys[-1]] = _parse_value(text.strip())
+                raise RequestError(f"--set {override}: {key} is not a table")
+        place[last] = _parse_value(override.partition("=")[2].strip())
     return result
+
+
+def override_key(override: str) -> str:
+    """The dotted key that `--set key.path=value` changes."""
+    path, equals, _ = override.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not equals or not all(keys):
+        raise RequestError(f"--set {override!r} is not key=value", "for example --set optimizer.learning_rate=3e-4")
+    return ".".join(keys)
 
 
 def _copy(value: Any) -> Any:

@@ -2,23 +2,29 @@
 
 Everything shown may come from a model or from a stranger's file: control characters become visible signs in the
 terminal, and all of it is escaped in HTML. The HTML stands alone: inline styles, no script, nothing fetched.
+
+In a narrow terminal nothing is cut: bars leave first, then columns in the order they state; what stays is folded.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table as RichTable
+    from rich.text import Text
 
 _SIGNS = {code: chr(0x2400 + code) for code in range(32) if code not in (9, 10)} | {127: "␡"}
 _SIGNS |= dict.fromkeys(range(0x80, 0xA0), "�")
-_BAR_CELLS = 6  # so that the table of next tokens fits 80 columns
+_BAR_CELLS = 6
+_LABEL_CELLS = 8  # so that bars begin below each other
+_GAP = 2  # between columns
+_LEAST_WRAPPED = 12  # a text in fewer cells is hard to read: columns leave before it gets there
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 BLUE, GREY, _MARK = "#3b6ea8", "#6b7280", "#fdf3d0"
 FONT = "font-family:ui-sans-serif,system-ui,sans-serif;font-size:13px;line-height:1.45"
@@ -38,12 +44,16 @@ Cell: TypeAlias = "str | Bar"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's title and side; `code` cells are set in a typewriter face, `wrap` cells may take several lines."""
+    """A column's title and side; `code` cells are set in a typewriter face, `wrap` cells may take several lines.
+
+    Where the terminal is too narrow for all, the column with the lowest `leaves` above 0 goes first; those of 0 stay.
+    """
 
     title: str
     align: Literal["left", "right"] = "right"
     code: bool = False
     wrap: bool = False
+    leaves: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +71,8 @@ class Table:
         from rich.console import Group
         from rich.text import Text
 
-        table = _rich_table(self.columns)
-        for index, row in enumerate(self.rows):
-            cells = [_rich_cell(cell, column) for cell, column in zip(row, self.columns, strict=True)]
-            table.add_row(*cells, style="bold yellow" if index in self.marked else None)
         parts: list[RenderableType] = [Text(plain(self.title), style="bold")] if self.title else []
-        parts.append(table)
+        parts.append(_Fitted(self))
         if self.note:
             parts.append(Text(plain(self.note), style="dim"))
         return Group(*parts)
@@ -142,21 +148,55 @@ def bits(count: float) -> str:
     return f"{count:.2f}" if math.isfinite(count) else "–"
 
 
-def _rich_table(columns: Sequence[Column]) -> RichTable:
+class _Fitted:
+    """A table as wide as the terminal allows, which is known only when it is drawn."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RichTable]:
+        yield _rich_table(self.table, options.max_width)
+
+
+def _rich_table(table: Table, width: int) -> RichTable:
     from rich.table import Table as RichTable
 
-    table = RichTable(box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        table.add_column(column.title, justify=column.align, no_wrap=not column.wrap)
-    return table
+    kept, bars = list(range(len(table.columns))), True
+    leaving = sorted((index for index in kept if table.columns[index].leaves), key=lambda i: table.columns[i].leaves)
+    while (narrow := _width(table, kept, bars) > width) and (bars or leaving):
+        if bars:
+            bars = False
+        else:
+            kept.remove(leaving.pop(0))
+    drawn = RichTable(box=None, pad_edge=False, header_style="dim")
+    for column in (table.columns[index] for index in kept):
+        drawn.add_column(column.title, justify=column.align, no_wrap=not (column.wrap or narrow), overflow="fold")
+    for number, row in enumerate(table.rows):
+        cells = [_rich_cell(row[index], table.columns[index], bars) for index in kept]
+        drawn.add_row(*cells, style="bold yellow" if number in table.marked else None)
+    return drawn
 
 
-def _rich_cell(cell: Cell, column: Column) -> RenderableType:
+def _width(table: Table, kept: Sequence[int], bars: bool) -> int:
+    """The cells that these columns need side by side."""
+    from rich.cells import cell_len
+
+    def widest(index: int) -> int:
+        column = table.columns[index]
+        texts = [column.title, *(_rich_cell(row[index], column, bars).plain for row in table.rows)]
+        cells = max(cell_len(line) for text in texts for line in text.split("\n"))
+        return min(cells, _LEAST_WRAPPED) if column.wrap else cells
+
+    return sum(map(widest, kept)) + _GAP * (len(kept) - 1)
+
+
+def _rich_cell(cell: Cell, column: Column, bars: bool) -> Text:
     from rich.text import Text
 
-    if isinstance(cell, Bar):
-        return Text.assemble(cell.label.rjust(8), " ", (_blocks(cell.share), "blue"))
-    return Text(plain(cell), style="bold" if column.code else "")
+    if not isinstance(cell, Bar):
+        return Text(plain(cell), style="bold" if column.code else "")
+    label = cell.label.rjust(_LABEL_CELLS)
+    return Text.assemble(label, " ", (_blocks(cell.share), "blue")) if bars else Text(label)
 
 
 def _blocks(share: float) -> str:

@@ -81,6 +81,7 @@ def test_the_flags_grow_only_on_purpose() -> None:
             "chatsmith write --help",
         ),
         (["write", "model", "--", "hi", "--json"], "--json stands after --", "put options before --"),
+        (["-V"], "chatsmith has no option -V", "--version"),
         (["doctor", "too", "much"], "chatsmith doctor does not take 'too'", "chatsmith doctor --help"),
         (["completion"], "chatsmith completion needs SHELL", "chatsmith completion --help"),
         (["completion", "tcsh"], "tcsh", "chatsmith completion --help"),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,3 +56,19 @@ def test_sizes(count: int, text: str) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert console.seconds_text(seconds) == text
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii"])
+def test_what_stdout_cannot_say_ends_no_command(
+    encoding: str, tiny_model: Path, process: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The tables' own signs get near ones, a model's text question marks, and JSON loses nothing."""
+    shown = process("next", tiny_model, "日本", "--top", "2", cwd=tmp_path, PYTHONIOENCODING=encoding)
+    assert (shown.code, shown.err) == (0, "")
+    assert shown.out.startswith("??\n")
+    assert "#" in shown.out
+    wrong = process("chat", "日本", cwd=tmp_path, PYTHONIOENCODING=encoding)
+    assert wrong.code == 2
+    assert "??" in wrong.err
+    result = process("next", tiny_model, "日本", "--json", cwd=tmp_path, PYTHONIOENCODING=encoding)
+    assert json.loads(result.out)["steps"][0]["text"] == "日本"

@@ -41,7 +41,7 @@ def test_new_makes_a_model_and_reports(run: Callable[..., Any], documents: Path,
     [
         (["nowhere.txt", "--minutes", "1"], "nowhere.txt does not exist"),
         (["{empty}", "--minutes", "1"], "empty"),
-        (["{empty}", "--minutes", "0"], "0.0 minutes is no time to train in"),
+        (["{empty}", "--minutes", "0"], "minutes must be above 0"),
         (["{empty}", "--minutes", "soon"], "soon"),
     ],
 )

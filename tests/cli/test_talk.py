@@ -87,6 +87,12 @@ def test_next_shows_probability_and_bits_before_and_after(run: Callable[..., Any
         (["write", "{model}", "Once", "--temperature", "-1"], "temperature must be"),
         (["write", "{model}", "Once", "--samples", "0"], "sample"),
         (["chat", "{model}", "--script", "--top-p", "0"], "top_p must be"),
+        (["write", "{model}", "Once", "--beams", "0"], "beams must be from 1"),
+        (["write", "{model}", "Once", "--length-penalty", "1"], "length_penalty is for a search with beams"),
+        (["write", "{model}", "Once", "--beams", "2", "--top-k", "1"], "top_k does nothing in a search"),
+        (["next", "{model}", "Once", "--stop", "x"], "chatsmith next has no option --stop"),
+        (["chat", "{model}", "--script", "--minutes", "3"], "--minutes is for making the built-in model"),
+        (["serve", "{model}", "--minutes", "3"], "--minutes is for making the built-in model"),
     ],
 )
 def test_a_request_that_cannot_be_met(
@@ -96,6 +102,17 @@ def test_a_request_that_cannot_be_met(
     assert ran.code == 2
     assert message in ran.err.splitlines()[0]
     assert len(ran.err.splitlines()) <= 2
+
+
+@pytest.mark.parametrize("command", [["write"], ["next"], ["chat"], ["serve", "--port", "0"]])
+def test_a_gguf_file_is_to_be_converted(run: Callable[..., Any], tmp_path: Path, command: list[str]) -> None:
+    file = tmp_path / "small.gguf"
+    file.write_bytes(b"GGUF")
+    ran = run(*command[:1], file, *command[1:], *(["hi"] if command[0] in ("write", "next") else []))
+    assert ran.code == 2
+    error, hint = ran.err.splitlines()
+    assert error == f"error: {file} is a file, not a model folder"
+    assert hint == f"  make a folder of it first: chatsmith convert {file} small --to int8"
 
 
 def test_a_schema_that_cannot_be_read_is_one_clean_line(
@@ -152,8 +169,10 @@ def test_the_built_in_model_is_made_once(
 
     monkeypatch.setenv("CHATSMITH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("chatsmith.cli.new.make", make)
-    first, second = (run("chat", "--script", "--max-tokens", 2) for _ in range(2))
+    first, second = (run("chat", "--script", "--max-tokens", 2, "--minutes", 1) for _ in range(2))
     assert (first.code, second.code) == (0, 0)
+    assert "in about 1 minutes" in first.err
+    assert "--minutes does nothing" in second.err
     assert len(made) == 1
     assert [entry.name for entry in (tmp_path / "cache").iterdir() if entry.name != "kernels"] == ["world"]
     assert f"made in {tmp_path / 'cache' / 'world'}" in first.err.replace("\n", "")

@@ -88,7 +88,7 @@ def test_a_dry_run_prints_the_recipe_and_writes_nothing(run: Callable[..., Any],
         (["--set", "optimizer.learning_rate"], "is not key=value", "--set optimizer.learning_rate=3e-4"),
         (["--set", "model.heads=3"], "width 32 is not divisible by heads 3", "heads"),
         (["--set", "batch.context=4096"], "batch.context 4096 is longer", "context"),
-        (["--set", "schedule.minutes=1"], "steps and minutes", "keep one"),
+        (["--set", "schedule.minutes=1", "--set", "schedule.tokens=9000"], "tokens and minutes", "keep one"),
     ],
 )
 def test_a_contradictory_recipe_is_one_line(

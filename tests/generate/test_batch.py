@@ -388,7 +388,7 @@ def test_what_cannot_be_met_is_refused_at_once() -> None:
     made = batch("qwen3", torch.float32)
     plain = Request((70,), Sampling(max_tokens=50))
     for changes, said in (
-        ({"beams": Beams(6)}, "a search has from 1 to 5 beams, not 6"),
+        ({"beams": Beams(6)}, "beams must be from 1 to 5, not 6"),
         ({"beams": Beams(5)}, "may need 20 blocks; the cache has 3"),
         ({"beams": Beams(2), "samples": 3}, "find at most as many answers"),
         ({"beams": Beams(1), "top": 2}, "a search shows no distributions"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from chatsmith.look.render import Panel, html_panels
 from chatsmith.tables import Bar, Column, Table, bits, percent, plain
@@ -26,6 +29,39 @@ def test_bits() -> None:
 
 def test_control_characters_become_signs() -> None:
     assert plain("a\x1b[0m\r\tb\n\x9b\x7f") == "a␛[0m␍\tb\n�␡"
+
+
+RANKED = Table(
+    "",
+    (Column("token", "left", code=True), Column("before", "left"), Column("after", leaves=2), Column("sum", leaves=1)),
+    (("␣responsibility", Bar(0.5, "50.0%"), "12.34%", "100%"), ("a", Bar(0.1, "10.0%"), "1.20%", "7%")),
+)
+
+
+def drawn(table: Table, width: int) -> list[str]:
+    console = Console(width=width, no_color=True, highlight=False)
+    with console.capture() as capture:
+        console.print(table.rich())
+    return capture.get().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("width", "titles", "bars"),
+    [(80, ["token", "before", "after", "sum"], True), (44, ["token", "before", "after", "sum"], False),
+     (36, ["token", "before", "after"], False), (26, ["token", "before"], False)],
+)  # fmt: skip
+def test_in_a_narrow_terminal_bars_leave_first_and_then_columns(width: int, titles: list[str], bars: bool) -> None:
+    lines = drawn(RANKED, width)
+    assert lines[0].split() == titles
+    assert lines[1].split()[:2] == ["␣responsibility", "50.0%"]
+    assert ("█" in lines[1]) == bars
+
+
+@pytest.mark.parametrize("width", range(8, 60))
+def test_nothing_that_stays_is_cut(width: int) -> None:
+    lines = drawn(RANKED, width)
+    assert max(map(len, lines)) <= width
+    assert Counter("␣responsibility50.0%a10.0%") <= Counter("".join(lines))
 
 
 @given(st.text(), st.text())

@@ -202,5 +202,5 @@ def test_a_folder_without_a_model_says_what_a_model_folder_is(tmp_path: Path) ->
     with pytest.raises(RequestError) as caught:
         read_config(tmp_path)
     assert caught.value.hint == f"did you mean {tmp_path / 'run'}?"
-    with pytest.raises(RequestError, match="cannot read"):
+    with pytest.raises(RequestError, match="is a file, not a model folder"):
         read_config(tmp_path / "run" / "config.json")

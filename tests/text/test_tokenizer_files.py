@@ -47,6 +47,23 @@ def test_others_read_what_we_save(small: Tokenizer, tmp_path: Path) -> None:
     assert (again.encode(SAMPLE), again.chat_template) == (small.encode(SAMPLE), small.chat_template)
 
 
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+def test_the_ids_that_a_folder_publishes_end_texts(small: Tokenizer, tmp_path: Path, file: str) -> None:
+    small.save(tmp_path)
+    (tmp_path / file).write_text(json.dumps({"eos_token_id": [4, 97, -1, 10**9]}))
+    found = Tokenizer.load(tmp_path)
+    assert found.stop_ids == {0, 4, 97}
+    assert found.end_of_text == 0
+    assert found.fingerprint == small.fingerprint
+    found.save(tmp_path / "again")
+    assert Tokenizer.load(tmp_path / "again").stop_ids == {0, 4, 97}
+    (tmp_path / file).write_text(json.dumps({"eos_token_id": 98}))
+    assert Tokenizer.load(tmp_path).stop_ids == {0, 4, 98}
+    (tmp_path / file).write_text(json.dumps({"eos_token_id": "</s>"}))
+    with pytest.raises(RequestError, match="eos_token_id must be the id of a token"):
+        Tokenizer.load(tmp_path)
+
+
 def test_fingerprint_is_of_the_content(small: Tokenizer, tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(small._document, sort_keys=True))

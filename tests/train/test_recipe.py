@@ -67,7 +67,7 @@ def test_a_changed_preset_keeps_what_follows_in_step() -> None:
         ({"batch__ramp_start": 0.5}, "the batch would never grow", "ramp_until"),
         ({"optimiser": {}}, "unknown key optimiser", "did you mean optimizer?"),
         ({"optimizer__learning_rat": 1.0}, "unknown key optimizer.learning_rat", "learning_rate"),
-        ({"optimizer__name": "adam"}, "optimizer.name is 'adam'", "'muon', 'adamw'"),
+        ({"optimizer__name": "adam"}, 'optimizer.name is "adam"', '"muon", "adamw"'),
         ({"optimizer__betas": [0.9]}, "betas are two numbers", ""),
         ({"optimizer__learning_rate": "fast"}, "optimizer.learning_rate must be a number", ""),
         ({"model__widht": 3}, "unknown key model.widht", "width"),
@@ -78,7 +78,7 @@ def test_a_changed_preset_keeps_what_follows_in_step() -> None:
         ({"model": {"start_from": "gpt2", "width": 64}}, "model.width cannot change", ""),
         ({"model": {"start_from": "gpt2"}, "data__vocab_size": 500}, "brings its own vocabulary", "leave out"),
         ({"data__vocab_size": 500, "data__tokenizer": "gpt2"}, "both data.vocab_size and data.tokenizer", "one"),
-        ({"data__vocab_size": 100}, "between 261", ""),
+        ({"data__vocab_size": 100}, "must be from 261", ""),
         ({"data__sources": []}, "data.sources must name 1", ""),
         ({"data__sources": [{"path": "a", "weight": 0}]}, "weights of all sources are 0", ""),
         ({"data__sources": [{"path": "a", "weight": -1}]}, "must not be negative", ""),
@@ -91,7 +91,13 @@ def test_a_changed_preset_keeps_what_follows_in_step() -> None:
         ({"schedule": {"minutes": 9, "replans": [[3, 9]]}}, "must begin at step 0", ""),
         ({"checkpoint__keep": 0}, "keep must lie from 1", ""),
         ({"evaluation__times": -1}, "times must lie from 0", ""),
-        ({"precision__compute": "float16"}, "precision.compute is 'float16'", "'bfloat16'"),
+        ({"precision__compute": "float16"}, 'precision.compute is "float16"', '"bfloat16"'),
+        ({"precision__compile": True}, "precision.compile is true", '"auto", "on", "off"'),
+        ({"samples": {"prompts": "hello"}}, 'samples.prompts must be a list of texts, not "hello"', '["hello"]'),
+        ({"data__sources": "x"}, 'data.sources must be a list of tables, not "x"', ""),
+        ({"data__sources": [{"path": "world", "mixture": 1}]}, "mixture must be a table of numbers, not 1", ""),
+        ({"schedule__replans": 3}, "schedule.replans must be a list of lists of whole numbers, not 3", ""),
+        ({"schedule__minutes": True}, "schedule.minutes must be a number, not true", ""),
         ({"seed": -1}, "seed must lie from 0", ""),
     ],
 )
@@ -129,6 +135,46 @@ def test_overrides_are_read_like_the_file(tmp_path: Path) -> None:
     assert (changed.optimizer.learning_rate, changed.schedule.steps, changed.name) == (3e-4, 50, "quick")
     with pytest.raises(RequestError, match=r"unknown key optimizer\.learning_rte"):
         load_recipe(path, ["optimizer.learning_rte=1"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.sources=x"], '--set data.sources=x: data.sources must be a list of tables, not "x"'),
+        (["seed=5", "batch.mirco_batch=8"], "--set batch.mirco_batch=8: unknown key batch.mirco_batch"),
+        (["schedule.warmup=2", "seed=5"], "--set schedule.warmup=2: schedule: warmup is a share of the run"),
+        (["seed=-1", "checkpoint.keep=0"], "--set checkpoint.keep=0: checkpoint: keep must lie"),
+        (
+            ["schedule.minutes=1", "schedule.tokens=9000"],
+            "--set schedule.minutes=1, --set schedule.tokens=9000: schedule: the schedule gives both",
+        ),
+        (["seed.x=1"], "--set seed.x=1: seed is not a table"),
+        (["seed"], "--set 'seed' is not key=value"),
+    ],
+)
+def test_a_wrong_override_is_blamed_and_not_the_file(tmp_path: Path, overrides: list[str], message: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe().to_toml(), encoding="utf-8")
+    with pytest.raises(RequestError) as error:
+        load_recipe(path, overrides)
+    assert error.value.message.startswith(message)
+
+
+def test_a_wrong_file_is_blamed_and_not_the_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(dump_toml({**MINIMAL, "sede": 1}), encoding="utf-8")
+    with pytest.raises(RequestError, match=r"^\S*recipe\.toml: unknown key sede"):
+        load_recipe(path, ["seed=5"])
+
+
+def test_a_length_that_is_set_takes_the_place_of_the_files(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe(schedule={"minutes": 3.0, "replans": [[0, 100]]}).to_toml(), encoding="utf-8")
+    shorter = load_recipe(path, ["schedule.steps=50"]).schedule
+    assert (shorter.steps, shorter.minutes, shorter.replans) == (50, None, ())
+    longer = load_recipe(path, ["schedule.minutes=9"]).schedule
+    assert (longer.minutes, longer.replans) == (9.0, ())
+    assert load_recipe(path, ["schedule.warmup=0.1"]).schedule.replans == ((0, 100),)
 
 
 def test_resume_names_the_key_that_differs() -> None:

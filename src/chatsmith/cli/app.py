@@ -121,6 +121,9 @@ def _bare() -> int:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line (without the program's name) and return its exit code; never raises but on `SystemExit`."""
+    from chatsmith.cli.console import bear_any_text
+
+    bear_any_text()
     tokens, debug = _take_debug(arguments)
     try:
         code = _guarded(lambda: _dispatch(tokens), tokens, debug)
@@ -237,7 +240,8 @@ def _wrong_usage(error: CycloptsError, tokens: Sequence[str]) -> RequestError:
         return RequestError(f"no command called {asked!r}", did_you_mean(asked, names))
     if isinstance(error, UnknownOptionError):
         word = error.token.keyword or error.token.value
-        return _unknown(program, word, [name for argument in error.argument_collection for name in argument.names])
+        known = [name for argument in error.argument_collection for name in argument.names]
+        return _unknown(program, word, known if command else [*known, "--version"])
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return RequestError(f"{program} does not take {error.unused_tokens[0]!r}", usage)
     if isinstance(error, MissingArgumentError) and error.argument:

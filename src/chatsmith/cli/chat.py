@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from chatsmith.cli.built_in import make_built_in
+from chatsmith.cli.built_in import named_or_built_in
 from chatsmith.cli.console import out, print_error, say, write_text
 from chatsmith.cli.options import Cache, SamplingFlags, text_argument
 from chatsmith.errors import ChatsmithError, RequestError, did_you_mean
@@ -48,7 +48,9 @@ def chat(
     *,
     system: Annotated[str, text_argument("A text that says how to answer, before the talk begins.")] = "",
     script: Annotated[bool, Parameter(help="Hold a short scripted talk.")] = False,
-    minutes: Annotated[float, Parameter(help="Training time, where the built-in model must be made first.")] = 3.0,
+    minutes: Annotated[
+        float | None, Parameter(help="Training time (default: 3), where the built-in model must be made first.")
+    ] = None,
     cache: Cache = None,
     sampling: SamplingFlags = SamplingFlags(),  # noqa: B008 - frozen
 ) -> None:
@@ -59,7 +61,7 @@ def chat(
     """
     from chatsmith.language_model import load
 
-    loaded = load(model if model is not None else make_built_in(minutes), cache=cache)
+    loaded = load(named_or_built_in(model, minutes), cache=cache)
     if not script and sys.stdin is not None and sys.stdin.isatty():
         _talk(loaded, system, sampling.given())
         return

@@ -6,7 +6,9 @@ only. rich is imported when something is drawn.
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
+import io
 import json
 import math
 import sys
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
+    "bear_any_text",
     "bytes_text",
     "err",
     "jsonable",
@@ -32,6 +35,9 @@ __all__ = [
     "write_text",
 ]
 _PIPED_WIDTH = 100
+# What our own tables and curves are drawn with, for a terminal that has no such signs.
+_NEAREST = dict(zip("✓✗≠○…–−─│└×→␣·", "+x!o.---|+x>_.", strict=True))
+_NEAREST |= {chr(block): "#" for block in range(0x2580, 0x25A0)} | {chr(dots): "*" for dots in range(0x2801, 0x2900)}
 
 
 @cache
@@ -59,6 +65,25 @@ def _console(*, stderr: bool) -> Console:
     return Quiet(stderr=stderr, highlight=False, markup=False, emoji=False, width=None if terminal else _PIPED_WIDTH)
 
 
+def bear_any_text() -> None:
+    """Have stdout and stderr write near signs, else "?", for what their encoding lacks.
+
+    What a model says, or the name of a file, must not end a command.
+    """
+    codecs.register_error("nearest", _nearest)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="nearest")
+
+
+def _nearest(error: UnicodeError) -> tuple[str, int]:
+    """The handler of what cannot be encoded, as `codecs.register_error` wants it."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_NEAREST.get(char, "?") for char in lacking), error.end
+
+
 def say(text: str) -> None:
     """One line about the work, on stderr."""
     print(text, file=sys.stderr, flush=True)
@@ -79,8 +104,12 @@ def print_error(message: str, hint: str | None = None, word: str = "error: ") ->
 
 
 def print_json(value: Any) -> None:
-    """A result as JSON on stdout: dataclasses as objects, paths as text, numbers that are not finite as null."""
-    json.dump(jsonable(value), sys.stdout, ensure_ascii=False, indent=2, allow_nan=False)
+    """A result as JSON on stdout: dataclasses as objects, paths as text, numbers that are not finite as null.
+
+    Where stdout is not UTF-8, characters beyond ASCII are escaped, so that nothing of a result is lost.
+    """
+    plain = codecs.lookup(sys.stdout.encoding or "utf-8").name != "utf-8"
+    json.dump(jsonable(value), sys.stdout, ensure_ascii=plain, indent=2, allow_nan=False)
     sys.stdout.write("\n")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from chatsmith.cli.options import Json, SamplingFlags, text_argument
+from chatsmith.cli.options import ChoiceFlags, Json, text_argument
 
 
 def next_(
@@ -17,7 +17,7 @@ def next_(
     *,
     top: Annotated[int, Parameter(help="How many tokens to list.")] = 10,
     steps: Annotated[int, Parameter(help="Follow the top choice for so many steps.")] = 1,
-    sampling: SamplingFlags = SamplingFlags(),  # noqa: B008 - frozen
+    sampling: ChoiceFlags = ChoiceFlags(),  # noqa: B008 - frozen
     json: Json = False,
 ) -> None:
     """Show the ranked next tokens with probability and bits, before and after temperature.

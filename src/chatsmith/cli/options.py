@@ -38,8 +38,8 @@ def _flag(help: str, **more: Any) -> Parameter:
 
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True)
-class SamplingFlags:
-    """How words are chosen; what is left out is the model folder's own setting, else the library's default."""
+class ChoiceFlags:
+    """How a word is chosen; what is left out is the model folder's own setting, else the library's default."""
 
     temperature: Annotated[float | None, _flag("Below 1 sharper, above 1 wilder; 0 takes the likeliest token.")] = None
     top_k: Annotated[int | None, _flag("Keep only the k likeliest tokens; 0 keeps all.")] = None
@@ -51,15 +51,22 @@ class SamplingFlags:
     )
     frequency_penalty: Annotated[float | None, _flag("The same, as often as they occur.")] = None
     seed: Annotated[int | None, _flag("The same seed gives the same text.")] = None
-    stop: Annotated[
-        tuple[str, ...], _flag("A text that ends the answer; may be given several times.", allow_leading_hyphen=True)
-    ] = ()
-    max_tokens: Annotated[int | None, _flag("The most tokens to make.")] = None
 
     def given(self) -> dict[str, Any]:
         """The settings that were given, by name."""
         pairs = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in pairs.items() if value is not None and value != ()}
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class SamplingFlags(ChoiceFlags):
+    """How words are chosen, and where an answer ends."""
+
+    stop: Annotated[
+        tuple[str, ...], _flag("A text that ends the answer; may be given several times.", allow_leading_hyphen=True)
+    ] = ()
+    max_tokens: Annotated[int | None, _flag("The most tokens to make.")] = None
 
 
 def text_argument(help: str) -> Parameter:

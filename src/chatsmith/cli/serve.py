@@ -29,13 +29,15 @@ def serve(
     explain_limits: Annotated[bool, Parameter(help="Print every limit and what it is about.")] = False,
     cache: Cache = None,
     conversations: Annotated[Path | None, Parameter(help="The file that keeps the page's conversations.")] = None,
-    minutes: Annotated[float, Parameter(help="Training time, where the built-in model must be made first.")] = 3.0,
+    minutes: Annotated[
+        float | None, Parameter(help="Training time (default: 3), where the built-in model must be made first.")
+    ] = None,
 ) -> None:
     """Open the page and the API of a model on this machine.
 
     The API is OpenAI's; /openapi.json describes it. Ctrl-C or SIGTERM ends the server when what it is saying is said.
     """
-    from chatsmith.cli.built_in import make_built_in
+    from chatsmith.cli.built_in import named_or_built_in
 
     try:
         from chatsmith.serve.launch import launch
@@ -47,7 +49,7 @@ def serve(
         out().print(limits.explain().rich())
         return
     launch(
-        make_built_in(minutes) if model is None else model,
+        named_or_built_in(model, minutes),
         host=host,
         port=port,
         hosts=allow_host,

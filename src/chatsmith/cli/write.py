@@ -19,8 +19,10 @@ def write(
     /,
     *,
     samples: Annotated[int, Parameter(help="So many different continuations, side by side.")] = 1,
-    beams: Annotated[int, Parameter(help="Search for the likeliest text with so many beams.")] = 0,
-    length_penalty: Annotated[float, Parameter(help="How much longer texts are favoured by --beams.")] = 0.6,
+    beams: Annotated[int | None, Parameter(help="Search for the likeliest text with so many beams.")] = None,
+    length_penalty: Annotated[
+        float | None, Parameter(help="How much longer texts are favoured by --beams (default: 0.6).")
+    ] = None,
     schema: Annotated[Path | None, Parameter(help="A file with a JSON schema that the text must fit.")] = None,
     regex: Annotated[str | None, text_argument("A regular expression that the text must match.")] = None,
     rolling: Annotated[bool, Parameter(negative="", help="Go on beyond the context, forgetting the oldest.")] = False,
@@ -41,7 +43,7 @@ def write(
     text = given_text(text)
     constraint = _constraint(schema, regex)
     loaded = load(model, draft=draft, lookup=lookup, cache=cache)
-    if json or samples != 1 or beams:
+    if json or samples != 1 or beams is not None or length_penalty is not None:
         writing = loaded.write(
             text,
             samples=samples,

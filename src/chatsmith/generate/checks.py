@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from chatsmith.arguments import number, short, whole
 from chatsmith.errors import RequestError
 from chatsmith.generate.backend import Backend
+from chatsmith.generate.constraints import Constraint
 from chatsmith.generate.requests import Request
 
 MAX_SAMPLES = 1024
@@ -25,10 +27,12 @@ def check(request: Request, backend: Backend, vocab_size: int, max_rows: int) ->
         raise RequestError(f"the prompt has ids outside the vocabulary of {vocab_size}")
     if any(token >= vocab_size for token, _ in request.sampling.logit_bias):
         raise RequestError(f"logit_bias has ids outside the vocabulary of {vocab_size}")
-    if not 1 <= request.samples <= MAX_SAMPLES:
-        raise RequestError(f"samples must be from 1 to {MAX_SAMPLES}, not {request.samples}")
-    if not 0 <= request.top <= MAX_TOP:
-        raise RequestError(f"top must be from 0 to {MAX_TOP}, not {request.top}")
+    whole("samples", request.samples, 1, MAX_SAMPLES)
+    whole("top", request.top, 0, MAX_TOP)
+    if request.constraint is not None and not isinstance(request.constraint, Constraint):
+        raise RequestError(
+            f"constraint must be a Constraint, not {short(request.constraint)}", 'for example Constraint("regex", "a+")'
+        )
     if request.rolling and (request.score_prompt or request.embed or request.beams):
         raise RequestError("a rolling window goes with writing only", "leave out rolling")
     if not writes and (request.samples > 1 or request.beams):
@@ -52,10 +56,8 @@ def _check_room(request: Request, backend: Backend) -> None:
 def _check_beams(request: Request, backend: Backend, max_rows: int) -> None:
     beams = request.beams
     assert beams is not None
-    if not 1 <= beams.width <= max_rows:
-        raise RequestError(f"a search has from 1 to {max_rows} beams, not {beams.width}")
-    if not 0.0 <= beams.length_penalty <= 10.0:
-        raise RequestError(f"length_penalty must be from 0 to 10, not {beams.length_penalty}")
+    whole("beams", beams.width, 1, max_rows)
+    number("length_penalty", beams.length_penalty, 0, 10)
     if request.samples > beams.width:
         raise RequestError(f"{beams.width} beams find at most as many answers, not {request.samples}")
     if request.look or request.top or request.score_prompt:

@@ -7,7 +7,6 @@ sees the very numbers that made it. Shapes: B rows, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -17,6 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from chatsmith.arguments import number, several, short, whole
 from chatsmith.errors import RequestError, WorkError, did_you_mean
 from chatsmith.generate.noise import choose
 
@@ -25,9 +25,10 @@ Ids = NDArray[np.int64]
 Stage = Literal["logits", "penalties", "temperature", "top_k", "top_p", "min_p"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
-_MAX_SEED = 2**63 - 1
+MAX_SEED = 2**63 - 1
 _MAX_STOPS, _MAX_STOP_LENGTH = 16, 1000
 MAX_BIASES = 1024
+_WARM = "0 always takes the likeliest token, 1 leaves the probabilities alone"
 _LARGE, _LIKELY = 4096, 0.0003  # from this vocabulary on, top-p first tries the tokens of at least this weight
 
 
@@ -63,36 +64,24 @@ class Sampling:
     max_tokens: int = 200
 
     def __post_init__(self) -> None:
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        elif not isinstance(self.stop, tuple):
-            object.__setattr__(self, "stop", tuple(self.stop or ()))
-        self._check("temperature", 0.0, 100.0, "0 always takes the likeliest token, 1 leaves the probabilities alone")
-        self._check("top_k", 0, 2**24, "0 keeps all tokens")
-        self._check("top_p", 0.0, 1.0, "1 keeps all tokens", above_low=True)
-        self._check("min_p", 0.0, 1.0, "0 keeps all tokens")
-        self._check("repetition_penalty", 0.0, 100.0, "1 does nothing, 1.2 is usual", above_low=True)
-        self._check("presence_penalty", -2.0, 2.0, "0 does nothing")
-        self._check("frequency_penalty", -2.0, 2.0, "0 does nothing")
-        self._check("max_tokens", 0, 2**24, "it counts the tokens of the answer")
+        stop = (self.stop,) if isinstance(self.stop, str) else several("stop", self.stop or (), "texts")
+        object.__setattr__(self, "stop", stop)
+        number("temperature", self.temperature, 0, 100, _WARM)
+        whole("top_k", self.top_k, 0, 2**24, "0 keeps all tokens")
+        number("top_p", self.top_p, 0, 1, "1 keeps all tokens", above=True)
+        number("min_p", self.min_p, 0, 1, "0 keeps all tokens")
+        number("repetition_penalty", self.repetition_penalty, 0, 100, "1 does nothing, 1.2 is usual", above=True)
+        number("presence_penalty", self.presence_penalty, -2, 2, "0 does nothing")
+        number("frequency_penalty", self.frequency_penalty, -2, 2, "0 does nothing")
+        whole("max_tokens", self.max_tokens, 0, 2**24, "it counts the tokens of the answer")
         self._check_bias()
         if self.seed is not None:
-            self._check("seed", 0, _MAX_SEED, "leave it out for a fresh one")
-        if len(self.stop) > _MAX_STOPS:
-            raise RequestError(f"{len(self.stop)} stop texts are too many", f"give at most {_MAX_STOPS}")
-        for text in self.stop:
-            if not isinstance(text, str) or not 1 <= len(text) <= _MAX_STOP_LENGTH:
-                raise RequestError(f"a stop text must have 1 to {_MAX_STOP_LENGTH} characters, not {text!r:.60}")
-
-    def _check(self, name: str, low: float, high: float, hint: str, *, above_low: bool = False) -> None:
-        value = getattr(self, name)
-        whole = isinstance(low, int)
-        fits = isinstance(value, (int, np.integer) if whole else (int, float, np.floating, np.integer))
-        if not fits or isinstance(value, bool) or not math.isfinite(value):
-            raise RequestError(f"{name} must be a {'whole ' if whole else ''}number, not {value!r}", hint)
-        if not low <= value <= high or (above_low and value == low):
-            span = f"above {low:g} and at most {high:g}" if above_low else f"from {low} to {high:g}"
-            raise RequestError(f"{name} must be {span}, not {value!r}", hint)
+            whole("seed", self.seed, 0, MAX_SEED, "leave it out for a fresh one")
+        if len(stop) > _MAX_STOPS:
+            raise RequestError(f"{len(stop)} stop texts are too many", f"give at most {_MAX_STOPS}")
+        for part in stop:
+            if not isinstance(part, str) or not 1 <= len(part) <= _MAX_STOP_LENGTH:
+                raise RequestError(f"a stop text must have 1 to {_MAX_STOP_LENGTH} characters, not {short(part)}")
 
     def _check_bias(self) -> None:
         given = self.logit_bias
@@ -106,7 +95,7 @@ class Sampling:
             fits = False
         if not fits:
             raise RequestError(
-                f"logit_bias must give at most {MAX_BIASES} token ids a bias from -100 to 100, not {given!r:.60}"
+                f"logit_bias must give at most {MAX_BIASES} token ids a bias from -100 to 100, not {short(given)}"
             )
         object.__setattr__(self, "logit_bias", tuple((token, float(bias)) for token, bias in pairs))
 

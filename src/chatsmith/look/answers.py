@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chatsmith.generate.engine import gather
-from chatsmith.generate.requests import Completion, Event, Finish
+from chatsmith.generate.requests import Beams, Completion, Event, Finish
 from chatsmith.generate.sampling import Sampling
 from chatsmith.look.next import describe
 from chatsmith.look.render import Panel, html_panels, html_tokens, rich_panels
@@ -48,10 +48,15 @@ class Answer:
         return cls(done.text, done.ids, done.finish_reason, done.seed, done.logprobs, done.forgotten)
 
     @property
+    def end(self) -> str:
+        """How it ended, and its length."""
+        return f"{_ENDS[self.finish_reason]}, {len(self.ids)} tokens"
+
+    @property
     def note(self) -> str:
         """How it ended, its length and its seed, in one line."""
         gone = f", the first {self.forgotten} tokens were forgotten on the way" if self.forgotten else ""
-        return f"{_ENDS[self.finish_reason]}, {len(self.ids)} tokens, seed {self.seed}{gone}"
+        return f"{self.end}, seed {self.seed}{gone}"
 
     def __str__(self) -> str:
         return self.text
@@ -59,11 +64,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """A prompt and its continuations; `text` is the first one, `print` shows prompt and continuation together."""
+    """A prompt and its continuations; `text` is the first one, `print` shows prompt and continuation together.
+
+    With `beams` they were searched for, best first; their seeds then mean nothing.
+    """
 
     prompt: str
     answers: tuple[Answer, ...]
     sampling: Sampling
+    beams: Beams | None = None
 
     @property
     def text(self) -> str:
@@ -79,23 +88,28 @@ class Writing:
         if len(self.answers) == 1:
             return self.prompt + self.text
         blocks = [
-            f"── sample {number}, seed {answer.seed} ──\n{self.prompt}{answer.text}"
+            f"── {self._title(number)}, {self._origin(answer)} ──\n{self.prompt}{answer.text}"
             for number, answer in enumerate(self.answers, start=1)
         ]
         return "\n\n".join(blocks)
 
+    def _title(self, number: int) -> str:
+        return f"sample {number}" if self.beams is None else f"answer {number}"
+
+    def _origin(self, answer: Answer) -> str:
+        return f"seed {answer.seed}" if self.beams is None else f"of {self.beams.width} beams"
+
     def panels(self) -> list[Panel]:
         """One panel per sample."""
-        several = len(self.answers) > 1
-        return [
-            Panel(
-                answer.text,
-                title=f"sample {number}" if several else "",
-                lead=self.prompt,
-                note=f"seed {answer.seed}" if several else f"{answer.note}, {describe(self.sampling)}",
-            )
-            for number, answer in enumerate(self.answers, start=1)
-        ]
+        if len(self.answers) > 1:
+            return [
+                Panel(answer.text, title=self._title(number), lead=self.prompt, note=self._origin(answer))
+                for number, answer in enumerate(self.answers, start=1)
+            ]
+        [answer] = self.answers
+        drawn = f"{answer.note}, {describe(self.sampling)}"
+        note = drawn if self.beams is None else f"{answer.end}, the best {self._origin(answer)}"
+        return [Panel(answer.text, lead=self.prompt, note=note)]
 
     def __rich__(self) -> RenderableType:
         return rich_panels(self.panels())
@@ -108,7 +122,8 @@ class Writing:
         return {
             "prompt": self.prompt,
             "sampling": asdict(self.sampling),
-            "answers": [asdict(answer) for answer in self.answers],
+            "beams": None if self.beams is None else asdict(self.beams),
+            "answers": [asdict(answer) | ({} if self.beams is None else {"seed": None}) for answer in self.answers],
         }
 
 

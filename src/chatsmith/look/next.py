@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any
 
-from chatsmith.errors import RequestError
+from chatsmith.arguments import whole
 from chatsmith.generate.distribution import Distribution, Ranked
 from chatsmith.generate.engine import Engine
 from chatsmith.generate.noise import fresh_seed
@@ -109,9 +109,9 @@ class NextReport(Report):
             Column("token", "left", code=True),
             Column("probability", "left"),
             Column("bits"),
-            Column(f"after {describe(self.sampling, short=True)}", "left"),
-            Column("bits"),
-            Column("cumulative"),
+            Column(f"after {describe(self.sampling, short=True)}", "left", leaves=3),
+            Column("bits", leaves=2),
+            Column("cumulative", leaves=1),
         )
         marked = frozenset(index for index, row in enumerate(step.tokens) if row.id == step.drawn.id)
         return Table(step.text, columns, tuple(rows), marked, note)
@@ -123,11 +123,11 @@ class NextReport(Report):
             for top in (step.top,)
         ]
         columns = (
-            Column("step"),
+            Column("step", leaves=2),
             Column("text", "left", wrap=True),
             Column("top choice", "left", code=True),
-            Column("probability", "left"),
-            Column("bits"),
+            Column("probability", "left", leaves=3),
+            Column("bits", leaves=1),
         )
         return Table("", columns, tuple(rows))
 
@@ -147,10 +147,8 @@ def next_tokens(
     early after a token that ends texts or turns, or when the context is full. Raises `RequestError` for a text that
     does not fit the context.
     """
-    if not 1 <= top <= engine.tokenizer.vocab_size:
-        raise RequestError(f"top must be from 1 to the vocabulary's {engine.tokenizer.vocab_size}, not {top}")
-    if not 1 <= steps <= MAX_STEPS:
-        raise RequestError(f"steps must be from 1 to {MAX_STEPS}, not {steps}")
+    whole("top", top, 1, engine.tokenizer.vocab_size, "the vocabulary has no more tokens")
+    whole("steps", steps, 1, MAX_STEPS)
     sampling = sampling or Sampling()
     if sampling.seed is None:
         sampling = replace(sampling, seed=fresh_seed())

@@ -107,6 +107,8 @@ def load_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RequestError(f"no {path.name} in {path.parent}", _missing_hint(path.parent)) from None
+    except NotADirectoryError:
+        raise RequestError(f"{path.parent} is a file, not a model folder", _file_hint(path.parent)) from None
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -114,6 +116,12 @@ def load_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RequestError(f"{path} does not hold a JSON object", "copy or download it again")
     return value
+
+
+def _file_hint(file: Path) -> str:
+    if file.suffix == ".gguf":
+        return f"make a folder of it first: chatsmith convert {file} {file.stem} --to int8"
+    return "give the path of a model folder (one with config.json and model.safetensors)"
 
 
 def _missing_hint(folder: Path) -> str:

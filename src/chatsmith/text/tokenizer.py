@@ -110,13 +110,15 @@ class Tokenizer:
 
     @functools.cached_property
     def end_of_text(self) -> int:
-        """The id that ends a document: the config's `eos_token`, or the usual names."""
+        """The id that ends a document: the config's `eos_token`, the usual names, or `eos_token_id`."""
         named = self._named("eos_token")
         if named is not None:
             return named
         for name in _END_OF_TEXT:
             if name in self._ids:
                 return self._ids[name]
+        if self._published_stops:
+            return self._published_stops[0]
         raise RequestError(
             "this tokenizer has no end-of-text token",
             'name one in tokenizer_config.json, for example "eos_token": "</s>"',
@@ -133,9 +135,17 @@ class Tokenizer:
 
     @functools.cached_property
     def stop_ids(self) -> frozenset[int]:
-        """The ids that end a generation: end of text, and end of turn where the vocabulary has one."""
+        """The ids that end a generation: end of text, end of turn where the vocabulary has one, and what the model
+        folder publishes as `eos_token_id`."""
         turns = {self.specials[name] for name in _END_OF_TURN if name in self.specials}
-        return frozenset(turns | {self.end_of_text})
+        return frozenset(turns | {self.end_of_text, *self._published_stops})
+
+    @functools.cached_property
+    def _published_stops(self) -> list[int]:
+        """Those that are in the vocabulary: no other can come."""
+        said = self._config.get(tokenizer_files.STOPS)
+        ids = said if isinstance(said, list) else []
+        return [token for token in ids if type(token) is int and 0 <= token < self.vocab_size]
 
     @functools.cached_property
     def template_variables(self) -> dict[str, str]:

@@ -26,6 +26,9 @@ MAX_FILE = 256 * 2**20
 MAX_ID = 2**24
 """Ids are below this."""
 
+STOPS = "stop_token_ids"
+"""The key of a tokenizer's config for what its model folder says in `eos_token_id`; it is saved with the vocabulary."""
+
 Document = dict[str, Any]
 
 
@@ -115,6 +118,8 @@ def byte_level_document(
 def read_tokenizer(path: Path) -> tuple[Document, dict[str, Any]]:
     """The document and the `tokenizer_config.json` (empty where there is none) behind a folder or a file.
 
+    What a model folder says of the ids that end a text is added to the config as `STOPS`.
+
     A folder may hold `tokenizer.json`, or the pair `vocab.json` and `merges.txt`, or OpenAI's pair `encoder.json` and
     `vocab.bpe`; a file may be any `tokenizer.json`, or tiktoken ranks (`.tiktoken`, also gzipped).
     """
@@ -187,7 +192,22 @@ def _read_config(folder: Path) -> dict[str, Any]:
     config = _read_object(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
     if (folder / "chat_template.jinja").exists():
         config["chat_template"] = _read_text(folder / "chat_template.jinja")
+    if (published := _published_stops(folder)) is not None:
+        config[STOPS] = published
     return config
+
+
+def _published_stops(folder: Path) -> list[int] | None:
+    """The ids at which the programs of others end a text: `eos_token_id`, one or several, where the folder says it."""
+    files = (folder / name for name in ("generation_config.json", "config.json"))
+    path = next((file for file in files if file.exists()), None)
+    said = None if path is None else _read_object(path).get("eos_token_id")
+    if said is None:
+        return None
+    ids = said if isinstance(said, list) else [said]
+    if not all(type(token) is int for token in ids):
+        raise RequestError(f"{path}: eos_token_id must be the id of a token, or a list of ids", "copy the folder again")
+    return ids
 
 
 def checked(document: Document, path: Path) -> Document:

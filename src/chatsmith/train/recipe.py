@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from chatsmith.errors import RequestError, did_you_mean
-from chatsmith.settings import apply_overrides, dump_toml, from_mapping, load_toml, to_mapping
+from chatsmith.settings import apply_overrides, dump_toml, from_mapping, in_toml, load_toml, override_key, to_mapping
 from chatsmith.specs import PRESETS, ModelSpec, modern, preset, preset_name
 from chatsmith.train.recipe_checks import require
 from chatsmith.train.recipe_data import Data, Source, Stage
 from chatsmith.train.recipe_tables import (
+    LENGTHS,
     Batch,
     Checkpoint,
     Evaluation,
@@ -109,7 +110,7 @@ class Recipe:
     def starts_from(self) -> str | None:
         """The model folder to go on from, if any."""
         chosen = self.model.get("start_from")
-        require(chosen is None or isinstance(chosen, str), f"model.start_from must be a path, not {chosen!r}")
+        require(chosen is None or isinstance(chosen, str), f"model.start_from must be a path, not {in_toml(chosen)}")
         return chosen
 
     def spec(self, vocab_size: int) -> ModelSpec:
@@ -120,7 +121,7 @@ class Recipe:
         changes = dict(self.model)
         name = changes.pop("preset", None)
         changes.pop("start_from", None)
-        require(name is None or isinstance(name, str), f"model.preset must be a name, not {name!r}")
+        require(name is None or isinstance(name, str), f"model.preset must be a name, not {in_toml(name)}")
         for key in changes:
             require(
                 key in _SPEC_FIELDS,
@@ -128,7 +129,10 @@ class Recipe:
                 did_you_mean(key, ("preset", "start_from", *_SPEC_FIELDS)),
             )
         rows = changes.pop("vocab_size", vocab_size)
-        require(isinstance(rows, int) and not isinstance(rows, bool), f"model.vocab_size must be a number: {rows!r}")
+        require(
+            isinstance(rows, int) and not isinstance(rows, bool),
+            f"model.vocab_size must be a whole number, not {in_toml(rows)}",
+        )
         require(
             rows >= vocab_size,
             f"model.vocab_size is {rows}, but the tokenizer has {vocab_size} ids",
@@ -196,17 +200,53 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe, or the recipe inside a model's chatsmith.toml, with `--set` overrides applied.
 
     Raises `RequestError` in one line for a missing file, an unknown key (with the nearest names), a wrong type, or
-    settings that contradict each other.
+    settings that contradict each other. An override that gives one length of the run replaces the file's other ones.
     """
     mapping = load_toml(path)
     if isinstance(mapping.get("recipe"), Mapping):
         mapping = mapping["recipe"]
-    return from_mapping(Recipe, apply_overrides(mapping, overrides), str(path))
+    try:
+        return _overridden(mapping, overrides, path)
+    except RequestError as error:
+        if not error.message.startswith(f"{path}: "):
+            raise  # an override that is none
+        place = _to_blame(mapping, overrides, path, error.message)
+        raise RequestError(f"{place}{error.message.removeprefix(str(path))}", error.hint) from None
+
+
+def _overridden(mapping: Mapping[str, Any], overrides: Sequence[str], path: Path) -> Recipe:
+    changed = apply_overrides(mapping, overrides)
+    keys = set(map(override_key, overrides))
+    lengths = keys & {f"schedule.{name}" for name in LENGTHS}
+    if lengths and isinstance(schedule := changed["schedule"], dict):
+        # The plans of a run of minutes belong to its length.
+        for name in (*LENGTHS, "replans"):
+            if f"schedule.{name}" not in keys:
+                schedule.pop(name, None)
+    return from_mapping(Recipe, changed, str(path))
+
+
+def _to_blame(mapping: Mapping[str, Any], overrides: Sequence[str], path: Path, message: str) -> str:
+    """Where a recipe is wrong: in the overrides without which it would not be wrong in this way, else in the file."""
+
+    def otherwise(kept: Sequence[str]) -> bool:
+        try:
+            _overridden(mapping, kept, path)
+        except RequestError as error:
+            return error.message != message
+        return True
+
+    found = [one for n, one in enumerate(overrides) if otherwise([*overrides[:n], *overrides[n + 1 :]])]
+    if not found and otherwise(()):
+        found = list(overrides)
+    return ", ".join(f"--set {one:.60}" for one in found) or str(path)
 
 
 def differences(first: Recipe, second: Recipe) -> list[str]:
     """The dotted keys in which two recipes differ, with both values."""
-    return [f"{key}: {a!r} and {b!r}" for key, a, b in _differences(to_mapping(first), to_mapping(second), "")]
+    return [
+        f"{key}: {in_toml(a)} and {in_toml(b)}" for key, a, b in _differences(to_mapping(first), to_mapping(second), "")
+    ]
 
 
 def _differences(first: Any, second: Any, prefix: str) -> list[tuple[str, Any, Any]]:
@@ -227,15 +267,11 @@ def check_resumable(saved: Recipe, asked: Recipe) -> None:
     where it stands, over what is now left.
     """
     for key, before, after in _differences(to_mapping(saved), to_mapping(asked), ""):
-        longer = key in ("schedule.steps", "schedule.tokens", "schedule.minutes") and before and after
+        longer = key in [f"schedule.{name}" for name in LENGTHS] and before and after
         if key.startswith(RESUMABLE) or (longer and after > before):
             continue
+        same = f"without {key}" if before is None else f"with {key} = {in_toml(before)}"
         raise RequestError(
-            f"cannot resume: {key} is {_short(after)}, and the run so far had {_short(before)}",
-            f"resume with {key} = {_short(before)}, or start a new run in another folder",
+            f"cannot resume: {key} is {in_toml(after)}, and the run so far had {in_toml(before)}",
+            f"resume {same}, or start a new run in another folder",
         )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

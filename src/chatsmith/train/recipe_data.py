@@ -6,9 +6,15 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+from chatsmith.arguments import whole
 from chatsmith.train.recipe_checks import require, require_count
 
 _MAX_SOURCES = 1000
+
+
+def check_vocab_size(name: str, size: object) -> None:
+    """Raise `RequestError` for a size that no vocabulary can have."""
+    whole(name, size, 261, 2**20, "the smallest has the 256 bytes and 5 marks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +137,8 @@ class Data:
             "both data.vocab_size and data.tokenizer are given: a vocabulary is learned, or taken over",
             "leave one of them out",
         )
-        require(
-            self.vocab_size is None or 261 <= self.vocab_size <= 2**20,
-            f"data.vocab_size must lie between 261 (the 256 bytes and 5 marks) and {2**20}, not {self.vocab_size}",
-        )
+        if self.vocab_size is not None:
+            check_vocab_size("data.vocab_size", self.vocab_size)
         for stage in self.stages:
             require(
                 len(stage.weights) == len(self.sources),

@@ -12,6 +12,8 @@ from typing import Literal
 
 from chatsmith.train.recipe_checks import MAX_COUNT, require, require_count, require_share
 
+LENGTHS = ("steps", "tokens", "minutes")
+"""The keys of [schedule] of which one says how long the run is."""
 Decay = Literal["linear", "cosine", "constant"]
 
 
@@ -99,7 +101,7 @@ class Schedule:
     replans: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        given = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
+        given = [name for name in LENGTHS if getattr(self, name) is not None]
         require(len(given) > 0, "the schedule says nothing of how long to train", "add steps, tokens or minutes")
         require(
             len(given) == 1, f"the schedule gives both {' and '.join(given)}: the run can have one length", "keep one"
