@@ -66,6 +66,11 @@ def beginning(out: Path, *, keep: bool = False) -> Iterator[Path]:
                         out.rmdir()
 
 
+def under_way(out: Path) -> bool:
+    """Whether `out` is the folder of a run, and none is being prepared to take it over."""
+    return any((out / name).exists() for name in (RECIPE, _BEGUN)) and not (out / BEGINNING).exists()
+
+
 def give_up(out: Path) -> None:
     """Clear what a process that was killed had prepared."""
     with locked(out / BEGINNING) as alone:

@@ -35,6 +35,7 @@ from chatsmith.train.beginning import (
     finish,
     give_up,
     take_over,
+    under_way,
     write_recipe,
 )
 from chatsmith.train.callbacks import Callback, Comparer, Outcome, RunStart, Sampler
@@ -98,37 +99,37 @@ def train(
     place = out / BEGINNING
     with met(process) as again, ExitStack() as preparing:
         check_shared(process, out)
-        resume = of_first(process, resume)  # what a launch file saw there may differ from machine to machine
+        # What a launch file saw there, or this process sees, may differ from machine to machine.
+        going = of_first(process, resume or (again and under_way(out)))
 
-        def first() -> tuple[bool, Recipe, TrainingState | None, Corpus]:
+        def first() -> tuple[Recipe, TrainingState | None, Corpus]:
             finish(out)
-            if resume or (again and (out / RECIPE).is_file() and not place.exists()):
+            if going:
                 give_up(out)
                 asked, state = _resumed(recipe, out, note)
-                return False, asked, state, corpus or prepare(asked, out, reuse=True, note=note)
+                return asked, state, corpus or prepare(asked, out, reuse=True, note=note)
             if recipe is None:
                 raise RequestError("no recipe to train by", "name one, or resume the run in a folder")
             check_free(out, overwrite)
             if corpus is None or not corpus.lies_in(place):
                 preparing.enter_context(beginning(out, keep=overwrite and may_restart()))
             write_recipe(place, recipe)
-            return True, recipe, None, corpus or prepare(recipe, out, into=place, note=note)
+            return recipe, None, corpus or prepare(recipe, out, into=place, note=note)
 
-        def others() -> tuple[bool, Recipe, TrainingState | None, Corpus]:
+        def others() -> tuple[Recipe, TrainingState | None, Corpus]:
             # The folder is as the first process left it: tokens written, and what was half written cleared.
-            begins = not resume and place.exists()
-            going = (resume or again) and not begins and not _fresh(out)
-            asked, state = _resumed(recipe, out, note, tidy=False) if going else (_asked(recipe, out), None)
-            into = place if begins else out
-            return begins, asked, state, corpus or prepare(asked, out, into=into, reuse=True, verify=False, note=note)
+            saved = going and not _fresh(out)
+            asked, state = _resumed(recipe, out, note, tidy=False) if saved else (_asked(recipe, out), None)
+            into = out if going else place
+            return asked, state, corpus or prepare(asked, out, into=into, reuse=True, verify=False, note=note)
 
-        begins, asked, state, corpus = in_turn(process, first, others)
-        return _train(process, begins, asked, state, corpus, out, sampler, comparer, callbacks, peak_flops, clock, note)
+        asked, state, corpus = in_turn(process, first, others)
+        return _train(process, going, asked, state, corpus, out, sampler, comparer, callbacks, peak_flops, clock, note)
 
 
 def _train(
     process: Process,
-    begins: bool,
+    going: bool,
     asked: Recipe,
     state: TrainingState | None,
     corpus: Corpus,
@@ -172,7 +173,7 @@ def _train(
             callback.on_start(start)
 
     all_there(process)
-    in_turn(process, lambda: take_over(out) if begins else write_recipe(out, asked), lambda: None)
+    in_turn(process, lambda: write_recipe(out, asked) if going else take_over(out), lambda: None)
     corpus.moved(out / BEGINNING, out)
     try:
         stopped = trainer.run(on_ready=ready)
