@@ -52,6 +52,7 @@ def found(record: Any, field: str | None = None) -> list[Any]:
         {"prompt": "\n\nHuman: Hi.\n\nAssistant:", "completion": " Hello."},
         {"id": "0", "data": ["Hi.", "Hello."]},
         {"conversation": [{"human": "Hi.", "assistant": "Hello."}]},
+        {"turns": [["User", "Hi."], ["Bot", "Hello."]]},
         {"contents": [{"role": "user", "parts": [{"text": "Hi."}]}, {"role": "model", "parts": [{"text": "Hello."}]}]},
         {"chat_messages": [{"sender": "human", "text": "Hi."}, {"sender": "assistant", "text": "Hello."}]},
         {
@@ -76,6 +77,10 @@ def test_more_conversations() -> None:
     assert found({"messages": turns}) == [[("system", "Be kind."), *HI]]
     three = [["Ann", "Hi."], ["Bob", "Hello."], ["Cy", "Hey."]]
     assert found({"dialogue": three}) == ["Ann: Hi.\nBob: Hello.\nCy: Hey."]
+    rounds = [["Is it?", "Yes."], ["Since when?", "Always."]]
+    assert found({"conversation": rounds}) == [
+        [(role, words) for pair in rounds for role, words in zip(("user", "assistant"), pair, strict=True)]
+    ]
     late = [*turns[1:], turns[0], *turns[1:]]
     assert found({"messages": late}) == [[*HI, ("system", "Be kind."), *HI]]
     assert found({"context": "Rome is old.", "question": "Is it?", "answer": True, "output": 1}) == [

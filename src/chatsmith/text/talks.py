@@ -131,8 +131,12 @@ def joined(before: Sequence[Any], after: list[Any]) -> list[Any]:
 
 
 def pairs(rounds: Any) -> list[Any] | None:
-    """The turns of a list of rounds, objects that hold a question and its answer; None for any other list."""
-    if not isinstance(rounds, list) or not all(isinstance(one, dict) and not _speaker(one) for one in rounds):
+    """The turns of a list of rounds, objects or pairs that hold a question and its answer; None for any other list."""
+    if not isinstance(rounds, list):
+        return None
+    if all(map(_is_pair, rounds)) and any(_is_sentence(one[0]) for one in rounds) and not any(map(_is_turn, rounds)):
+        return [[role, words] for one in rounds for role, words in zip(("user", "assistant"), one, strict=True)]
+    if not all(isinstance(one, dict) and not _speaker(one) for one in rounds):
         return None
     found: list[Any] = []
     for one in rounds:
@@ -141,6 +145,15 @@ def pairs(rounds: Any) -> list[Any] | None:
             return None
         found += said
     return found
+
+
+def _is_pair(turn: Any) -> bool:
+    return isinstance(turn, list) and len(turn) == 2 and all(isinstance(words, str) for words in turn)
+
+
+def _is_sentence(words: str) -> bool:
+    """Whether these are no name of a speaker."""
+    return words.rstrip().endswith(("?", "!", "。", "？", "！")) or len(words.split(maxsplit=5)) > 5
 
 
 def is_lone_turn(record: dict[str, Any]) -> bool:
@@ -155,7 +168,7 @@ def _says(name: str) -> str:
 
 def _is_turn(turn: Any) -> bool:
     if isinstance(turn, list):
-        return len(turn) == 2 and all(isinstance(part, str) for part in turn) and turn[0].lower() in _FORMAL
+        return _is_pair(turn) and turn[0].lower() in _FORMAL
     if not isinstance(turn, dict) or not _speaker(turn):
         return False
     return (
