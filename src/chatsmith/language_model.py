@@ -69,6 +69,7 @@ def load(
     if draft is not None and lookup:
         raise RequestError("either a draft model guesses or look-up does", "leave out draft or lookup")
     folder = arguments.path("folder", folder)
+    cache_bytes = arguments.whole("cache_bytes", cache_bytes, 0, 2**62)
     opened = open_folder(folder, backend=backend, device=device, dtype=dtype, cache=cache, cache_bytes=cache_bytes)
     guesser: Guesser | None = PromptLookup() if lookup else None
     if draft is not None:
