@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,20 @@ def test_arguments_of_a_wrong_kind_are_refused_in_words(
 def test_a_folder_is_a_path(folder: object) -> None:
     with pytest.raises(RequestError, match="folder must be a path"):
         chatsmith.load(folder)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: chatsmith.preset(5), "preset must be a text, not 5"),  # type: ignore[arg-type]
+        (lambda: chatsmith.plan(5), "model must be a name, a path or a shape, not 5"),
+        (lambda: Tokenizer.load(None), "path must be a path, not None"),  # type: ignore[arg-type]
+        (lambda: chatsmith.load("m", cache_bytes="1"), "cache_bytes must be a whole number"),  # type: ignore[arg-type]
+    ],
+)
+def test_the_other_doors_check_what_comes_in(call: Callable[[], object], said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        call()
 
 
 def test_a_published_end_of_text_ends_answers_on_every_backend(tmp_path: Path, model: LanguageModel) -> None:

@@ -42,7 +42,7 @@ _PUBLISHED = {
 }
 
 # Settings of `Sampling` by which a token is drawn; a beam search takes the likeliest.
-_OF_CHANCE = ("temperature", "top_k", "top_p", "min_p", "seed")
+_OF_CHANCE = ("temperature", "top_k", "top_p", "min_p")
 
 
 def load(
@@ -69,6 +69,7 @@ def load(
     if draft is not None and lookup:
         raise RequestError("either a draft model guesses or look-up does", "leave out draft or lookup")
     folder = arguments.path("folder", folder)
+    cache_bytes = arguments.whole("cache_bytes", cache_bytes, 0, 2**62)
     opened = open_folder(folder, backend=backend, device=device, dtype=dtype, cache=cache, cache_bytes=cache_bytes)
     guesser: Guesser | None = PromptLookup() if lookup else None
     if draft is not None:
@@ -196,7 +197,7 @@ class LanguageModel:
 
         `samples` answers are drawn at once, each with a seed of its own that gives it again; with `beams` they are the
         likeliest that a search of that width finds, by log probability over ((5 + length) / 6)^length_penalty (0.6).
-        A search draws nothing, so settings of chance do not go with it.
+        A search draws nothing, so settings of chance do not go with it; it is the same for every seed.
         `constraint` gives the answer a form. A full context ends an answer, unless a `rolling` window is asked for: the
         model then reads the newer half of it again and goes on. With `stream` the pieces of one answer come as they
         are made.
@@ -350,7 +351,8 @@ def _search(width: int | None, length_penalty: float | None, sampling: Mapping[s
     if width is None:
         _refuse(given, ("length_penalty",), "is for a search with beams", "give beams, too")
         return None
-    _refuse(sampling, _OF_CHANCE, "does nothing in a search with beams, which draws nothing", "or leave out beams")
+    chance = {name: value for name, value in sampling.items() if (name, value) != ("temperature", 0)}
+    _refuse(chance, _OF_CHANCE, "does nothing in a search with beams, which draws nothing", "or leave out beams")
     return Beams(width, **given)
 
 

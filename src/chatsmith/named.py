@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from chatsmith import arguments
 from chatsmith.counts import Shape
 from chatsmith.errors import RequestError, did_you_mean
 from chatsmith.specs import ModelSpec, preset_name
@@ -35,6 +36,8 @@ def resolve(model: str | Path | Shape | Recipe) -> Named:
         if hasattr(model, "schedule"):
             recipe = cast("Recipe", model)
             return _from_recipe(recipe, recipe.name or "the recipe")
+        if not hasattr(model, "context"):
+            raise RequestError(f"model must be a name, a path or a shape, not {arguments.short(model)}")
         return Named("the model", model)
     path, name = Path(model), str(model)
     if preset_name(name) in shape_names():

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from chatsmith import arguments
 from chatsmith.counts import Matmul, training_flops
 from chatsmith.errors import RequestError, did_you_mean
 
@@ -311,6 +312,7 @@ def preset_name(name: str) -> str:
 
 def preset(name: str) -> ModelSpec:
     """A preset by name; an unknown one raises `RequestError` with the nearest names."""
+    arguments.text("preset", name)
     try:
         return PRESETS[preset_name(name)]
     except KeyError:

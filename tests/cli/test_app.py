@@ -86,6 +86,9 @@ def test_the_flags_grow_only_on_purpose() -> None:
         (["completion"], "chatsmith completion needs SHELL", "chatsmith completion --help"),
         (["completion", "tcsh"], "tcsh", "chatsmith completion --help"),
         (["write", "model", "text", "--top-k", "many"], "many", "chatsmith write --help"),
+        (["write", "model", "text", "--top-k", "2.5"], '"2.5"', "chatsmith write --help"),
+        (["next", "model", "text", "--top", "2.5"], '"2.5"', "chatsmith next --help"),
+        (["new", "--vocab-size", "300.5"], '"300.5"', "chatsmith new --help"),
     ],
 )
 def test_a_wrong_request_gets_one_line_and_a_hint(

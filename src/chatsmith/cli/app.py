@@ -13,8 +13,10 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import NoneType
+from typing import Any, get_args
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, Token, convert
 from cyclopts.exceptions import MissingArgumentError, UnknownOptionError, UnusedCliTokensError
 
 from chatsmith.errors import ChatsmithError, RequestError, did_you_mean
@@ -76,7 +78,7 @@ def build(described: str | None = None) -> App:
         help_epilogue=EPILOGUE,
         help_format="plaintext",
         version=_version,
-        default_parameter=Parameter(negative=(), show_default=_shown_default),
+        default_parameter=Parameter(negative=(), show_default=_shown_default, converter=_converted),
         print_error=False,
         exit_on_error=False,
         suppress_keyboard_interrupt=False,
@@ -111,6 +113,13 @@ def _version() -> str:
 
 def _shown_default(value: object) -> str | None:
     return None if value is None or value is False or value == () else str(value)
+
+
+def _converted(kind: Any, tokens: Sequence[Token]) -> Any:
+    """What cyclopts makes of an argument, but that it would round 2.5 where a whole number is asked for."""
+    if (kind is int or set(get_args(kind)) == {int, NoneType}) and any("." in token.value for token in tokens):
+        raise ValueError
+    return convert(kind, tokens)
 
 
 def _bare() -> int:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from chatsmith import arguments
 from chatsmith.errors import RequestError
 from chatsmith.machine import usable_cores
 from chatsmith.text import tokenizer_files
@@ -78,7 +79,7 @@ class Tokenizer:
 
         Raises `RequestError` where it is missing, damaged or contradictory.
         """
-        return cls(*tokenizer_files.read_tokenizer(Path(path)))
+        return cls(*tokenizer_files.read_tokenizer(arguments.path("path", path)))
 
     @property
     def document(self) -> Document:
