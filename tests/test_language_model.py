@@ -65,7 +65,7 @@ def test_load_gives_the_saved_model(tmp_path: Path, model: LanguageModel) -> Non
         ("write", ["x"], {"beams": 0}, "beams must be from 1"),
         ("write", ["x"], {"length_penalty": 1.0}, "length_penalty is for a search with beams"),
         ("write", ["x"], {"beams": 2, "temperature": 0.1}, "temperature does nothing in a search with beams"),
-        ("write", ["x"], {"beams": 2, "seed": 1}, "seed does nothing in a search with beams"),
+        ("write", ["x"], {"beams": 2, "top_k": 1}, "top_k does nothing in a search with beams"),
         ("next", ["x"], {"stop": "y"}, "stop ends an answer"),
         ("next", ["x"], {"max_tokens": 3}, "max_tokens ends an answer"),
         ("next", [["a"]], {}, "text must be a text"),
