@@ -304,3 +304,23 @@ def test_the_model_shows_what_it_is(model: LanguageModel) -> None:
     assert "256 tokens" in shown(model)
     assert "268 tokens" in model._repr_html_()
     assert read_messages("hi") == (Message("user", "hi"),)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"device": 5}, "there is no device"),
+        ({"device": "gpu"}, "there is no device 'gpu'"),
+        ({"device": "cuda:99"}, "there is no device 'cuda:99' here"),
+        ({"device": "meta"}, "nothing is computed on the device 'meta'"),
+        ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, float16, not 'int8'"),
+        ({"dtype": torch.int64}, "dtype must be one of"),
+    ],
+)
+def test_a_device_or_type_that_is_not_there_is_refused(
+    tmp_path: Path, model: LanguageModel, settings: dict, said: str
+) -> None:
+    folder = save_model(tmp_path / "m", model.model, model.tokenizer, provenance={})
+    with pytest.raises(RequestError, match=re.escape(said)):
+        chatsmith.load(folder, **settings)
+    assert chatsmith.load(folder, dtype="bfloat16").model.dtype is torch.bfloat16

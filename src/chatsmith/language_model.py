@@ -49,7 +49,7 @@ def load(
     folder: str | Path,
     *,
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     draft: str | Path | None = None,
     lookup: bool = False,
     backend: Choice | None = None,

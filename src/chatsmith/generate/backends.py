@@ -104,10 +104,11 @@ def _torch(folder: Path, device: torch.device | str | None, dtype: Any, cache_by
     from chatsmith.generate.rows import lay_across
     from chatsmith.generate.torch_backend import TorchBackend
     from chatsmith.kernels.gpu import door
+    from chatsmith.models.devices import device_of, dtype_of
     from chatsmith.store.folder import load_model
 
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    loaded = load_model(folder, device=device, dtype=dtype)
+    device = device_of(device)
+    loaded = load_model(folder, device=device, dtype=dtype_of(dtype))
     if device.type == "cpu" and loaded.model.dtype == torch.float32:
         lay_across(loaded.model)
     computing: Backend

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from chatsmith.errors import RequestError
 from chatsmith.kernels.infer.matrix import Matrix, as_floats
 from chatsmith.models.decoder import Decoder
+from chatsmith.models.devices import device_of
 from chatsmith.specs import ModelSpec
 from chatsmith.store.packing import Entry, Format, Read, entries, pieces
 
@@ -47,7 +48,7 @@ class Calibration:
             raise RequestError("a text of fewer than two tokens is none to calibrate on", "give a longer one")
         self.spec, self.form = spec, form
         self._read, self._progress = read, progress
-        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._device = device_of(device)
         self._model = Decoder(spec, device="meta").eval()
         self._model.fuses = False  # whose parts are computed one by one
         self._blocks = list(self._model.blocks.children())
