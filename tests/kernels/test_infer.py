@@ -224,7 +224,7 @@ def test_numbers_out_of_bounds_are_refused(request_: list[NDArray[np.int32]]) ->
 
 PROGRAM = """
 import sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[2:]
 import numpy as np, test_infer as t
 out = {}
 for form in t.FORMATS:
@@ -233,7 +233,7 @@ for form in t.FORMATS:
     whole = t.feed(run, ids, [t.LENGTH])
     assert np.array_equal(t.feed(run, ids, [100, 1, 20, 29]), whole), form
     out[form] = whole
-np.savez(sys.argv[2], **out)
+np.savez(sys.argv[1], **out)
 print(t.build.status())
 """
 
@@ -245,7 +245,8 @@ def runnable() -> list[str]:
 
 @pytest.mark.parametrize("variant", runnable())
 def test_every_instruction_set_gives_the_same_within_rounding(variant: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PROGRAM, str(Path(__file__).parent), str(tmp_path / "found.npz")]
+    here = Path(__file__).parent
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "found.npz"), str(here), str(here.parent)]
     environment = os.environ | {build.SWITCH: variant}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr

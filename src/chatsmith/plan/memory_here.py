@@ -219,7 +219,7 @@ def _optimizer_passing(spec: ModelSpec, z: _Sizes, w: int, optimizer: str, path:
 def _scratch(spec: ModelSpec, z: _Sizes, length: int, w: int, optimizer: str) -> int:
     """Bytes that one thread of the native kernels works in: packed panels of a matmul, and keys, values and slopes of a
     head for attention, or the iterates of a matrix for Muon, whichever is most (`kernels/*.c`)."""
-    panels = 1_316_864
+    panels = 1_054_720  # with matrix tiles; without them the packed rows of the left operand are fewer
     attention = length * (spec.head_dim * (3 * w + 8) + 192 * w + 180)
     each = 2 * w + 4  # two iterates, and sums in float32
     muon = max(panels + each * (rows * columns + min(rows, columns) ** 2) for rows, columns in _shapes(spec, z))
