@@ -11,6 +11,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from chatsmith.errors import RequestError
+from chatsmith.kernels.loading import FULL_RATE, vendor
 
 Compute = Literal["auto", "float32", "bfloat16"]
 
@@ -36,8 +37,13 @@ def _fast_bfloat16(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
     # Without its own instructions a CPU emulates bfloat16, which is slower than float32.
-    tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
-    return any(getattr(torch.cpu, test, bool)() for test in tests)
+    if any(_cpu_says(test) for test in ("_is_amx_tile_supported", "_is_arm_bf16_supported")):
+        return True
+    return _cpu_says("_is_avx512_bf16_supported") and vendor() == FULL_RATE
+
+
+def _cpu_says(test: str) -> bool:
+    return bool(getattr(torch.cpu, test, bool)())
 
 
 _HOPPER = (9, 0)

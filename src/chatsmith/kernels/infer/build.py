@@ -16,7 +16,17 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from chatsmith.kernels.loading import SWITCH, Found, Kernels, compiling, find_compiler, first_line, processor
+from chatsmith.kernels.loading import (
+    FULL_RATE,
+    SWITCH,
+    Found,
+    Kernels,
+    compiling,
+    find_compiler,
+    first_line,
+    processor,
+    vendor,
+)
 from chatsmith.paths import cache_dir
 
 FOLDER = Path(__file__).parent
@@ -41,11 +51,13 @@ class Variant:
 
 def _x86() -> tuple[Variant, ...]:
     v3 = {"avx2", "fma", "f16c", "bmi1", "bmi2", "movbe"}
-    v4 = v3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16"}
-    wide = ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16", "-mprefer-vector-width=512")
+    v4 = v3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_vnni"}
+    wide = ("-march=x86-64-v4", "-mavx512vnni", "-mprefer-vector-width=512")
+    pairs = (*wide, "-mavx512bf16")
     tiles = ("-mamx-tile", "-mamx-int8", "-mamx-bf16")
     return (
-        Variant("amx", (*wide, *tiles), frozenset(v4 | {"amx_tile", "amx_int8", "amx_bf16"})),
+        Variant("amx", (*pairs, *tiles), frozenset(v4 | {"avx512_bf16", "amx_tile", "amx_int8", "amx_bf16"})),
+        Variant("avx512bf16", pairs, frozenset(v4 | {"avx512_bf16", FULL_RATE})),
         Variant("avx512", wide, frozenset(v4)),
         Variant("avxvnni", ("-march=x86-64-v3", "-mavxvnni"), frozenset(v3 | {"avx_vnni"})),
         Variant("avx2", ("-march=x86-64-v3",), frozenset(v3)),
@@ -127,7 +139,7 @@ def flags(variant: Variant) -> tuple[str, ...]:
 
 def digest(variant: Variant) -> str:
     """Names a library by what it is made of, so that one made of other source is never loaded."""
-    sources = sorted([*FOLDER.glob("*.[ch]"), FOLDER.parent / "numbers.h"])
+    sources = sorted([*FOLDER.glob("*.[ch]"), FOLDER.parent / "numbers.h", FOLDER.parent / "vector.h"])
     text = "\0".join([path.read_text(encoding="utf-8") for path in sources] + list(flags(variant)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -143,7 +155,7 @@ def _processor() -> frozenset[str]:
     if platform.machine() in _ARM_NAMES:
         has = {"Linux": _linux_has, "Darwin": _macos_has}.get(platform.system(), lambda word: False)
         return frozenset(word for word in _HWCAPS if has(word))
-    return frozenset(processor().split())
+    return frozenset([*processor().split(), vendor()])
 
 
 def _linux_has(word: str) -> bool:

@@ -165,23 +165,22 @@ INLINE void block_factors(int panels, const Matrix *m, const Input *x, int64_t r
 
 /* ---- any number of rows and panels ------------------------------------------------------------------------------- */
 
-/* Calls EACH(rows, panels, row, panel, sums) over all of them: a single row holds more panels at a time. */
+/* Calls EACH(rows, panels, row, panel, sums) over all of them: the fewer rows at a time, the more panels. */
+#define BY_ROWS(EACH, ROWS, PANELS)                                                                                   \
+    for (; r + (ROWS) <= rows; r += (ROWS)) {                                                                          \
+        int p = 0;                                                                                                     \
+        for (; p + (PANELS) <= panels; p += (PANELS)) EACH(ROWS, PANELS, row + r, panel + p, sums + r * stride + p * PANEL); \
+        for (; p < panels; p++) EACH(ROWS, 1, row + r, panel + p, sums + r * stride + p * PANEL);                      \
+    }
+
 #define OVER_ALL(EACH)                                                                                                \
     do {                                                                                                               \
         int64_t stride = panels * PANEL;                                                                               \
         int r = 0;                                                                                                     \
-        for (; r + MANY_ROWS <= rows; r += MANY_ROWS) {                                                                \
-            int p = 0;                                                                                                 \
-            for (; p + MANY_PANELS <= panels; p += MANY_PANELS)                                                        \
-                EACH(MANY_ROWS, MANY_PANELS, row + r, panel + p, sums + r * stride + p * PANEL);                      \
-            for (; p < panels; p++) EACH(MANY_ROWS, 1, row + r, panel + p, sums + r * stride + p * PANEL);            \
-        }                                                                                                              \
-        for (; r < rows; r++) {                                                                                        \
-            int p = 0;                                                                                                 \
-            for (; p + FEW_PANELS <= panels; p += FEW_PANELS)                                                          \
-                EACH(1, FEW_PANELS, row + r, panel + p, sums + r * stride + p * PANEL);                               \
-            for (; p < panels; p++) EACH(1, 1, row + r, panel + p, sums + r * stride + p * PANEL);                    \
-        }                                                                                                              \
+        BY_ROWS(EACH, MANY_ROWS, MANY_PANELS)                                                                          \
+        if (MANY_ROWS > 4) BY_ROWS(EACH, 4, MANY_PANELS)                                                               \
+        if (MANY_ROWS > 2) BY_ROWS(EACH, 2, MANY_PANELS)                                                               \
+        BY_ROWS(EACH, 1, FEW_PANELS)                                                                                   \
     } while (0)
 
 void panels_float32(const Matrix *m, const Input *x, int64_t row, int rows, int64_t panel, int panels, float *sums) {

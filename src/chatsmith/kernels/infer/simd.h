@@ -13,7 +13,7 @@
 #include <arm_neon.h>
 #endif
 
-#if defined(__AVX512VNNI__) && defined(__AVX512BF16__)
+#if defined(__AVX512VNNI__)
 #define WIDTH 64
 #elif defined(__AVX2__)
 #define WIDTH 32
@@ -98,7 +98,7 @@ INLINE fpart load_f16(const uint16_t *p) {
 }
 
 /* Two products of bfloat16 summed into each lane, where the processor has them: acc[l] += w[2 l] x[0] + w[2 l + 1] x[1]. */
-#if WIDTH == 64
+#if WIDTH == 64 && defined(__AVX512BF16__)
 #define HAS_DOT2 1
 INLINE fpart dot2(fpart acc, ipart w, int32_t x) {
     return (fpart)_mm512_dpbf16_ps((__m512)acc, (__m512bh)w, (__m512bh)_mm512_set1_epi32(x));
@@ -174,7 +174,7 @@ INLINE ipart dot4_small(ipart acc, ipart w, int32_t x) { return dot4(acc, w, x);
 /* Rows and panels that a kernel holds in registers at a time, for few rows and for many. */
 #if WIDTH == 64
 #define FEW_PANELS 4
-#define MANY_ROWS 4
+#define MANY_ROWS 8
 #elif WIDTH == 32
 #define FEW_PANELS 2
 #define MANY_ROWS 2
