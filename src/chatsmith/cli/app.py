@@ -254,5 +254,5 @@ def _wrong_usage(error: CycloptsError, tokens: Sequence[str]) -> RequestError:
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return RequestError(f"{program} does not take {error.unused_tokens[0]!r}", usage)
     if isinstance(error, MissingArgumentError) and error.argument:
-        return RequestError(f"{program} needs {error.argument.name.removeprefix('--')}", usage)
+        return RequestError(f"{program} needs {error.argument.name}", usage)
     return RequestError(" ".join(str(error).split()).rstrip("."), usage)
