@@ -57,6 +57,12 @@ def test_linear_maps_and_their_slopes(dtype: torch.dtype, rows: int, inputs: int
     close(native.linear_input(slope, weight, less.clone()), slope.double() @ weight.double() + less.double())
     exact = slope.double().T @ x.double()
     close(native.linear_weight(slope, x), exact)
+    for made, room in (
+        (lambda out: native.linear(x, weight, out=out), torch.empty(rows, outputs, dtype=dtype)),
+        (lambda out: native.linear_weight(slope, x, out=out), torch.empty(outputs, inputs, dtype=dtype)),
+    ):
+        assert made(room).data_ptr() == room.data_ptr()
+        assert torch.equal(room, made(None))
     held = draw(outputs, inputs, dtype=dtype, seed=6)
     expected = exact + held.double()
     assert native.linear_weight(slope, x, held) is held

@@ -15,6 +15,7 @@ from chatsmith.models.decoder import Decoder
 from chatsmith.plan.memory_here import training_memory
 from chatsmith.specs import ModelSpec, modern
 from chatsmith.text.batches import Batch
+from chatsmith.train import spare
 from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.recipe import Optimizer
 
@@ -22,6 +23,7 @@ GPT = ModelSpec(2048, 256, 128, 2, 4)
 SHAPES = {
     "gpt": GPT,
     "gpt wide vocabulary": ModelSpec(16384, 128, 128, 2, 4),
+    "gpt widest vocabulary": ModelSpec(70000, 64, 128, 2, 4),
     "modern grouped": modern(1024, 128, 192, 2, 6, kv_heads=2),
     "llama": ModelSpec(
         2048, 256, 128, 2, 4, norm="rms", activation="swiglu", positions="rotary", attention_bias=False,
@@ -70,6 +72,7 @@ def allocated(
 
     torch.manual_seed(0)
     vars(native._local).clear()  # so that the kernels' scratch is allocated within the count
+    spare._spare.clear()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
         model = Decoder(spec)
         model.init_weights(0)

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from chatsmith.kernels import native
+from chatsmith.plan import memory_here
 from chatsmith.specs import ModelSpec
-from chatsmith.train import losses
 from chatsmith.train.losses import IGNORE, head_loss, next_token_loss
 
 
@@ -19,7 +19,7 @@ def test_loss_and_gradients(dtype: torch.dtype, kernels: bool, pieces: bool, mon
     if not kernels:
         monkeypatch.setattr(native, "ready", lambda x: False)
     if pieces:
-        monkeypatch.setattr(losses, "_CHUNK_BYTES", 1)
+        monkeypatch.setattr(memory_here, "_CHUNK_BYTES", 1)
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(150, 24, generator=generator).to(dtype).requires_grad_()
     weight = torch.randn(90, 24, generator=generator).to(dtype).requires_grad_()

@@ -6,8 +6,8 @@
  * weights, which are sums over all rows. Their rows are shared out instead, so no number depends on the threads (but for
  * the slopes of norms' gains, sums of the threads' shares).
  *
- * Kept for the way back are the inputs of the products, but neither the weights of attention nor the output of the
- * activation, which it makes again.
+ * Kept for the way back is what takes products to make, and what a norm found of each row. The outputs of norms and of
+ * the activation and the weights of attention are made again.
  */
 #ifndef NUM
 
@@ -59,14 +59,13 @@ INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 /* What the way back needs of the way there, for N rows. Queries and keys are kept twice where their heads are normed:
  * as the products left them, and as attention reads them. */
 typedef struct {
-    NUM *attention_normed, *raw_query, *raw_key, *query, *key, *value, *mixed, *middle, *ffn_normed, *up, *gate;
+    NUM *raw_query, *raw_key, *query, *key, *value, *mixed, *middle, *up, *gate;
     float *attention_scale, *attention_mean, *query_scale, *key_scale, *rows, *ffn_scale, *ffn_mean;
 } FN(Kept);
 
 static int64_t FN(kept)(const Layer *l, char *base, FN(Kept) *k) {
     int64_t rows = l->batch * l->time, size = (int64_t)sizeof(NUM), inner = l->heads * l->dim, keys = l->groups * l->dim;
     char *at = base;
-    k->attention_normed = take(&at, rows * l->width * size);
     k->query = take(&at, rows * inner * size);
     k->key = take(&at, rows * keys * size);
     k->value = take(&at, rows * keys * size);
@@ -77,7 +76,6 @@ static int64_t FN(kept)(const Layer *l, char *base, FN(Kept) *k) {
     }
     k->mixed = take(&at, rows * inner * size);
     k->middle = take(&at, rows * l->width * size);
-    k->ffn_normed = take(&at, rows * l->width * size);
     k->up = take(&at, rows * l->ffn * size);
     k->gate = l->weights[GATE] ? take(&at, rows * l->ffn * size) : 0;
     k->attention_scale = take(&at, rows * 4);
@@ -97,7 +95,7 @@ int64_t FN(layer_kept)(const Layer *l) {
 
 /* What the threads make for each other on the way. Attention's part lies where the feed-forward's was. */
 typedef struct {
-    NUM *active, *d_up, *d_gate, *mixed, *query, *key, *value, *normed, *middle, *thin;
+    NUM *normed, *active, *d_up, *d_gate, *mixed, *query, *key, *value, *d_normed, *middle, *thin;
     float *sums, *weight_sums, *ffn_gain, *attention_gain, *query_gain, *key_gain;
 } FN(Shared);
 
@@ -105,11 +103,13 @@ static int64_t FN(shared)(const Layer *l, int back, char *base, FN(Shared) *s) {
     int64_t rows = l->batch * l->time, size = (int64_t)sizeof(NUM), inner = l->heads * l->dim, keys = l->groups * l->dim;
     int64_t widest = larger(larger(l->width, inner), l->ffn), deep = widest > DEPTH * PER_WORD;
     memset(s, 0, sizeof *s);
-    char *at = base;
+    char *start = base, *at = base;
+    s->normed = take(&at, rows * l->width * size);
+    base = at;
     s->active = take(&at, rows * l->ffn * size);
     if (!back) {
         s->sums = !IS_FLOAT && deep ? take(&at, rows * widest * 4) : 0;
-        return at - base;
+        return at - start;
     }
     s->d_up = take(&at, rows * l->ffn * size);
     s->d_gate = l->weights[GATE] ? take(&at, rows * l->ffn * size) : 0;
@@ -121,7 +121,7 @@ static int64_t FN(shared)(const Layer *l, int back, char *base, FN(Shared) *s) {
     s->value = take(&at, rows * keys * size);
     at = at > end ? at : end;
     s->middle = take(&at, rows * l->width * size);
-    s->normed = take(&at, rows * l->width * size);
+    s->d_normed = take(&at, rows * l->width * size);
     s->thin = l->attention_mask || l->ffn_mask ? take(&at, rows * l->width * size) : 0;
     s->sums = IS_FLOAT ? 0 : take(&at, rows * (deep ? widest : l->width) * 4);
     s->weight_sums = !IS_FLOAT && rows > SHALLOW * PER_WORD ? take(&at, larger(inner, l->ffn) * l->width * 4) : 0;
@@ -129,7 +129,7 @@ static int64_t FN(shared)(const Layer *l, int back, char *base, FN(Shared) *s) {
     s->attention_gain = take(&at, l->threads * l->width * 8);
     s->query_gain = take(&at, l->threads * l->dim * 4);
     s->key_gain = take(&at, l->threads * l->dim * 4);
-    return at - base;
+    return at - start;
 }
 
 int64_t FN(layer_shared)(const Layer *l, int back) {
@@ -250,10 +250,10 @@ void FN(layer)(const Layer *l) {
 #pragma omp parallel num_threads((int)l->threads)
     {
         FN(Worker) w = FN(worker)(l, s.sums);
-        FN(norm_rows)(&w, x, ATTENTION_NORM, k.attention_normed, k.attention_scale, k.attention_mean);
-        FN(map)(&w, k.attention_normed, QUERY, k.raw_query, 0, width, inner);
-        FN(map)(&w, k.attention_normed, KEY, k.raw_key, 0, width, keys);
-        FN(map)(&w, k.attention_normed, VALUE, k.value, 0, width, keys);
+        FN(norm_rows)(&w, x, ATTENTION_NORM, s.normed, k.attention_scale, k.attention_mean);
+        FN(map)(&w, s.normed, QUERY, k.raw_query, 0, width, inner);
+        FN(map)(&w, s.normed, KEY, k.raw_key, 0, width, keys);
+        FN(map)(&w, s.normed, VALUE, k.value, 0, width, keys);
         FN(turn_rows)(&w, k.raw_query, QUERY_NORM, k.query, k.query_scale, l->heads);
         FN(turn_rows)(&w, k.raw_key, KEY_NORM, k.key, k.key_scale, l->groups);
         FN(meet)(&w);
@@ -261,11 +261,11 @@ void FN(layer)(const Layer *l) {
                    l->heads, l->groups, l->dim, inner, keys, 1.0f / sqrtf((float)l->dim));
         FN(meet)(&w);
         FN(write)(&w, k.mixed, OUTPUT, inner, l->attention_mask, x, k.middle);
-        FN(norm_rows)(&w, k.middle, FFN_NORM, k.ffn_normed, k.ffn_scale, k.ffn_mean);
-        FN(map)(&w, k.ffn_normed, UP, k.up, 0, width, ffn);
+        FN(norm_rows)(&w, k.middle, FFN_NORM, s.normed, k.ffn_scale, k.ffn_mean);
+        FN(map)(&w, s.normed, UP, k.up, 0, width, ffn);
         int64_t at = w.from * ffn, count = (w.to - w.from) * ffn;
         if (k.gate) {
-            FN(map)(&w, k.ffn_normed, GATE, k.gate, 0, width, ffn);
+            FN(map)(&w, s.normed, GATE, k.gate, 0, width, ffn);
             FN(swiglu)(k.gate + at, k.up + at, s.active + at, count, 1);
         } else {
             FN(gelu)(k.up + at, s.active + at, count, 1);
@@ -321,14 +321,16 @@ void FN(layer_back)(const Layer *l) {
             FN(swiglu_back)(s.active + at, k.gate + at, k.up + at, s.d_gate + at, s.d_up + at, s.active + at, count, 1);
         else
             FN(gelu_back)(s.active + at, k.up + at, s.d_up + at, s.active + at, count, 1);
-        FN(map_back)(&w, s.d_up, UP, s.normed, width, ffn, 1, !k.gate);
-        if (k.gate) FN(map_back)(&w, s.d_gate, GATE, s.normed, width, ffn, 0, 1);
-        FN(norm_slopes)(&w, s.normed, k.middle, FFN_NORM, k.ffn_scale, k.ffn_mean, l->slope, s.middle, s.ffn_gain);
+        FN(norm_rows)(&w, k.middle, FFN_NORM, s.normed, k.ffn_scale, k.ffn_mean);
+        FN(map_back)(&w, s.d_up, UP, s.d_normed, width, ffn, 1, !k.gate);
+        if (k.gate) FN(map_back)(&w, s.d_gate, GATE, s.d_normed, width, ffn, 0, 1);
+        FN(norm_slopes)(&w, s.d_normed, k.middle, FFN_NORM, k.ffn_scale, k.ffn_mean, l->slope, s.middle, s.ffn_gain);
 #pragma omp barrier
         FN(map_slopes)(&w, slope, s.active, DOWN, ffn, width, s.weight_sums);
-        FN(map_slopes)(&w, s.d_up, k.ffn_normed, UP, width, ffn, s.weight_sums);
-        if (k.gate) FN(map_slopes)(&w, s.d_gate, k.ffn_normed, GATE, width, ffn, s.weight_sums);
+        FN(map_slopes)(&w, s.d_up, s.normed, UP, width, ffn, s.weight_sums);
+        if (k.gate) FN(map_slopes)(&w, s.d_gate, s.normed, GATE, width, ffn, s.weight_sums);
 #pragma omp barrier
+        FN(norm_rows)(&w, x, ATTENTION_NORM, s.normed, k.attention_scale, k.attention_mean);
         slope = s.middle;
         if (l->attention_mask) FN(thin)(&w, slope, l->attention_mask, 0, s.thin), slope = s.thin;
         FN(map_back)(&w, slope, OUTPUT, s.mixed, inner, width, 1, 1);
@@ -338,17 +340,17 @@ void FN(layer_back)(const Layer *l) {
         FN(meet)(&w);
         FN(turn_back)(&w, s.query, k.raw_query, QUERY_NORM, k.query_scale, s.query_gain, l->heads);
         FN(turn_back)(&w, s.key, k.raw_key, KEY_NORM, k.key_scale, s.key_gain, l->groups);
-        FN(map_back)(&w, s.query, QUERY, s.normed, width, inner, 1, 0);
-        FN(map_back)(&w, s.key, KEY, s.normed, width, keys, 0, 0);
-        FN(map_back)(&w, s.value, VALUE, s.normed, width, keys, 0, 1);
-        FN(norm_slopes)(&w, s.normed, x, ATTENTION_NORM, k.attention_scale, k.attention_mean, s.middle, l->dx,
+        FN(map_back)(&w, s.query, QUERY, s.d_normed, width, inner, 1, 0);
+        FN(map_back)(&w, s.key, KEY, s.d_normed, width, keys, 0, 0);
+        FN(map_back)(&w, s.value, VALUE, s.d_normed, width, keys, 0, 1);
+        FN(norm_slopes)(&w, s.d_normed, x, ATTENTION_NORM, k.attention_scale, k.attention_mean, s.middle, l->dx,
                         s.attention_gain);
 #pragma omp barrier
         if (w.me == w.team - 1) FN(put_gains)(l, w.team, &s);
         FN(map_slopes)(&w, slope, k.mixed, OUTPUT, inner, width, s.weight_sums);
-        FN(map_slopes)(&w, s.query, k.attention_normed, QUERY, width, inner, s.weight_sums);
-        FN(map_slopes)(&w, s.key, k.attention_normed, KEY, width, keys, s.weight_sums);
-        FN(map_slopes)(&w, s.value, k.attention_normed, VALUE, width, keys, s.weight_sums);
+        FN(map_slopes)(&w, s.query, s.normed, QUERY, width, inner, s.weight_sums);
+        FN(map_slopes)(&w, s.key, s.normed, KEY, width, keys, s.weight_sums);
+        FN(map_slopes)(&w, s.value, s.normed, VALUE, width, keys, s.weight_sums);
     }
 }
 

@@ -105,7 +105,7 @@ def _point(table: Any, tensors: Weights) -> None:
 
 
 def _run(name: str, x: Tensor, call: _Call, back: int) -> None:
-    shared = torch.empty(_size("layer_shared", x, call, back), dtype=torch.uint8)
+    shared = scratch_space(_size("layer_shared", x, call, back), "large")
     own = scratch_space(call.threads * _size("layer_own", x, call))
     call.shared, call.own = shared.data_ptr(), own.data_ptr()
     _function(name, x.dtype)(byref(call))

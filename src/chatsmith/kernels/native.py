@@ -19,7 +19,8 @@ from chatsmith.kernels import build
 SUFFIX = {torch.float32: "float", torch.bfloat16: "bf16"}
 _SMALL = 16384  # numbers below which a second thread costs more than it brings
 SMALL_PRODUCT = 2**20  # multiplications below which the same holds
-_DEPTH_BYTES = 8192  # a row of the sum longer than this is taken in parts, as DEPTH in gemm.h says
+_DEPTH_BYTES = 8192  # a row of the sum longer than this is taken in parts, as DEPTH in gemm.h says,
+_SHALLOW_BYTES = 2048  # and for the slope of a weight as SHALLOW does
 _FORWARD, _BACK, _WEIGHTS = 0, 1, 2
 MAX_DIM = 1024
 """The largest head the kernels hold on their stack."""
@@ -70,11 +71,16 @@ def _call(name: str, dtype: torch.dtype, tensors: tuple[Tensor | None, ...], *nu
     function(*[None if tensor is None else tensor.data_ptr() for tensor in tensors], *numbers)
 
 
-def scratch_space(size: int) -> Tensor:
-    """At least `size` bytes that this thread may overwrite until its next call."""
-    held: Tensor | None = getattr(_local, "scratch", None)
+def scratch_space(size: int, purpose: str = "kernel") -> Tensor:
+    """At least `size` bytes that this thread may overwrite until its next call for this purpose.
+
+    They stay its own. Blocks of many megabytes that came and went would leave gaps, as small things settle in between.
+    """
+    held: Tensor | None = getattr(_local, purpose, None)
     if held is None or held.numel() < size:
-        held = _local.scratch = torch.empty(size, dtype=torch.uint8)
+        setattr(_local, purpose, None)  # let go of the old one first
+        held = torch.empty(size, dtype=torch.uint8)
+        setattr(_local, purpose, held)
     return held
 
 
@@ -83,10 +89,11 @@ def scratch_space(size: int) -> Tensor:
 
 def _gemm(kind: int, a: Tensor, b: Tensor, out: Tensor, m: int, n: int, k: int, bias: Any, add: Any) -> Tensor:
     threads = threads_for(m * n * k, SMALL_PRODUCT)
-    if a.dtype == torch.float32:
-        sums: Tensor | None = out if add is None else torch.empty_like(out)
+    if a.dtype == torch.float32 and (add is None or add is out):
+        sums: Tensor | None = out
     else:
-        sums = torch.empty(m, n) if kind == _WEIGHTS or k * 2 > _DEPTH_BYTES else None
+        in_parts = k * a.element_size() > (_SHALLOW_BYTES if kind == _WEIGHTS else _DEPTH_BYTES)
+        sums = torch.empty(m, n) if in_parts else None
     scratch = scratch_space(threads * _gemm_scratch())
     strides = (a.stride(0), b.stride(0), out.stride(0))
     _call("gemm", a.dtype, (a, b, out, bias, add, sums, scratch), kind, m, n, k, *strides, threads)
@@ -101,13 +108,15 @@ def _gemm_scratch() -> int:
     return int(library.gemm_scratch())
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | None = None) -> Tensor:
-    """x Wᵀ + bias + add, for x [N, in] and W [out, in]."""
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | None = None, out: Tensor | None = None
+) -> Tensor:
+    """x Wᵀ + bias + add, for x [N, in] and W [out, in], in `out` [N, out] if there is one."""
     (N, inputs), outputs = x.shape, weight.shape[0]
     if inputs % 2 and x.dtype == torch.bfloat16:
-        y = torch.mm(x, weight.t()) if bias is None else torch.addmm(bias, x, weight.t())
+        y = torch.mm(x, weight.t(), out=out) if bias is None else torch.addmm(bias, x, weight.t(), out=out)
         return y if add is None else y.add_(add)
-    return _gemm(_FORWARD, x, weight, x.new_empty(N, outputs), N, outputs, inputs, bias, add)
+    return _gemm(_FORWARD, x, weight, x.new_empty(N, outputs) if out is None else out, N, outputs, inputs, bias, add)
 
 
 def linear_input(slope: Tensor, weight: Tensor, add: Tensor | None = None) -> Tensor:
@@ -118,10 +127,13 @@ def linear_input(slope: Tensor, weight: Tensor, add: Tensor | None = None) -> Te
     return _gemm(_BACK, slope, weight, slope.new_empty(N, inputs), N, inputs, outputs, None, add)
 
 
-def linear_weight(slope: Tensor, x: Tensor, add: Tensor | None = None) -> Tensor:
-    """The slope of a linear map's weight, dYᵀ X (+ `add`, which then receives the sum), for dY [N, out], X [N, in]."""
+def linear_weight(slope: Tensor, x: Tensor, add: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    """The slope of a linear map's weight, dYᵀ X, for dY [N, out], X [N, in]; it is added to `add`, or put in `out`."""
     outputs, inputs = slope.shape[1], x.shape[1]
-    out = slope.new_empty(outputs, inputs) if add is None else add
+    if add is not None:
+        out = add
+    elif out is None:
+        out = slope.new_empty(outputs, inputs)
     return _gemm(_WEIGHTS, slope, x, out, outputs, inputs, x.shape[0], None, add)
 
 

@@ -22,6 +22,7 @@ from chatsmith.models.attention import Attention, attention_mask, places
 from chatsmith.models.cache import Pass
 from chatsmith.models.dropout import Dropout, fresh_noise, noise_of
 from chatsmith.models.layers import FeedForward, Linear, Rotary, make_norm
+from chatsmith.models.lookup import rows_of
 from chatsmith.specs import ModelSpec
 
 
@@ -32,7 +33,9 @@ class Embedding(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(count, width, **where))
 
-    def forward(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+    def forward(self, ids: Tensor, dtype: torch.dtype, table: Tensor | None = None) -> Tensor:
+        if table is not None:
+            return rows_of(table, ids).to(dtype)
         return F.embedding(ids, self.weight).to(dtype)
 
 
@@ -158,13 +161,15 @@ class Decoder(nn.Module):
         positions: Tensor | None = None,
         cache: Pass | None = None,
         noise: Tensor | None = None,
+        table: Tensor | None = None,
     ) -> Tensor:
         """The states after the last norm, [B, T, E].
 
         `segments` [B, T] numbers the document of each token: attention then stays inside a document. `positions`
         [B, T] replaces the running positions. With a `cache` the one row of ids [1, T] holds the new tokens of all
         sequences of the pass; they stand where it says and see their own sequence. `noise` int64 [B, T] is what dropout
-        draws from in training (None: PyTorch's generator).
+        draws from in training (None: PyTorch's generator). `table` stands for the embedding's weights where these have
+        two uses (`lookup.for_lookup_and_head`).
         """
         self._check_length(ids.shape[1] if cache is None else cache.longest)
         if cache is not None:
@@ -173,14 +178,20 @@ class Decoder(nn.Module):
             noise = None
         elif noise is None:
             noise = fresh_noise(ids)
-        x = self.enter(ids, positions, noise)
+        x = self.enter(ids, positions, noise, table)
         return self.norm(
             self.through(x, ids.shape[1], segments=segments, positions=positions, cache=cache, noise=noise)
         )
 
-    def enter(self, ids: Tensor, positions: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
+    def enter(
+        self,
+        ids: Tensor,
+        positions: Tensor | None = None,
+        noise: Tensor | None = None,
+        table: Tensor | None = None,
+    ) -> Tensor:
         """The embeddings of ids [B, T] at `positions` (None: the running ones), [B, T, E]; with `noise` thinned."""
-        x = self.embed(ids, self.dtype)
+        x = self.embed(ids, self.dtype, table)
         if noise is not None:
             x = Dropout(noise_of(noise, -1), self.spec.dropout).thin(x, 0)
         if self.spec.positions == "learned":

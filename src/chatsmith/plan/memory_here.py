@@ -18,8 +18,25 @@ from chatsmith.specs import ModelSpec
 Path = Literal["fused", "plain"]
 _BLOCK = 128  # queries at a time in models.causal, whose weights are kept up to so many bytes a layer:
 _KEEP_BYTES = 2**26
-_CHUNK_BYTES = 2**26  # float32 logits alive at once in train.losses
+_CHUNK_BYTES = 2**26  # logits alive at once
 _ROWS_AT_ONCE = 1024  # SHALLOW in kernels/gemm.h, in numbers
+
+
+def equal_parts(count: int, most: int, tile: int) -> int:
+    """The size of a part, in whole tiles, where `count` rows are taken in as few parts of about `most` as may be."""
+    parts = max(1, -(-count // most))
+    return max(1, -(-count // (parts * tile))) * tile
+
+
+def logit_rows(count: int, vocab_size: int, logit_bytes: int) -> int:
+    """How many of `count` rows of logits training makes at a time on a CPU: parts of one size, for a last small one
+    would read the whole head again for little."""
+    return equal_parts(count, max(64, _CHUNK_BYTES // (logit_bytes * max(1, vocab_size))), 32)
+
+
+def gradient_is_mostly_zeros(table_bytes: int, vocab_size: int, tokens: int) -> bool:
+    """Whether a lookup of so many tokens names the rows it reads of a large table, instead of filling a gradient."""
+    return table_bytes >= 2**24 and 4 * tokens <= vocab_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,28 +109,33 @@ def training_memory(
         "scratch": threads * _scratch(spec, sizes, length, w, optimizer) if path == "fused" else 0,
     }
     table = w * spec.vocab_size * spec.width
-    # The matrix kernels, which fused layers run on, sum a bfloat16 weight's gradient in float32.
-    wide_sum = 2 * table if w == 2 and path == "fused" else 0
     layer = _kept(spec, sizes, tokens, length, w, path, kernels)
     kept = spec.layers * layer + tokens * ((w + (1 if spec.dropout else 0)) * sizes.E + 4)
     back = _way_back(spec, sizes, tokens, length, w, path, kernels)
+    slopes = 2 * tokens * w * sizes.E if path == "fused" else 0  # of what comes out of a layer, and of what goes in
     own = w * _inner_matrices(spec) // spec.layers if path == "fused" else 0  # a fused layer's gradients come together
-    at_once = min(tokens, max(64, _CHUNK_BYTES // (4 * spec.vocab_size)))
+    at_once = min(tokens, logit_rows(tokens, spec.vocab_size, w if kernels else 4))
+    # The matrix kernels sum a bfloat16 weight's gradient in float32 where it is one of many rows.
+    wide_sum = 2 * table if w == 2 and path == "fused" and at_once > _ROWS_AT_ONCE else 0
+    logits = at_once * spec.vocab_size * _logit_bytes(w, kernels)
+    # Fused layers work where the logits were, and that stays.
+    room = max(logits, back) if path == "fused" else 0
+    named = kernels and spec.tied and gradient_is_mostly_zeros(table, spec.vocab_size, tokens)
     # Plain torch widens the first rows' logits before there is a gradient of the head.
     head_kept = tokens * w * sizes.E + (table if kernels or at_once < tokens else 0)
     moments = (
         # the loss: hidden states, the gradient of them and of the head, and some rows of logits
         TrainingMemory(**states, gradients=sums, activations=kept, output_head=head_kept,
-                       passing=tokens * w * sizes.E + at_once * spec.vocab_size * _logit_bytes(w, kernels) + wide_sum),
+                       passing=tokens * w * sizes.E + (room or logits) + wide_sum),
         # the last layer on the way back
         TrainingMemory(**states, gradients=sums, activations=kept, output_head=table,
-                       passing=back + own),
+                       passing=slopes + (room or back) + own),
         # the first layer, when the gradients of all others have taken the place of what they kept
         TrainingMemory(**states, gradients=sums + w * parameters - table, activations=layer, output_head=table,
-                       passing=back),
+                       passing=slopes + (room or back)),
         # the optimizer, or the embedding's own gradient beside the head's
         TrainingMemory(**states, gradients=sums + w * parameters, activations=0, output_head=0,
-                       passing=max(table, _optimizer_passing(spec, sizes, w, optimizer, path))),
+                       passing=room + max(0 if named else table, _optimizer_passing(spec, sizes, w, optimizer, path))),
     )  # fmt: skip
     return max(moments, key=lambda moment: moment.total)
 
@@ -147,7 +169,7 @@ def _kept(spec: ModelSpec, z: _Sizes, tokens: int, length: int, w: int, path: Pa
     raw = z.inner + z.keys if spec.qk_norm else 0
     heads = 4 * (spec.heads + spec.kv_heads) if spec.qk_norm else 0
     if path == "fused":
-        numbers = 4 * z.E + raw + 2 * z.inner + 2 * z.keys + (2 if spec.gated else 1) * z.F
+        numbers = 2 * z.E + raw + 2 * z.inner + 2 * z.keys + (2 if spec.gated else 1) * z.F
         masks = 2 * z.E if spec.dropout else 0  # a byte for each number that dropout looks at
         return tokens * (w * numbers + 2 * _norm_rows(spec) + heads + 8 * spec.heads + masks)
     numbers = 4 * z.E + raw + 4 * z.inner + (3 if spec.gated else 2) * z.F
@@ -181,8 +203,8 @@ def _logit_bytes(w: int, kernels: bool) -> int:
 def _way_back(spec: ModelSpec, z: _Sizes, tokens: int, length: int, w: int, path: Path, kernels: bool) -> int:
     """What the way back through one layer holds beyond what was kept, at its fullest."""
     if path == "fused":
-        # The slopes of what comes and goes, of a norm, and between the halves of a layer; with dropout a thinned one.
-        numbers = (5 if spec.dropout else 4) * z.E + max((3 if spec.gated else 2) * z.F, 2 * z.inner + 2 * z.keys)
+        # A norm made again, its slope, and that between the halves of a layer; with dropout a thinned one.
+        numbers = (4 if spec.dropout else 3) * z.E + max((3 if spec.gated else 2) * z.F, 2 * z.inner + 2 * z.keys)
         if w == 4:
             return tokens * w * numbers
         # Sums are float32: of the products into one norm, and of a weight's slope over more rows than go at once.

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from chatsmith.train.spare import release
+
 
 class GradientSums:
     """Float32 sums of bfloat16 gradients: in bfloat16 itself, the 257th equal term would add nothing any more."""
@@ -28,8 +30,7 @@ class GradientSums:
         else:
             torch._foreach_copy_(self._sums, [torch.zeros_like(t) if g is None else g for t, g in held])
         self._begun = True
-        for parameter in self._parameters:
-            parameter.grad = None
+        release(self._parameters)
 
     def _add(self, held: list[tuple[Tensor, Tensor]]) -> None:
         """Add gradients to their sums. On a GPU the vectors go together: they are most of the tensors and next to none

@@ -14,11 +14,13 @@ from torch.nn import functional as F
 
 from chatsmith.kernels import native
 from chatsmith.kernels.gpu import door
+from chatsmith.models.lookup import for_lookup_and_head, names_rows
+from chatsmith.plan.memory_here import equal_parts, logit_rows
 from chatsmith.train.precision import sum_dtype
+from chatsmith.train.spare import room_like
 
 IGNORE = -100  # a target that is not to be learned, as in PyTorch and Transformers
-_CHUNK_BYTES = 2**26  # float32 logits alive at once
-_GPU_CHUNK_BYTES = 2**31  # the same on a GPU, which wants many rows to keep its units busy, and at most
+_GPU_CHUNK_BYTES = 2**31  # logits alive at once on a GPU, which wants many rows to keep its units busy, and at most
 _GPU_SHARE = 32  # one part in so many of its memory
 _TILE = 128  # rows that a GPU multiplies together
 
@@ -39,18 +41,18 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     )
 
 
-def rows_at_once(device: torch.device, count: int, vocab_size: int) -> int:
-    """How many of `count` rows of logits are made at a time: parts of about one size on a GPU, where a last small one
-    would leave most of it idle."""
+def rows_at_once(device: torch.device, count: int, vocab_size: int, logit_bytes: int = 4) -> int:
+    """How many of `count` rows of logits are made at a time: parts of about one size on a GPU, too, where a last small
+    one would leave most of it idle."""
     if device.type != "cuda":
-        return max(64, _CHUNK_BYTES // (4 * max(1, vocab_size)))
+        return logit_rows(count, vocab_size, logit_bytes)
     most = min(_GPU_CHUNK_BYTES, torch.cuda.get_device_properties(device).total_memory // _GPU_SHARE)
-    parts = max(1, -(-count * 4 * vocab_size // most))
-    return max(1, -(-count // (parts * _TILE))) * _TILE
+    return equal_parts(count, max(1, most // (logit_bytes * max(1, vocab_size))), _TILE)
 
 
 def _chunks(hidden: Tensor, weight: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
-    rows = rows_at_once(hidden.device, len(hidden), weight.shape[0])
+    size = hidden.element_size() if native.ready(hidden) else 4  # elsewhere they are widened to probabilities
+    rows = rows_at_once(hidden.device, len(hidden), weight.shape[0], size)
     return list(zip(hidden.split(rows), targets.split(rows), strict=True))
 
 
@@ -68,7 +70,7 @@ def _rows_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor,
 def _loss_and_slope(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Summed loss and d loss / d logits [n, V]: probabilities − one-hot, and nothing for rows that do not count."""
     if native.ready(hidden):
-        logits = native.linear(hidden, weight) if native.multiplies(hidden) else F.linear(hidden, weight)
+        logits = _native_logits(hidden, weight) if native.multiplies(hidden) else F.linear(hidden, weight)
         return native.cross_entropy_(logits, targets).sum(), logits
     if door.ready(hidden):
         from chatsmith.kernels.gpu.cross_entropy import cross_entropy_
@@ -80,12 +82,19 @@ def _loss_and_slope(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Te
     return loss, slope.mul_(counted[:, None]).to(hidden.dtype)
 
 
+def _native_logits(hidden: Tensor, weight: Tensor) -> Tensor:
+    rows, columns = len(hidden), len(weight)
+    size = rows * columns * hidden.element_size()
+    room = native.scratch_space(size, "large")[:size].view(hidden.dtype).view(rows, columns)
+    return native.linear(hidden, weight, out=room)
+
+
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         total = torch.zeros((), dtype=sum_dtype(hidden.dtype), device=hidden.device)
         d_hidden = torch.empty_like(hidden)
-        d_weight: Tensor | None = None
+        d_weight, room = None, room_like(weight)
         start = 0
         for rows, wanted in _chunks(hidden, weight, targets):
             loss, slope = _loss_and_slope(rows, weight, wanted)
@@ -93,11 +102,12 @@ class _HeadLoss(torch.autograd.Function):
             part = d_hidden[start : start + len(rows)]
             if native.multiplies(hidden):
                 part.copy_(native.linear_input(slope, weight))
-                d_weight = native.linear_weight(slope, rows, d_weight)
+                d_weight = native.linear_weight(slope, rows, d_weight, room)
             else:
                 torch.mm(slope, weight, out=part)
-                d_weight = torch.mm(slope.t(), rows) if d_weight is None else d_weight.addmm_(slope.t(), rows)
+                d_weight = torch.mm(slope.t(), rows, out=room) if d_weight is None else d_weight.addmm_(slope.t(), rows)
             start += len(rows)
+            del slope  # before the next rows' logits are made
         ctx.save_for_backward(d_hidden, d_weight)
         return total
 
@@ -118,7 +128,10 @@ def next_token_loss(
     noise: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Summed loss in nats and the number of targets that count, for inputs and targets [B, T]."""
-    hidden = model.hidden(inputs, segments=segments, positions=positions, noise=noise)
+    table = head = None
+    if model.spec.tied and names_rows(model.embed.weight, inputs):
+        table, head = for_lookup_and_head(model.embed.weight)
+    hidden = model.hidden(inputs, segments=segments, positions=positions, noise=noise, table=table)
     flat = targets.reshape(-1)
-    loss = head_loss(hidden.view(-1, hidden.shape[-1]), model.head_weight, flat)
+    loss = head_loss(hidden.view(-1, hidden.shape[-1]), model.head_weight if head is None else head, flat)
     return loss, (flat != IGNORE).sum()

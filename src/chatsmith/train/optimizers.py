@@ -19,6 +19,7 @@ from chatsmith.errors import WorkError
 from chatsmith.kernels import native
 from chatsmith.train.precision import sum_dtype
 from chatsmith.train.recipe import Optimizer as Settings
+from chatsmith.train.spare import release
 
 # Quintic Newton–Schulz coefficients (Keller Jordan et al. 2024, "Muon"): they drive singular values to about 1 in five
 # rounds rather than exactly to 1, which is all an update needs.
@@ -92,8 +93,7 @@ class TrainingOptimizer:
 
     def zero_grad(self) -> None:
         """Release all gradients."""
-        for parameter in self.parameters:
-            parameter.grad = None
+        release(self.parameters)
 
     def masters(self) -> dict[str, Tensor]:
         """The float32 weights by parameter name: what is saved, and what the model's own weights are rounded from."""

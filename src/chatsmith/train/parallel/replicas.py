@@ -22,6 +22,7 @@ from chatsmith.store.pieces import Piece
 from chatsmith.train.optimizers import TrainingOptimizer, norm_of
 from chatsmith.train.precision import sum_dtype
 from chatsmith.train.recipe_tables import Optimizer as Settings
+from chatsmith.train.spare import release
 
 Named = list[tuple[str, nn.Parameter]]
 _BUCKET_NUMBERS = 2**20  # sent together; 4 MB in float32, which takes far longer than to begin
@@ -130,8 +131,7 @@ class ReplicaOptimizer(TrainingOptimizer):
 
     def zero_grad(self) -> None:
         """Release all gradients."""
-        for _, parameter in self.every:
-            parameter.grad = None
+        release(parameter for _, parameter in self.every)
 
     def _sum_gradients(self) -> None:
         """Put the sums of all processes' gradients where their weights are owned."""
