@@ -10,8 +10,8 @@
 
 #else
 
-static void FN(adamw_slice)(float *restrict master, const NUM *restrict slope, float *restrict first,
-                            float *restrict second, NUM *restrict weight, int64_t count, float beta1, float beta2,
+static void FN(adamw_slice)(NUM *restrict weight, const NUM *restrict slope, float *restrict first,
+                            float *restrict second, int16_t *restrict lower, int64_t count, float beta1, float beta2,
                             float epsilon, float keep, float step, float root, float scale) {
     EACH_VECTOR(i, count, {
         v16 g = GET16(slope + i, n) * scale;
@@ -19,15 +19,13 @@ static void FN(adamw_slice)(float *restrict master, const NUM *restrict slope, f
         v16 v = beta2 * get16_float(second + i, n) + (1.0f - beta2) * g * g;
         put16_float(first + i, m, n);
         put16_float(second + i, v, n);
-        v16 value = get16_float(master + i, n) * keep - step * m / (root16(v) * root + epsilon);
-        put16_float(master + i, value, n);
-        if (!IS_FLOAT) PUT16(weight + i, value, n);
+        v16 value = GET_EXACT16(weight + i, lower + i, n) * keep - step * m / (root16(v) * root + epsilon);
+        PUT_EXACT16(weight + i, lower + i, value, n);
     });
 }
 
-/* One step of `tensors` tensors: table [5, tensors] holds the addresses of masters, gradients, first and second
- * averages and of the weights that are rounded from the masters (read for bfloat16 only), counts [tensors] their
- * sizes. Gradients count times `scale`. */
+/* One step of `tensors` tensors: table [5, tensors] holds the addresses of weights, gradients, first and second averages
+ * and of the weights' lower halves (for bfloat16 only), counts [tensors] their sizes. Gradients count times `scale`. */
 void FN(adamw)(const int64_t *table, const int64_t *counts, int64_t tensors, float rate, float beta1, float beta2,
                float epsilon, float decay, float correction1, float correction2, float scale, int threads) {
     float step = rate / correction1, root = 1.0f / sqrtf(correction2), keep = 1.0f - rate * decay;
@@ -42,10 +40,10 @@ void FN(adamw)(const int64_t *table, const int64_t *counts, int64_t tensors, flo
             int64_t end = to < passed + here ? (to - passed) * SLICE : counts[t];
             passed += here;
             if (start >= end) continue;
-            FN(adamw_slice)((float *)table[t] + start, (const NUM *)table[tensors + t] + start,
+            FN(adamw_slice)((NUM *)table[t] + start, (const NUM *)table[tensors + t] + start,
                             (float *)table[2 * tensors + t] + start, (float *)table[3 * tensors + t] + start,
-                            (NUM *)table[4 * tensors + t] + start, end - start, beta1, beta2, epsilon, keep, step,
-                            root, scale);
+                            IS_FLOAT ? 0 : (int16_t *)table[4 * tensors + t] + start, end - start, beta1, beta2, epsilon,
+                            keep, step, root, scale);
         }
     }
 }

@@ -80,16 +80,17 @@ static NUM *FN(orthogonalise)(NUM *x, int64_t rows, int64_t columns, int rounds,
     return x;
 }
 
-/* One step of `count` matrices: table [4, count] holds the addresses of masters, gradients, momenta and of the weights
- * that are rounded from the masters (read for bfloat16 only). Gradients count times `scale`; momentum looks one step ahead (Nesterov). */
+/* One step of `count` matrices: table [4, count] holds the addresses of weights, gradients, momenta and of the weights'
+ * lower halves (for bfloat16 only). Gradients count times `scale`; momentum looks one step ahead (Nesterov). */
 void FN(muon)(const int64_t *table, char *scratch, int64_t count, int64_t rows, int64_t columns, int64_t rounds,
               float rate, float keep, float momentum, float scale, int threads) {
     int64_t size = rows * columns, space = (muon_scratch(rows, columns, (int64_t)sizeof(NUM)) + 63) / 64 * 64;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t item = 0; item < count; item++) {
-        float *restrict master = (float *)table[item], *restrict average = (float *)table[2 * count + item];
+        NUM *restrict weight = (NUM *)table[item];
         const NUM *restrict slope = (const NUM *)table[count + item];
-        NUM *restrict weight = (NUM *)table[3 * count + item];
+        float *restrict average = (float *)table[2 * count + item];
+        int16_t *restrict lower = IS_FLOAT ? 0 : (int16_t *)table[3 * count + item];
         char *own = scratch + omp_get_thread_num() * space;
         NUM *x = (NUM *)(own + space - ((int64_t)sizeof(NUM) * size + 63) / 64 * 64);
         double squares = 0.0;
@@ -111,9 +112,8 @@ void FN(muon)(const int64_t *table, char *scratch, int64_t count, int64_t rows, 
         EACH_VECTOR(i, size, PUT16(x + i, GET16(x + i, n) * factor, n););
         const NUM *update = FN(orthogonalise)(x, rows, columns, (int)rounds, own);
         EACH_VECTOR(i, size, {
-            v16 value = get16_float(master + i, n) * keep - rate * GET16(update + i, n);
-            put16_float(master + i, value, n);
-            if (!IS_FLOAT) PUT16(weight + i, value, n);
+            v16 value = GET_EXACT16(weight + i, lower + i, n) * keep - rate * GET16(update + i, n);
+            PUT_EXACT16(weight + i, lower + i, value, n);
         });
     }
 }

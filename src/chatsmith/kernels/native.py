@@ -361,8 +361,8 @@ def adamw_(
     step: int,
     scale: float,
 ) -> None:
-    """One AdamW step of float32 masters from gradients of `dtype` times `scale`; `at` lists masters, gradients, first
-    and second averages, and the weights that take the rounded masters (read for bfloat16 only)."""
+    """One AdamW step of weights of `dtype` from gradients times `scale`; `at` lists weights, gradients, both averages,
+    and for bfloat16 the weights' lower halves."""
     corrections = (1 - betas[0] ** step, 1 - betas[1] ** step)
     numbers = [float(number) for number in (rate, *betas, epsilon, decay, *corrections, scale)]
     _call("adamw", dtype, (at.table, at.counts), len(at.counts), *numbers, threads_for(at.numbers))
@@ -394,9 +394,9 @@ def muon_(
     scale: float,
     stretch: float,
 ) -> None:
-    """One Muon step of float32 masters of one shape, from gradients of `dtype` times `scale`: orthogonalised in
-    `dtype`, applied times rate · stretch, decayed by rate · decay. `at` lists masters, gradients, momenta, and the
-    weights that take the rounded masters (read for bfloat16 only)."""
+    """One Muon step of weights of `dtype` and of one shape, from gradients times `scale`: orthogonalised in `dtype`,
+    applied times rate · stretch, decayed by rate · decay. `at` lists weights, gradients, momenta, and for bfloat16 the
+    weights' lower halves."""
     library = build.library()
     assert library is not None
     threads = min(torch.get_num_threads(), len(at.counts))

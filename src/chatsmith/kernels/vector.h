@@ -17,6 +17,7 @@ typedef float v16 __attribute__((vector_size(64)));
 typedef int32_t i16 __attribute__((vector_size(64)));
 typedef uint32_t u16 __attribute__((vector_size(64)));
 typedef uint16_t h16 __attribute__((vector_size(32)));
+typedef int16_t s16 __attribute__((vector_size(32)));
 typedef uint8_t c16 __attribute__((vector_size(16)));
 
 #define INLINE16 static inline __attribute__((always_inline))
@@ -64,6 +65,35 @@ INLINE16 void put16_bf16(bf16 *to, v16 x, int64_t n) {
     else
         memcpy(to, &half, (size_t)n * 2);
 }
+
+/* Sixteen floats that are kept in two halves: a bfloat16, to which they are rounded (ties away from zero), and what is
+ * then missing of their bits. */
+INLINE16 v16 get16_halves(const bf16 *upper, const int16_t *lower, int64_t n) {
+    s16 half = {0};
+    if (n >= 16)
+        memcpy(&half, lower, 32);
+    else
+        memcpy(&half, lower, (size_t)n * 2);
+    return (v16)((u16)get16_bf16(upper, n) + (u16)__builtin_convertvector(half, i16));
+}
+
+INLINE16 void put16_halves(bf16 *upper, int16_t *lower, v16 x, int64_t n) {
+    u16 bits = (u16)x, rounded = (bits + 0x8000u) >> 16;
+    h16 above = __builtin_convertvector(rounded, h16), below = __builtin_convertvector(bits - (rounded << 16), h16);
+    if (n >= 16) {
+        memcpy(upper, &above, 32);
+        memcpy(lower, &below, 32);
+    } else {
+        memcpy(upper, &above, (size_t)n * 2);
+        memcpy(lower, &below, (size_t)n * 2);
+    }
+}
+
+/* Sixteen of the numbers that an optimizer steps, exactly: floats, or bfloat16 with their lower halves. */
+#define GET_EXACT16(weight, lower, n) \
+    (IS_FLOAT ? get16_float((const float *)(weight), n) : get16_halves((const bf16 *)(weight), lower, n))
+#define PUT_EXACT16(weight, lower, x, n) \
+    (IS_FLOAT ? put16_float((float *)(weight), x, n) : put16_halves((bf16 *)(weight), lower, x, n))
 
 /* Sixteen numbers of a where the mask says -1, of b where it says 0. */
 INLINE16 v16 choose16(i16 mask, v16 a, v16 b) { return (v16)((mask & (i16)a) | (~mask & (i16)b)); }

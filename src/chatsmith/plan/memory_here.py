@@ -104,7 +104,7 @@ def training_memory(
     sums = 4 * parameters if accumulate and w == 2 else 0
     states = {
         "weights": w * parameters,
-        "masters": 4 * parameters if w == 2 else 0,
+        "masters": _masters(parameters, matrices, path, kernels) if w == 2 else 0,
         "optimizer": 8 * parameters - 4 * matrices,
         "scratch": threads * _scratch(spec, sizes, length, w, optimizer) if path == "fused" else 0,
     }
@@ -152,6 +152,13 @@ def process_memory(
     inputs = spec.layers * tokens * spec.width * weight_bytes
     saved = max(0.0, bill.activations - bill.activations / spec.layers - inputs) if again else 0.0
     return bill.total - held * (1 - 1 / processes) - saved
+
+
+def _masters(parameters: int, matrices: int, path: Path, kernels: bool) -> int:
+    """What is kept beside bfloat16 weights: where kernels step them, as they do Muon's matrices on the fused path only,
+    the lower half of a float32 number."""
+    rest = parameters - matrices
+    return (2 if kernels else 4) * rest + (2 if path == "fused" else 4) * matrices
 
 
 def _inner_matrices(spec: ModelSpec) -> int:

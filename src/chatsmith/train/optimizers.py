@@ -2,7 +2,8 @@
 
 While training, the model holds its weights in the dtype it computes in, and this file holds what they round from: a
 float32 master per weight (the weight itself where it is float32 already), and the running averages. So no weight is
-cast twice in a step, gradients take two bytes, and an update smaller than a bfloat16 rounding is not lost.
+cast twice in a step, gradients take two bytes, and an update smaller than a bfloat16 rounding is not lost. Where our
+own kernels step, a bfloat16 weight is half of its master, and only the other half is kept beside it.
 
 Matrices of one shape are stepped in one call, because a small model's step is spent on calls, not numbers.
 """
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from chatsmith.errors import WorkError
 from chatsmith.kernels import native
+from chatsmith.train.masters import Masters
 from chatsmith.train.precision import sum_dtype
 from chatsmith.train.recipe import Optimizer as Settings
 from chatsmith.train.spare import release
@@ -27,6 +29,7 @@ _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
 # Gradients are widened to float32 this many numbers at a time, so that a large model needs no second copy of them.
 _WIDE_NUMBERS = 2**24
+_MASTER = "master."  # begins the names of masters among the state tensors
 
 
 def orthogonalise(stack: Tensor, rounds: int = ROUNDS) -> Tensor:
@@ -103,6 +106,11 @@ class TrainingOptimizer:
         """Those that this process keeps."""
         return {name: master for part in self._parts for name, master in part.masters()}
 
+    def put_masters(self, exact: Mapping[str, Tensor]) -> None:
+        """Set the float32 weights that this process keeps; the model's own follow."""
+        for part in self._parts:
+            part.put_masters(exact)
+
     def state_tensors(self) -> dict[str, Tensor]:
         """Every tensor a resumed run needs: masters, averages, and the count of steps."""
         return {key: tensor for part in self._parts for key, tensor in part.state()}
@@ -114,8 +122,10 @@ class TrainingOptimizer:
             for key, tensor in part.state():
                 if key not in tensors or tensors[key].shape != tensor.shape:
                     raise WorkError(f"the checkpoint does not fit this model: {key} is missing or of another shape")
+                if key.startswith(_MASTER):
+                    continue
                 tensor.copy_(tensors[key])
-            part.publish()
+            part.put_masters({name: tensors[_MASTER + name] for name in part.names})
 
 
 def norm_of(gradients: Sequence[Tensor]) -> Tensor:
@@ -151,13 +161,12 @@ def _runs(named: Iterable[tuple[str, nn.Parameter]]) -> Iterator[list[tuple[str,
 class Part:
     """Parameters stepped together, and the float32 masters that they are rounded from (themselves, if float32)."""
 
-    def __init__(self, named: list[tuple[str, nn.Parameter]], settings: Settings) -> None:
+    def __init__(self, named: list[tuple[str, nn.Parameter]], settings: Settings, halved: bool = False) -> None:
         self.names = [name for name, _ in named]
         self.weights = [parameter for _, parameter in named]
         self.settings = settings
         self.dtype = self.weights[0].dtype
-        own = self.dtype == torch.float32
-        self.master = [w.detach() if own else w.detach().to(sum_dtype(self.dtype)) for w in self.weights]
+        self.exact = Masters(self.weights, halved)
 
     def step(self, factor: float, scale: float) -> None:
         """One step with the learning rate times `factor`, from gradients times `scale`."""
@@ -170,34 +179,37 @@ class Part:
     def gradients(self) -> list[Tensor]:
         return [torch.zeros_like(w) if w.grad is None else w.grad.contiguous() for w in self.weights]
 
-    def publish(self) -> None:
-        """Round the model's own weights from the masters."""
-        if self.dtype != torch.float32:
-            torch._foreach_copy_([weight.data for weight in self.weights], self.master)
-
     def masters(self) -> Iterator[tuple[str, Tensor]]:
-        yield from zip(self.names, self.master, strict=True)
+        for index, name in enumerate(self.names):
+            yield name, self.exact.get(index)
+
+    def put_masters(self, exact: Mapping[str, Tensor]) -> None:
+        """Set the masters by name, and the model's own weights with them."""
+        for index, name in enumerate(self.names):
+            self.exact.put(index, exact[name])
+        self.exact.publish()
 
     def addresses(self, *averages: list[Tensor]) -> native.Addresses:
-        """The table that the kernels read: masters, gradients (put in at each step), averages, weights."""
-        return native.Addresses(self.master, self.master, *averages, [weight.data for weight in self.weights])
+        """The table that the kernels read: weights, gradients (put in at each step), averages, lower halves."""
+        weights = [weight.data for weight in self.weights]
+        return native.Addresses(weights, weights, *averages, self.exact.lower or weights)
 
     def point(self, at: native.Addresses, gradients: list[Tensor]) -> None:
         """Put this step's gradients into the table, and the weights, which a caller may have moved since."""
         at.replace(1, gradients)
-        at.replace(-1, [weight.data for weight in self.weights])
+        at.replace(0, [weight.data for weight in self.weights])
 
 
 class _AdamW(Part):
     """AdamW on a list of parameters, all decayed (matrices) or none (vectors)."""
 
     def __init__(self, named: list[tuple[str, nn.Parameter]], settings: Settings) -> None:
-        super().__init__(named, settings)
+        served = native.ready(named[0][1])
+        super().__init__(named, settings, halved=served)
         self.decay = settings.weight_decay if self.weights[0].ndim >= 2 else 0.0
-        self.first = [torch.zeros_like(master) for master in self.master]
-        self.second = [torch.zeros_like(master) for master in self.master]
+        self.first, self.second = self.exact.like(), self.exact.like()
         self.count = torch.zeros((), dtype=torch.float32, device=self.weights[0].device)
-        self._at = self.addresses(self.first, self.second) if native.ready(self.weights[0]) else None
+        self._at = self.addresses(self.first, self.second) if served else None
 
     def step(self, factor: float, scale: float) -> None:
         settings = self.settings
@@ -218,20 +230,21 @@ class _AdamW(Part):
             )
             return
         gradients = self.gradients()
-        if self.master[0].dtype != self.dtype:
-            wide = [torch.empty_like(master) for master in self.master]
+        masters = self.exact.whole
+        if masters[0].dtype != self.dtype:
+            wide = [torch.empty_like(master) for master in masters]
             torch._foreach_copy_(wide, gradients)
             gradients = wide
         if scale != 1.0:
             # The model's own gradients may be float32 and are let go after the step, so scaling in place is safe.
             torch._foreach_mul_(gradients, scale)
         torch._fused_adamw_(
-            self.master,
+            masters,
             gradients,
             self.first,
             self.second,
             [],
-            [self.count] * len(self.master),
+            [self.count] * len(masters),
             lr=rate,
             beta1=settings.betas[0],
             beta2=settings.betas[1],
@@ -240,11 +253,11 @@ class _AdamW(Part):
             amsgrad=False,
             maximize=False,
         )
-        self.publish()
+        self.exact.publish()
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         for index, name in enumerate(self.names):
-            yield f"master.{name}", self.master[index]
+            yield _MASTER + name, self.exact.get(index)
             yield f"first.{name}", self.first[index]
             yield f"second.{name}", self.second[index]
             yield f"steps.{name}", self.count
@@ -258,12 +271,12 @@ class _Muon(Part):
     """
 
     def __init__(self, named: list[tuple[str, nn.Parameter]], settings: Settings) -> None:
-        super().__init__(named, settings)
-        rows, columns = self.weights[0].shape
+        rows, columns = named[0][1].shape
         self.shape = (rows, columns)
+        served = native.orthogonalises(self.shape, named[0][1])
+        super().__init__(named, settings, halved=served)
         self.stretch = max(1.0, rows / columns) ** 0.5
-        self.momentum = [torch.zeros_like(master) for master in self.master]
-        served = native.orthogonalises(self.shape, self.weights[0])
+        self.momentum = self.exact.like()
         self._at = self.addresses(self.momentum) if served else None
 
     def step(self, factor: float, scale: float) -> None:
@@ -284,16 +297,17 @@ class _Muon(Part):
                 stretch=self.stretch,
             )
             return
-        gradient = torch.stack(self.gradients()).to(self.master[0].dtype).mul_(scale)
+        masters = self.exact.whole
+        gradient = torch.stack(self.gradients()).to(masters[0].dtype).mul_(scale)
         torch._foreach_lerp_(self.momentum, list(gradient.unbind()), 1 - settings.momentum)
         # Nesterov: look one step of momentum ahead.
         ahead = torch.lerp(gradient, torch.stack(self.momentum), settings.momentum)
         update = orthogonalise(ahead.to(self.dtype))
-        torch._foreach_mul_(self.master, 1 - rate * settings.weight_decay)
-        torch._foreach_add_(self.master, list(update.to(ahead.dtype).unbind()), alpha=-rate * self.stretch)
-        self.publish()
+        torch._foreach_mul_(masters, 1 - rate * settings.weight_decay)
+        torch._foreach_add_(masters, list(update.to(ahead.dtype).unbind()), alpha=-rate * self.stretch)
+        self.exact.publish()
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
-        for name, master, momentum in zip(self.names, self.master, self.momentum, strict=True):
-            yield f"master.{name}", master
-            yield f"momentum.{name}", momentum
+        for index, name in enumerate(self.names):
+            yield _MASTER + name, self.exact.get(index)
+            yield f"momentum.{name}", self.momentum[index]

@@ -44,8 +44,7 @@ def over_masters(model: Decoder, recipe: Recipe, make: Callable[[Decoder, Settin
     exact = {name: parameter.detach() for name, parameter in model.named_parameters()}
     model.to(torch.bfloat16)
     optimizer = make(model, recipe.optimizer)
-    for name, master in optimizer.own_masters().items():
-        master.copy_(exact[name])  # it was widened from the rounded weight
+    optimizer.put_masters(exact)  # they were widened from the rounded weights
     return optimizer
 
 

@@ -184,7 +184,7 @@ class _DividedMuon(Part):
         self._divided, self._compute = divided, compute
         rows, columns = divided[0].weight.shape
         self._stretch = max(1.0, rows / columns) ** 0.5
-        self.momentum = [torch.zeros_like(master) for master in self.master]
+        self.momentum = self.exact.like()
 
     def step(self, factor: float, scale: float) -> None:
         settings = self.settings
@@ -194,12 +194,12 @@ class _DividedMuon(Part):
         ahead = torch._foreach_lerp(gradients, self.momentum, settings.momentum)
         whole = torch.stack([d.whole(part) for d, part in zip(self._divided, ahead, strict=True)])
         update = orthogonalise(whole.to(self._compute)).to(whole.dtype)
-        torch._foreach_mul_(self.master, 1 - rate * settings.weight_decay)
+        torch._foreach_mul_(self.exact.whole, 1 - rate * settings.weight_decay)
         parts = [d.part(matrix) for d, matrix in zip(self._divided, update.unbind(), strict=True)]
-        torch._foreach_add_(self.master, parts, alpha=-rate * self._stretch)
+        torch._foreach_add_(self.exact.whole, parts, alpha=-rate * self._stretch)
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
-        for name, master, momentum in zip(self.names, self.master, self.momentum, strict=True):
+        for name, master, momentum in zip(self.names, self.exact.whole, self.momentum, strict=True):
             yield f"master.{name}", master
             yield f"momentum.{name}", momentum
 
