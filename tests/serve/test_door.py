@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from chatsmith.errors import RequestError
 from chatsmith.serve.fields import CHAT, FIELDS, NEXT, PATHS, read
 from chatsmith.serve.guard import POLICY
-from chatsmith.serve.keys import Keys
+from chatsmith.serve.keys import Key, Keys
 from chatsmith.serve.launch import is_local, launch
 from chatsmith.serve.limits import Limits
 from chatsmith.serve.rates import Rates
@@ -169,6 +169,13 @@ def test_keys_have_names_of_their_own(tmp_path: Path) -> None:
             keys.new(name)
     with pytest.raises(RequestError, match="no key called"):
         keys.remove("c")
+
+
+def test_as_many_keys_as_there_may_be_are_read_again(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.json")
+    kept = tuple(Key("\U0001f511" * 59 + f"{number:05}", "0" * 64, "0000", 10**10) for number in range(10_000))
+    keys._write(kept)
+    assert Keys(tmp_path / "keys.json").all() == kept
 
 
 def test_a_key_has_so_much_a_minute(application: Callable[..., Any], tmp_path: Path) -> None:
