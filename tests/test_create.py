@@ -172,7 +172,7 @@ def test_too_little_text_is_found_before_work_begins(made: create.NewReport, tmp
     (tmp_path / "short.txt").write_text("short text")
     before = {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()}
     for out in (tmp_path / "model", made.folder):
-        with pytest.raises(RequestError, match="too little text: 10 bytes, and about 2 kB are wanted"):
+        with pytest.raises(RequestError, match="too little text: 10 bytes, and about 2 kB are needed"):
             create.new([tmp_path / "short.txt"], minutes=0.2, out=out, overwrite=True)
     assert not (tmp_path / "model").exists()
     assert {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()} == before
@@ -181,7 +181,7 @@ def test_too_little_text_is_found_before_work_begins(made: create.NewReport, tmp
 def test_text_of_too_few_tokens_leaves_nothing(tmp_path: Path) -> None:
     """More bytes than surely are too little, and fewer tokens than a window."""
     (tmp_path / "words.txt").write_text("extraordinarily " * 150)
-    with pytest.raises(RequestError, match=r"too little text: 2\.4 kB, and about \d+ kB are wanted"):
+    with pytest.raises(RequestError, match=r"too little text: 2\.4 kB, and about \d+ kB are needed"):
         create.new([tmp_path / "words.txt"], minutes=0.2, out=tmp_path / "model", vocab_size=4096)
     assert not (tmp_path / "model").exists()
 

@@ -130,7 +130,7 @@ def convert(
     form = _format(to, group, symmetric, head, cache, gguf, calibrate is not None)
     if isinstance(calibrate, Path) and text is not None and calibrate.resolve() == text.resolve():
         raise RequestError(
-            f"{text.name} would be read to round by and to measure on: that flatters",
+            f"{text.name} would both guide the rounding and measure its loss, which flatters",
             "give --text another text, or leave it out",
         )
     (check_file if gguf else check_target)(target, overwrite)

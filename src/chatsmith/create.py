@@ -342,7 +342,7 @@ def _check_enough(paths: Sequence[str | Path], text_field: str | None, out: Path
 
 def _too_little(found: int, wanted: float) -> RequestError:
     return RequestError(
-        f"too little text: {bytes_text(found)}, and about {bytes_text(math.ceil(wanted / 1000) * 1000)} are wanted",
+        f"too little text: {bytes_text(found)}, and about {bytes_text(math.ceil(wanted / 1000) * 1000)} are needed",
         "name more files or folders",
     )
 

@@ -49,7 +49,7 @@ def read_record(path: Path) -> Record:
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise RequestError(f"{path} is no text in UTF-8") from None
+        raise RequestError(f"{path} is not UTF-8 text") from None
     lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: {")]
     for part in [text] if not lines else reversed(lines):
         try:

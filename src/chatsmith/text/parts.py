@@ -88,7 +88,7 @@ def parse_part(text: str) -> tuple[int, int]:
     """The numbers in "3/64"; `RequestError` for others."""
     number, slash, parts = text.partition("/")
     if not (slash and number.isdigit() and parts.isdigit() and len(parts) < 7):
-        raise RequestError(f"{text!r} is no part", "write for example --part 3/64, and --part 1/1 for the whole")
+        raise RequestError(f"{text!r} is not a part", "write for example --part 3/64, and --part 1/1 for the whole")
     if not 1 <= int(number) <= int(parts) <= MOST_PARTS:
         most = min(max(int(parts), 1), MOST_PARTS)
         raise RequestError(f"there is no part {text}", f"parts count from 1/{most} to {most}/{most}")
@@ -267,7 +267,9 @@ class Part:
     def _read_record(self) -> PartRecord:
         path = self.folder / RECORD
         if not path.is_file():
-            raise RequestError(f"{self.folder} is no part of a corpus: it has no {RECORD}", "name what data shard made")
+            raise RequestError(
+                f"{self.folder} is not a part of a corpus: it has no {RECORD}", "name what data shard made"
+            )
         if path.stat().st_size > _MAX_RECORD_BYTES:
             raise self.damaged(f"{RECORD} is far too large")
         try:

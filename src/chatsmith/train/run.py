@@ -151,7 +151,7 @@ def _train(
     settled = replace(settled, record=record_of(corpus))
     if state is not None and state.meta["tokenizer"] != corpus.tokenizer.fingerprint:
         raise RequestError(
-            "cannot resume: the vocabulary is another one than the run so far had", "start a new run in another folder"
+            "cannot resume: the vocabulary is not the one that the run began with", "start a new run in another folder"
         )
     run = _Run(asked, settled, out, corpus, model, process, comparer)
     trainer = run.trainer(sampler=sampler, callbacks=callbacks, peak_flops=peak_flops, clock=clock)
