@@ -113,7 +113,8 @@ def test_every_module_can_be_imported() -> None:
             importlib.import_module(found.name)
         except ModuleNotFoundError as missing:
             # Triton comes with PyTorch for CUDA only; the kernels that need it are behind a door.
-            assert missing.name == "triton", found.name
+            if missing.name != "triton":
+                raise
 
 
 @pytest.mark.parametrize("page", ["commands.md", "recipe.md", "models.md", "sampling.md"])
