@@ -77,6 +77,8 @@ def test_wrong_requests_say_what_to_type(run: Callable[..., Any], tmp_path: Path
     for arguments, message in (
         ((*shard, "--part", "4/3"), "there is no part 4/3"),
         ((*shard, "--part", "three"), "'three' is not a part"),
+        ((*shard, "--part", "²/4"), "'²/4' is not a part"),
+        ((*shard, "--part", "9" * 5000 + "/4"), "is not a part"),
         ((*shard, "--clean-of", tmp_path / "nothing"), "does not exist"),
         (("data", "merge", tmp_path / "nothing", "--out", tmp_path / "t"), "is not a part of a corpus"),
         (("data", "mixture", tmp_path / "no.toml"), "no file"),

@@ -17,6 +17,7 @@ from chatsmith.serve.keys import Key, Keys
 from chatsmith.serve.launch import is_local, launch
 from chatsmith.serve.limits import Limits
 from chatsmith.serve.rates import Rates
+from chatsmith.serve.server import bind
 
 SAY = [{"role": "user", "content": "x"}]
 
@@ -200,6 +201,11 @@ def test_who_is_refused_pays_nothing(application: Callable[..., Any], tmp_path: 
             for _ in range(4):
                 late = client.post(f"/v1/{path}", json=many, headers=headers)
                 assert (late.status_code, late.json()["error"]["code"]) == (429, "queue_full")
+
+
+def test_a_host_that_is_none_is_named() -> None:
+    with pytest.raises(RequestError, match="no host called 'aaa"):
+        bind("a" * 70, 0)
 
 
 def test_buckets_fill_evenly() -> None:

@@ -69,7 +69,7 @@ def _record(given: Mapping[str, Any], path: Path) -> Record:
             tuple(_request(one) for one in given["requests"]),
             tuple(tuple(int(token) for token in answer) for answer in given["answers"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise RequestError(f"{path}: the record of the response is damaged ({error})", _ASK) from None
 
 
