@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from chatsmith.errors import RequestError
-from chatsmith.settings import apply_overrides, load_toml
+from chatsmith.settings import apply_overrides, from_mapping, load_toml
+from chatsmith.specs import RopeScaling
+from chatsmith.store.hf import config_to_spec
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,10 @@ def test_as_deep_as_anything_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["9" * 5000, "[" * 5000 + "]" * 5000])
 def test_an_override_that_is_no_toml_is_a_text(value: str) -> None:
     assert apply_overrides({}, [f"name={value}"]) == {"name": value}
+
+
+def test_a_number_beyond_all_floats_is_refused() -> None:
+    with pytest.raises(RequestError, match="factor must be a finite number"):
+        from_mapping(RopeScaling, {"kind": "linear", "factor": 10**400}, "here")
+    with pytest.raises(RequestError, match="layer_norm_epsilon must be a number"):
+        config_to_spec({"model_type": "gpt2", "layer_norm_epsilon": 10**400})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import tomli_w
 
+from chatsmith.arguments import is_finite
 from chatsmith.errors import RequestError, did_you_mean
 
 T = TypeVar("T")
@@ -150,7 +150,7 @@ def _read_scalar(kind: Any, value: Any, where: str, key: str) -> Any:
     if kind is Path and isinstance(value, (str, Path)):
         return Path(value)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if not is_finite(value):
             raise RequestError(f"{where}: {key} must be a finite number, not {in_toml(value)}")
         return float(value)
     if kind in (int, bool, str) and type(value) is kind:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 from chatsmith import machine_rates
+from chatsmith.arguments import is_finite
 from chatsmith.errors import RequestError
 from chatsmith.generate.batch import Batch
 from chatsmith.serve.served import Served
@@ -82,7 +82,7 @@ def _skills(folder: Path) -> list[dict[str, Any]]:
 
 def _is_figure(value: Any) -> bool:
     """Whether a value is a number that JSON can say: a run that diverged may have none for its loss."""
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and is_finite(value)
 
 
 def _limit(served: Served) -> dict[str, float]:
