@@ -159,7 +159,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_measured(folder: P
     refused("new.gguf", "int4", "a GGUF file has no choice of calibration", calibrate="own")
     refused("new", "bf16", "bf16 has no choice of calibration", calibrate="own")
     refused("new", "int4", r"cannot read .*nowhere\.txt", calibrate=tmp_path / "nowhere.txt")
-    refused("new", "int4", "that flatters", calibrate=tmp_path / "file", text=tmp_path / "model" / ".." / "file")
+    refused("new", "int4", "which flatters", calibrate=tmp_path / "file", text=tmp_path / "model" / ".." / "file")
     refused("new", "f16", "f16 has no choice of head", head="int8")
     refused("new", "int8", "int8 has no zeros", symmetric=False)
     refused("new", "int8", r"cannot read .*nowhere\.txt", text=tmp_path / "nowhere.txt")

@@ -13,6 +13,7 @@ import pytest
 from chatsmith import create
 from chatsmith.errors import RequestError
 from chatsmith.language_model import load
+from chatsmith.new_report import NewReport
 from chatsmith.serve.card import _trained
 from chatsmith.specs import ModelSpec
 from chatsmith.text import world
@@ -32,19 +33,19 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(notes: Path, tmp_path_factory: pytest.TempPathFactory) -> create.NewReport:
+def made(notes: Path, tmp_path_factory: pytest.TempPathFactory) -> NewReport:
     out = tmp_path_factory.mktemp("made") / "model"
     return create.new([notes], minutes=0.25, out=out, seed=3)
 
 
-def test_reading_is_reported(made: create.NewReport) -> None:
+def test_reading_is_reported(made: NewReport) -> None:
     (read,) = made.read
     assert read.documents == 30
     assert read.exact_duplicates == 1
     assert read.skipped[0].source.endswith("photo.jpg")
 
 
-def test_the_model_talks_writes_and_foresees(made: create.NewReport) -> None:
+def test_the_model_talks_writes_and_foresees(made: NewReport) -> None:
     model = load(made.folder)
     assert model.chat("Hello!", max_tokens=5, seed=1).text is not None
     assert len(model.write("The", samples=2, max_tokens=5, seed=1).texts) == 2
@@ -52,7 +53,7 @@ def test_the_model_talks_writes_and_foresees(made: create.NewReport) -> None:
     assert made.bits_per_byte < 6.0  # it learned something: bytes drawn evenly cost 8
 
 
-def test_the_report_says_what_to_expect(made: create.NewReport) -> None:
+def test_the_report_says_what_to_expect(made: NewReport) -> None:
     assert "babbles" in made.expectation()
     assert "gzip" in made.expectation()
     assert made.xz is not None
@@ -61,7 +62,7 @@ def test_the_report_says_what_to_expect(made: create.NewReport) -> None:
     assert "held-out text" in str(made)
 
 
-def test_what_compressors_need_is_on_the_card(made: create.NewReport) -> None:
+def test_what_compressors_need_is_on_the_card(made: NewReport) -> None:
     """In chatsmith.toml, in README.md and on the page, beside what the model needs for that text."""
     provenance = tomllib.loads((made.folder / "chatsmith.toml").read_text())
     told = {"bits_per_byte": made.bits_per_byte, "gzip_bits_per_byte": made.gzip, "xz_bits_per_byte": made.xz}
@@ -73,7 +74,7 @@ def test_what_compressors_need_is_on_the_card(made: create.NewReport) -> None:
     assert f"| held-out bits per byte | {made.bits_per_byte:.3f} |" in card
 
 
-def test_the_run_is_written_down_so_that_it_can_be_repeated(made: create.NewReport) -> None:
+def test_the_run_is_written_down_so_that_it_can_be_repeated(made: NewReport) -> None:
     recipe = load_recipe(made.folder / "chatsmith.toml")
     assert recipe.seed == 3
     assert recipe.schedule.replans
@@ -160,7 +161,7 @@ def test_no_budget_is_refused(minutes: float, tmp_path: Path) -> None:
         create.new([], minutes=minutes, out=tmp_path / "model")
 
 
-def test_a_folder_in_use_is_left_alone(made: create.NewReport, notes: Path) -> None:
+def test_a_folder_in_use_is_left_alone(made: NewReport, notes: Path) -> None:
     before = (made.folder / "model.safetensors").read_bytes()
     with pytest.raises(RequestError, match="already holds"):
         create.new([notes], minutes=1, out=made.folder)
@@ -168,11 +169,11 @@ def test_a_folder_in_use_is_left_alone(made: create.NewReport, notes: Path) -> N
     assert (made.folder / "tokens").is_dir()
 
 
-def test_too_little_text_is_found_before_work_begins(made: create.NewReport, tmp_path: Path) -> None:
+def test_too_little_text_is_found_before_work_begins(made: NewReport, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("short text")
     before = {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()}
     for out in (tmp_path / "model", made.folder):
-        with pytest.raises(RequestError, match="too little text: 10 bytes, and about 2 kB are wanted"):
+        with pytest.raises(RequestError, match="too little text: 10 bytes, and about 2 kB are needed"):
             create.new([tmp_path / "short.txt"], minutes=0.2, out=out, overwrite=True)
     assert not (tmp_path / "model").exists()
     assert {path: path.read_bytes() for path in made.folder.rglob("*") if path.is_file()} == before
@@ -181,7 +182,7 @@ def test_too_little_text_is_found_before_work_begins(made: create.NewReport, tmp
 def test_text_of_too_few_tokens_leaves_nothing(tmp_path: Path) -> None:
     """More bytes than surely are too little, and fewer tokens than a window."""
     (tmp_path / "words.txt").write_text("extraordinarily " * 150)
-    with pytest.raises(RequestError, match=r"too little text: 2\.4 kB, and about \d+ kB are wanted"):
+    with pytest.raises(RequestError, match=r"too little text: 2\.4 kB, and about \d+ kB are needed"):
         create.new([tmp_path / "words.txt"], minutes=0.2, out=tmp_path / "model", vocab_size=4096)
     assert not (tmp_path / "model").exists()
 

@@ -107,8 +107,14 @@ def _is_overload(node: ast.AST) -> bool:
 def test_every_module_can_be_imported() -> None:
     package = importlib.import_module("chatsmith")
     for found in pkgutil.walk_packages(package.__path__, "chatsmith."):
-        if not found.name.endswith("__main__"):
+        if found.name.endswith("__main__"):
+            continue
+        try:
             importlib.import_module(found.name)
+        except ModuleNotFoundError as missing:
+            # Triton comes with PyTorch for CUDA only; the kernels that need it are behind a door.
+            if missing.name != "triton":
+                raise
 
 
 @pytest.mark.parametrize("page", ["commands.md", "recipe.md", "models.md", "sampling.md"])

@@ -23,7 +23,7 @@ def whole(name: str, value: Any, low: int, high: int, hint: str | None = None) -
 
 def number(name: str, value: Any, low: float, high: float, hint: str | None = None, *, above: bool = False) -> float:
     """A finite number from `low` (beyond it, with `above`) to `high`; else `RequestError`."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not _finite(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not is_finite(value):
         raise RequestError(f"{name} must be a number, not {short(value)}", hint)
     if not low <= float(value) <= high or (above and value == low):
         span = f"above {low:g} and at most {high:g}" if above else f"from {low:g} to {high:g}"
@@ -31,10 +31,11 @@ def number(name: str, value: Any, low: float, high: float, hint: str | None = No
     return float(value)
 
 
-def _finite(value: Real) -> bool:
+def is_finite(value: Real | float) -> bool:
+    """Whether a number is one that a float can hold: finite, and no whole number beyond all floats."""
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:
         return False
 
 

@@ -21,10 +21,10 @@ from chatsmith.plan.generation import cache_bytes
 from chatsmith.plan.quantities import bytes_text
 from chatsmith.specs import ModelSpec
 from chatsmith.store.card import converted_card
-from chatsmith.store.contents import read_card, read_generation, read_provenance
+from chatsmith.store.contents import PACKED, read_card, read_generation, read_provenance
 from chatsmith.store.gguf_model import as_written, check_file, model_values, open_model, write_model
 from chatsmith.store.hf import read_config
-from chatsmith.store.packed import PACKED, save_packed
+from chatsmith.store.packed import save_packed
 from chatsmith.store.packing import Entry, Format, Read, packed_parts, parameter_shapes
 from chatsmith.store.parts import open_parameters
 from chatsmith.store.saving import check_target
@@ -130,7 +130,7 @@ def convert(
     form = _format(to, group, symmetric, head, cache, gguf, calibrate is not None)
     if isinstance(calibrate, Path) and text is not None and calibrate.resolve() == text.resolve():
         raise RequestError(
-            f"{text.name} would be read to round by and to measure on: that flatters",
+            f"{text.name} would both guide the rounding and measure its loss, which flatters",
             "give --text another text, or leave it out",
         )
     (check_file if gguf else check_target)(target, overwrite)

@@ -12,7 +12,7 @@ import lzma
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from chatsmith import arguments
 from chatsmith.errors import RequestError
 from chatsmith.generate.sampling import MAX_SEED
 from chatsmith.language_model import LanguageModel
+from chatsmith.new_report import NewReport
 from chatsmith.plan import budget
 from chatsmith.plan.quantities import bytes_text
 from chatsmith.specs import ModelSpec
@@ -32,8 +33,8 @@ from chatsmith.text.report import ReadReport
 from chatsmith.text.shards import TokenFolder, TokenSplit
 from chatsmith.text.walk import existing, walk
 from chatsmith.train.beginning import beginning, check_free
-from chatsmith.train.callbacks import Callback, Compared, Outcome
-from chatsmith.train.data import prepare
+from chatsmith.train.callbacks import Callback, Compared
+from chatsmith.train.data import Corpus, prepare
 from chatsmith.train.objectives import held_out_loss
 from chatsmith.train.recipe import (
     Batch,
@@ -52,8 +53,6 @@ from chatsmith.train.run import train
 from chatsmith.train.speed import TrainingSpeed, matrix_rate
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from chatsmith.models.decoder import Decoder
     from chatsmith.text.tokenizer import Tokenizer
 
@@ -79,105 +78,6 @@ _WORLD_TEMPERATURE = 0.4
 # With these rates of AdamW and Muon the built-in model copies from its context sooner than with those for documents:
 # docs/explanation.md has what was tried.
 _WORLD_RATES = (0.01, 0.01)
-
-
-@dataclass(frozen=True)
-class NewReport:
-    """How it went: what was read, what was trained, and what to expect of it.
-
-    `bits_per_byte` is of the held-out text of the documents alone (of the built-in corpus: of its last stage); `gzip`
-    and `xz` are what those compressors need for the same text. `outcome` and the curve tell one figure of all sources,
-    and there the built-in conversations count as well.
-    """
-
-    folder: Path
-    outcome: Outcome
-    read: tuple[ReadReport, ...]
-    bits_per_byte: float | None
-    gzip: float | None
-    xz: float | None
-    seconds: float
-    minutes: float
-    parameters: int
-    epochs: float
-    built_in: bool
-    notes: tuple[str, ...] = field(default=())
-
-    def expectation(self) -> str:
-        """What one may expect of this model, in plain words."""
-        if self.built_in:
-            return (
-                "It knows the small world: its stories, sums to 9 + 9, a few hundred French words, and how to follow "
-                "examples. Ask it about anything else and it will answer from there."
-            )
-        start = f"A {self.minutes:g}-minute model babbles" if self.minutes < 30 else "It is a small model"
-        body = f"{start}: it has the words and the tone of the text, not its knowledge."
-        if self.bits_per_byte is None or self.xz is None or self.gzip is None:
-            return body
-        better = "less than either" if self.bits_per_byte < min(self.xz, self.gzip) else "not yet less than both"
-        return (
-            f"{body} It needs {self.bits_per_byte:.2f} bits per byte of held-out text; gzip needs {self.gzip:.2f} "
-            f"and xz {self.xz:.2f} ({better})."
-        )
-
-    def rows(self) -> list[tuple[str, str]]:
-        """The report as pairs of name and value."""
-        outcome = self.outcome
-        rows = [
-            ("model", f"{self.parameters:,} parameters in {self.folder}"),
-            ("trained", f"{outcome.tokens:,} tokens in {outcome.steps:,} steps"),
-            ("time", f"{self.seconds / 60:.1f} of {self.minutes:g} minutes"),
-        ]
-        if outcome.tokens and outcome.seconds:
-            rows.append(("speed", f"{outcome.tokens / outcome.seconds:,.0f} tokens/s"))
-        if self.epochs >= 0.1 and not self.built_in:
-            rows.append(("the text was read", f"{self.epochs:.1f} times"))
-        if self.bits_per_byte is not None:
-            part = (
-                "the last stage; the curve has all of them"
-                if self.built_in
-                else "yours; the curve has the built-in talks too"
-            )
-            rows.append(("held-out text", f"{self.bits_per_byte:.3f} bits per byte ({part})"))
-        if self.gzip is not None and self.xz is not None:
-            rows.append(("the same by gzip, xz", f"{self.gzip:.3f}, {self.xz:.3f} bits per byte"))
-        return rows
-
-    def to_mapping(self) -> dict[str, Any]:
-        """The report as JSON takes it."""
-        outcome = self.outcome
-        return {
-            "folder": str(self.folder),
-            "parameters": self.parameters,
-            "steps": outcome.steps,
-            "tokens": outcome.tokens,
-            "seconds": self.seconds,
-            "training_seconds": outcome.seconds,
-            "loss": outcome.loss,
-            "held_out_loss": outcome.held_out_loss,
-            "bits_per_byte": self.bits_per_byte,
-            "gzip_bits_per_byte": self.gzip,
-            "xz_bits_per_byte": self.xz,
-            "epochs": self.epochs,
-            "stopped": outcome.stopped,
-            "read": [report.to_json() for report in self.read],
-            "expectation": self.expectation(),
-            "notes": list(self.notes),
-        }
-
-    def __str__(self) -> str:
-        lines = [f"{name}: {value}" for name, value in self.rows()]
-        return "\n".join([*lines, self.expectation()])
-
-    def __rich__(self) -> RenderableType:
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table.grid(padding=(0, 2))
-        for name, value in self.rows():
-            table.add_row(Text(name, style="dim"), Text(value))
-        return Group(table, Text(self.expectation()))
 
 
 def new(
@@ -233,15 +133,11 @@ def new(
     speed = TrainingSpeed()
     # The vocabulary of documents is not known yet, so their shape is measured later.
     likely = budget.choose(seconds, budget.estimated(peak) if paths else speed, vocabulary, math.inf)
-    base = Recipe(
-        name=out.resolve().name,
-        seed=seed,
-        data=replace(_documents(paths, field, vocabulary, seconds), clean_of=tuple(map(str, clean_of)))
-        if paths
-        else _small_world(vocabulary, likely.tokens),
-        model=_shape(likely.spec),
-        schedule=Schedule(minutes=minutes),
-    )
+    if paths:
+        data = replace(_documents(paths, field, vocabulary, seconds), clean_of=tuple(map(str, clean_of)))
+    else:
+        data = _small_world(vocabulary, likely.tokens)
+    base = Recipe(data, Schedule(minutes=minutes), out.resolve().name, seed, model=_shape(likely.spec))
     with beginning(out) as place:
         corpus = prepare(base, out, into=place, note=note)
         for report in corpus.reports:
@@ -250,11 +146,7 @@ def new(
         if left < 0.3 * seconds:
             left = 0.3 * seconds
             note(f"reading took most of the time; training gets {left:.0f} seconds")
-        tokens = corpus.tokens[0] if paths else math.inf
-        choice = budget.choose(left, speed, corpus.tokenizer.vocab_size, tokens)
-        if tokens <= choice.spec.context:
-            text = corpus.folders[0].manifest.bytes
-            raise _too_little(text, 1.1 * text * choice.spec.context / tokens)
+        choice = _chosen(corpus, left, speed, built_in=not paths)
         recipe = _with_choice(base, choice, left / 60, built_in=not paths)
         note(
             f"chose a model of {choice.spec.parameters:,} parameters for about {choice.tokens / 1e6:.1f} million tokens"
@@ -285,7 +177,7 @@ def new(
         seconds=time.perf_counter() - began,
         minutes=minutes,
         parameters=choice.spec.parameters,
-        epochs=outcome.tokens / tokens,
+        epochs=outcome.tokens / corpus.tokens[0] if paths else 0.0,
         built_in=not paths,
         notes=tuple(notes),
     )
@@ -342,7 +234,7 @@ def _check_enough(paths: Sequence[str | Path], text_field: str | None, out: Path
 
 def _too_little(found: int, wanted: float) -> RequestError:
     return RequestError(
-        f"too little text: {bytes_text(found)}, and about {bytes_text(math.ceil(wanted / 1000) * 1000)} are wanted",
+        f"too little text: {bytes_text(found)}, and about {bytes_text(math.ceil(wanted / 1000) * 1000)} are needed",
         "name more files or folders",
     )
 
@@ -360,6 +252,16 @@ def _shape(spec: ModelSpec) -> dict[str, Any]:
     """The shape as a recipe says it."""
     names = ("context", "width", "layers", "heads", "dropout")
     return {"preset": "modern"} | {name: getattr(spec, name) for name in names}
+
+
+def _chosen(corpus: Corpus, seconds: float, speed: TrainingSpeed, *, built_in: bool) -> budget.Choice:
+    """The model for the tokens that there are; raises `RequestError` where they do not fill one row of it."""
+    tokens = math.inf if built_in else corpus.tokens[0]
+    choice = budget.choose(seconds, speed, corpus.tokenizer.vocab_size, tokens)
+    if tokens <= choice.spec.context:
+        text = corpus.folders[0].manifest.bytes
+        raise _too_little(text, 1.1 * text * choice.spec.context / tokens)
+    return choice
 
 
 def _with_choice(recipe: Recipe, choice: budget.Choice, minutes: float, *, built_in: bool) -> Recipe:

@@ -67,7 +67,7 @@ def load(
     memory. Raises `RequestError` when a part is missing or unknown, `WorkError` when one is damaged.
     """
     if draft is not None and lookup:
-        raise RequestError("either a draft model guesses or look-up does", "leave out draft or lookup")
+        raise RequestError("a draft model and prompt look-up cannot both guess", "leave out draft or lookup")
     folder = arguments.path("folder", folder)
     cache_bytes = arguments.whole("cache_bytes", cache_bytes, 0, 2**62)
     opened = open_folder(folder, backend=backend, device=device, dtype=dtype, cache=cache, cache_bytes=cache_bytes)

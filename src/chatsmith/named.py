@@ -57,7 +57,7 @@ def resolve(model: str | Path | Shape | Recipe) -> Named:
 def decoder(named: Named, what: str) -> ModelSpec:
     """The spec of a decoder; `RequestError` where the model is of another family and `what` is for decoders."""
     if not isinstance(named.shape, ModelSpec):
-        raise RequestError(f"{what} for decoders; {named.name} is none", "leave the option out")
+        raise RequestError(f"{what} for decoders; {named.name} is not one", "leave the option out")
     return named.shape
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import tempfile
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -91,22 +91,23 @@ def locked(folder: Path) -> Iterator[bool | None]:
 
 
 @contextmanager
-def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+def atomic_write(path: Path, mode: str = "wb", *, private: bool = False) -> Iterator[IO[Any]]:
     """Open a temporary file beside `path`; on success it is synced and takes the name, on failure it vanishes.
 
-    Text modes are UTF-8 with "\\n" line ends. A full disk raises `DiskFull` and leaves what was there before.
+    Text modes are UTF-8 with "\\n" line ends. A `private` file is never readable by anybody but its owner. A full disk
+    raises `DiskFull` and leaves what was there before.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    # Opened with its permissions, which the system holds to the umask: asking for that would change it for all threads.
+    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
     try:
         with os.fdopen(handle, mode, encoding=encoding, newline=newline) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         sync_dir(path.parent)
     except OSError as error:
@@ -130,9 +131,3 @@ def appears(path: Path, seconds: float) -> bool:
         time.sleep(pause)
         pause = min(1.5 * pause, 0.5)
     return True
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
@@ -17,10 +16,12 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import tomli_w
 
+from chatsmith.arguments import is_finite
 from chatsmith.errors import RequestError, did_you_mean
 
 T = TypeVar("T")
 _MAX_TOML_BYTES = 4 * 2**20
+_MAX_DEPTH = 64
 
 
 def load_toml(path: Path) -> dict[str, Any]:
@@ -30,14 +31,28 @@ def load_toml(path: Path) -> dict[str, Any]:
         size = path.stat().st_size
         if size > _MAX_TOML_BYTES:
             raise RequestError(f"{path} is {size} bytes; a TOML file here has at most {_MAX_TOML_BYTES}")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.toml")]) if path.parent.is_dir() else None
         raise RequestError(f"no file {path}", near) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also for a number of thousands of digits, or thousands of brackets
         raise RequestError(f"{path} is not valid TOML: {error}") from None
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error.strerror}") from None
+    if _is_deep(found):
+        raise RequestError(f"{path} nests its values more than {_MAX_DEPTH} deep")
+    return found
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether a value has more levels than anything here has; what goes through it later may then call itself."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        inner = [part for one in level for part in (one.values() if isinstance(one, dict) else one)]
+        level = [part for part in inner if isinstance(part, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def dump_toml(mapping: Mapping[str, Any]) -> str:
@@ -135,7 +150,7 @@ def _read_scalar(kind: Any, value: Any, where: str, key: str) -> Any:
     if kind is Path and isinstance(value, (str, Path)):
         return Path(value)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if not is_finite(value):
             raise RequestError(f"{where}: {key} must be a finite number, not {in_toml(value)}")
         return float(value)
     if kind in (int, bool, str) and type(value) is kind:
@@ -216,5 +231,5 @@ def _copy(value: Any) -> Any:
 def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text

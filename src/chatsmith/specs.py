@@ -8,7 +8,7 @@ H heads, K key/value heads, D head_dim, F ffn_width, V vocab_size, C context.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from chatsmith import arguments
@@ -126,11 +126,11 @@ class ModelSpec:
         if self.band is not None:
             check_sizes(self, "band")
         if not 0.0 <= self.dropout < 1.0:
-            raise RequestError(f"dropout must lie in [0, 1), not {self.dropout}")
+            raise RequestError(f"dropout must be in [0, 1), not {self.dropout}")
         if not 0.0 < self.norm_epsilon < 1.0:
-            raise RequestError(f"norm_epsilon must lie in (0, 1), not {self.norm_epsilon}")
+            raise RequestError(f"norm_epsilon must be in (0, 1), not {self.norm_epsilon}")
         if not 1.0 < self.rope_theta < 1e12:
-            raise RequestError(f"rope_theta must lie in (1, 1e12), not {self.rope_theta}")
+            raise RequestError(f"rope_theta must be in (1, 1e12), not {self.rope_theta}")
 
     @property
     def gated(self) -> bool:
@@ -226,10 +226,6 @@ class ModelSpec:
         added. `context` is T, the sequence length trained at (the spec's context by default).
         """
         return training_flops(self.matmuls(context))
-
-    def with_vocabulary(self, vocab_size: int) -> ModelSpec:
-        """The same shape over another vocabulary."""
-        return replace(self, vocab_size=vocab_size)
 
 
 def padded_vocabulary(vocab_size: int, multiple: int = 64) -> int:

@@ -76,9 +76,11 @@ def test_wrong_requests_say_what_to_type(run: Callable[..., Any], tmp_path: Path
     shard = ("data", "shard", files, "--tokenizer", tmp_path / "words", "--out", tmp_path / "parts")
     for arguments, message in (
         ((*shard, "--part", "4/3"), "there is no part 4/3"),
-        ((*shard, "--part", "three"), "'three' is no part"),
+        ((*shard, "--part", "three"), "'three' is not a part"),
+        ((*shard, "--part", "²/4"), "'²/4' is not a part"),
+        ((*shard, "--part", "9" * 5000 + "/4"), "is not a part"),
         ((*shard, "--clean-of", tmp_path / "nothing"), "does not exist"),
-        (("data", "merge", tmp_path / "nothing", "--out", tmp_path / "t"), "is no part of a corpus"),
+        (("data", "merge", tmp_path / "nothing", "--out", tmp_path / "t"), "is not a part of a corpus"),
         (("data", "mixture", tmp_path / "no.toml"), "no file"),
     ):
         ran = run(*arguments)

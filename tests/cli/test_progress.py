@@ -105,3 +105,4 @@ def test_a_sparkline_has_its_width(values: list[float], width: int) -> None:
 def test_a_falling_loss_falls() -> None:
     assert progress.sparkline([8, 7, 6, 5, 4, 3, 2, 1], 8) == "█▇▆▅▄▃▂▁"
     assert progress.sparkline([1.0]) == ""
+    assert progress.sparkline([1.0, float("nan"), 2.0, float("inf")]) == "▁█"

@@ -45,6 +45,16 @@ def test_a_model_suggests_a_talk(folder: Path) -> None:
     assert suggestions(folder)[0].command == 'chatsmith chat "my model"'
 
 
+def test_a_packed_model_is_a_model(folder: Path) -> None:
+    touch(folder / "light" / "config.json", folder / "light" / "packed.safetensors")
+    assert suggestions(folder)[0].command == "chatsmith chat light"
+
+
+def test_a_record_that_is_none_ends_nothing(folder: Path) -> None:
+    touch(folder / "run" / "state" / "step-1", folder / "run" / "chatsmith.toml", text="run = 3\n")
+    assert suggestions(folder)[0].command == "chatsmith train --resume run"
+
+
 def test_inside_a_model_folder(folder: Path) -> None:
     touch(folder / "config.json", folder / "model.safetensors")
     assert suggestions(folder)[0].command == "chatsmith chat ."

@@ -108,7 +108,7 @@ def test_a_contradictory_recipe_is_one_line(
         (2, ["parallel.shard=4"], "the layout shard 4 is for 4 processes, and there are 2"),
         (2, ["parallel.context=2", "model.context=33"], "rows of 33 tokens do not divide by 2"),
         (3, ["parallel.tensor=3"], "2 heads do not divide by tensor 3"),
-        (0, [], "--processes must lie from 1"),
+        (0, [], "--processes must be from 1"),
     ],
 )
 def test_a_layout_that_does_not_fit_is_refused_before_anything_starts(

@@ -44,8 +44,9 @@ from chatsmith.kernels.infer import build
 from chatsmith.kernels.infer.matrix import Matrix
 from chatsmith.kernels.infer.session import Part
 from chatsmith.specs import ModelSpec, RopeScaling, modern
+from chatsmith.store.contents import PACKED
 from chatsmith.store.gguf_model import open_model, write_model
-from chatsmith.store.packed import PACKED, save_packed
+from chatsmith.store.packed import save_packed
 from chatsmith.store.packing import Format, Read, packed_parts, parameter_shapes
 from chatsmith.store.parts import load_parts
 from chatsmith.store.sentencepiece import Vocabulary, tokenizer_config, tokenizer_json

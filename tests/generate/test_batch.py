@@ -390,7 +390,7 @@ def test_what_cannot_be_met_is_refused_at_once() -> None:
     for changes, said in (
         ({"beams": Beams(6)}, "beams must be from 1 to 5, not 6"),
         ({"beams": Beams(5)}, "may need 20 blocks; the cache has 3"),
-        ({"beams": Beams(2), "samples": 3}, "find at most as many answers"),
+        ({"beams": Beams(2), "samples": 3}, "give at most as many answers"),
         ({"beams": Beams(1), "top": 2}, "a search shows no distributions"),
         ({"top": 101}, "top must be from 0 to 100"),
         ({"rolling": True, "embed": True}, "a rolling window goes with writing only"),

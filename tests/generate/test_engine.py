@@ -281,6 +281,6 @@ def test_bfloat16_runs_and_repeats() -> None:
 
 def test_a_tokenizer_with_more_ids_than_the_model_is_refused() -> None:
     model = tiny_model()
-    narrow = type(model)(model.spec.with_vocabulary(200))
+    narrow = type(model)(replace(model.spec, vocab_size=200))
     with pytest.raises(RequestError, match="the tokenizer has 268 ids, the model knows 200"):
         tiny_engine(narrow)

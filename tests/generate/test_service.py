@@ -54,6 +54,13 @@ def test_many_threads_get_what_each_gets_alone(service: Service) -> None:
     assert service.batch.blocks.held == 0
 
 
+def test_who_comes_as_the_thread_ends_is_told_so(service: Service) -> None:
+    service.close()
+    service._closing = False  # as it was for a thread that had just looked
+    with pytest.raises(WorkError, match="closing down"):
+        service.submit(REQUEST)
+
+
 def test_samples_come_together_and_the_last_ends_the_ticket(service: Service) -> None:
     events = list(service.submit(replace(REQUEST, samples=3)))
     assert sorted(event.index for event in events if event.finish) == [0, 1, 2]

@@ -109,7 +109,7 @@ def test_moments_that_float32_blurred_are_damped_more_and_such_as_are_none_are_n
     with pytest.raises(np.linalg.LinAlgError):
         np.linalg.cholesky(blurred + 0.01 * np.trace(blurred) / 64 * np.eye(64))
     assert np.isfinite(quantised(weight, "int4", group=32, moments=blurred).numbers()).all()
-    with pytest.raises(WorkError, match="is no number, or far too large"):
+    with pytest.raises(WorkError, match="are not finite, or far too large"):
         quantised(weight, "int4", group=32, moments=np.full((64, 64), np.nan))
 
 

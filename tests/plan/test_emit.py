@@ -210,7 +210,7 @@ def test_a_request_that_makes_no_file_is_refused() -> None:
     assert "slurm" in str(refused.value.hint)
     for path in ("", "a\nb.toml", "--out"):
         for kind in KINDS:
-            with pytest.raises(RequestError, match="no path"):
+            with pytest.raises(RequestError, match="not a path"):
                 launch_file(kind, plan(WIDE), recipe=path)
     with pytest.raises(RequestError, match="not started by torchrun"):
         launch_file("torchrun", plan(Layout(data=64), "tpu v4"))

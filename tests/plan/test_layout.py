@@ -105,12 +105,12 @@ def test_what_cannot_be_laid_out_is_refused() -> None:
     count = int(refused.value.hint.rsplit(" ", 1)[1])
     assert "--count" in refused.value.hint
     assert search(PRESETS["gpt3-175b"], H100, count).fits
-    with pytest.raises(RequestError, match="do not divide over 13 devices"):
+    with pytest.raises(RequestError, match="cannot be divided over 13 devices"):
         search(PRESETS["gpt2-124m"], H100, 13, rows=8)
     for count in (0, -1, 2**21):
         with pytest.raises(RequestError, match="cannot be laid out"):
             search(PRESETS["gpt2-124m"], H100, count)
-    with pytest.raises(RequestError, match="a step of 0 rows"):
+    with pytest.raises(RequestError, match="a step cannot have 0 rows"):
         search(PRESETS["gpt2-124m"], H100, 8, rows=0)
 
 

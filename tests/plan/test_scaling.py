@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatsmith.errors import RequestError
-from chatsmith.plan.scaling import DEFAULT_FIT, FITS, ParametricFit, find_fit, gpt3_trend, optimal_tokens, optimum
+from chatsmith.plan.scaling import DEFAULT_FIT, FITS, ParametricFit, find_fit, optimal_tokens, optimum
 
 CHINCHILLA = 5.76e23  # FLOPs
 
@@ -63,11 +63,6 @@ def test_optimal_tokens_lead_back_to_the_size(exponent: float, fit: str) -> None
     size = 10**exponent
     tokens = optimal_tokens(size, fit)
     assert optimum(6 * size * tokens, fit).parameters == pytest.approx(size, rel=1e-6)
-
-
-def test_gpt3s_trend() -> None:
-    assert gpt3_trend(8.64e19) == pytest.approx(2.57)
-    assert gpt3_trend(3.14e23) == pytest.approx(2.57 * 3634.26**-0.048, rel=1e-4)
 
 
 def test_an_unknown_fit_gives_the_nearest() -> None:

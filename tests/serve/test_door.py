@@ -13,10 +13,11 @@ from starlette.testclient import TestClient
 from chatsmith.errors import RequestError
 from chatsmith.serve.fields import CHAT, FIELDS, NEXT, PATHS, read
 from chatsmith.serve.guard import POLICY
-from chatsmith.serve.keys import Keys
+from chatsmith.serve.keys import Key, Keys
 from chatsmith.serve.launch import is_local, launch
 from chatsmith.serve.limits import Limits
 from chatsmith.serve.rates import Rates
+from chatsmith.serve.server import bind
 
 SAY = [{"role": "user", "content": "x"}]
 
@@ -171,6 +172,13 @@ def test_keys_have_names_of_their_own(tmp_path: Path) -> None:
         keys.remove("c")
 
 
+def test_as_many_keys_as_there_may_be_are_read_again(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.json")
+    kept = tuple(Key("\U0001f511" * 59 + f"{number:05}", "0" * 64, "0000", 10**10) for number in range(10_000))
+    keys._write(kept)
+    assert Keys(tmp_path / "keys.json").all() == kept
+
+
 def test_a_key_has_so_much_a_minute(application: Callable[..., Any], tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     headers = {"authorization": f"Bearer {keys.new('alice')}"}
@@ -193,6 +201,11 @@ def test_who_is_refused_pays_nothing(application: Callable[..., Any], tmp_path: 
             for _ in range(4):
                 late = client.post(f"/v1/{path}", json=many, headers=headers)
                 assert (late.status_code, late.json()["error"]["code"]) == (429, "queue_full")
+
+
+def test_a_host_that_is_none_is_named() -> None:
+    with pytest.raises(RequestError, match="no host called 'aaa"):
+        bind("a" * 70, 0)
 
 
 def test_buckets_fill_evenly() -> None:

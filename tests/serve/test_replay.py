@@ -51,6 +51,7 @@ def test_what_cannot_be_replayed_says_why(tmp_path: Path, folder: Path) -> None:
         ("[" * 100_000, "no response"),
         ('{"replay": {}}', "damaged"),
         ('{"replay": {"fingerprint": "a", "backend": "b", "requests": [{}], "answers": []}}', "damaged"),
+        ('{"replay": {"fingerprint": "a", "backend": "b", "requests": [], "answers": [[1e400]]}}', "damaged"),
     ):
         saved.write_text(text)
         with pytest.raises(RequestError, match=said):

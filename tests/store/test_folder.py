@@ -280,7 +280,7 @@ def test_stored_constants_and_a_repeated_head_are_passed_over(tmp_path: Path, to
 
 
 def test_a_vocabulary_larger_than_the_model_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    small = decoder(0, SPEC.with_vocabulary(100))
+    small = decoder(0, replace(SPEC, vocab_size=100))
     with pytest.raises(RequestError, match="ids, the model knows 100"):
         save_model(tmp_path, small, tokenizer, provenance={})
     assert list(tmp_path.iterdir()) == []

@@ -167,7 +167,7 @@ def test_what_merges_cannot_say_is_refused(tmp_path: Path) -> None:
         pieces(small({"▁t": -3.0, "he": -3.0}))
     path = save(tmp_path / "m.gguf", LLAMA, tokenizer=pieces(small()))
     scores = Gguf(path).values["tokenizer.ggml.scores"].tolist()
-    for value, message in ((float("nan"), "a score that is no number"), (scores[259 + 7], "have the same score")):
+    for value, message in ((float("nan"), "a score that is not a number"), (scores[259 + 7], "have the same score")):
         changed = [*scores[: 259 + 6], value, *scores[259 + 7 :]]
         with pytest.raises(RequestError, match=rf"m\.gguf: .*{message}"):
             open_model(edited(path, {"tokenizer.ggml.scores": changed}))

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from chatsmith.errors import ChatsmithError, RequestError, WorkError
 from chatsmith.kernels.infer.matrix import Matrix
 from chatsmith.models.decoder import Decoder
+from chatsmith.store.contents import PACKED
 from chatsmith.store.folder import load_decoder, load_model, save_model
-from chatsmith.store.packed import PACKED, read_packed, save_packed
+from chatsmith.store.packed import read_packed, save_packed
 from chatsmith.store.packing import Format, entries, packed_parts, parameter_shapes, unpacked
 from chatsmith.store.parts import load_parts
 from chatsmith.text.tokenizer import Tokenizer

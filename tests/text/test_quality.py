@@ -76,7 +76,7 @@ def test_it_goes_to_a_file_and_back(learned: QualityFilter, tmp_path: Path) -> N
     assert again.scores(["word1 good2"]) == learned.scores(["word1 good2"])
     for data in (b"", b"[]", b"{}", b'{"format": "other"}', b"\xff"):
         path.write_bytes(data)
-        with pytest.raises(RequestError, match="no filter of quality"):
+        with pytest.raises(RequestError, match="not a quality filter"):
             QualityFilter.read(path)
     path.write_bytes(QualityFilter(learned.weights[:7], 0.0).dump())
     with pytest.raises(WorkError, match="damaged"):

@@ -33,7 +33,7 @@ def test_what_stands_in_the_way_is_not_touched(byte_tokenizer: Tokenizer, tmp_pa
     precious = tmp_path / "home"
     precious.mkdir()
     (precious / "letter").write_text("dear")
-    with pytest.raises(RequestError, match="no folder of tokens"):
+    with pytest.raises(RequestError, match="other than tokens"):
         write_shards(texts(3), byte_tokenizer, precious, overwrite=True)
     with pytest.raises(RequestError, match="is a file"):
         write_shards(texts(3), byte_tokenizer, precious / "letter", overwrite=True)

@@ -313,3 +313,15 @@ def test_short_texts_are_encoded_as_long_ones_are(small: Tokenizer, text: str) -
     assert "_engine" not in vars(fresh)
     assert fresh.encode("the " * 2000) == built.encode("the " * 2000)
     assert "_engine" in vars(fresh)
+
+
+def test_the_engine_for_short_texts_may_go_while_another_thread_asks_it(small: Tokenizer) -> None:
+    engines = [Tokenizer(small.document)._short, None]
+
+    class Contended(Tokenizer):
+        @property
+        def _short(self) -> Any:  # type: ignore[override]
+            return engines.pop(0)
+
+    assert engines[0] is not None
+    assert Contended(small.document).encode("Hello there.") == small.encode("Hello there.")

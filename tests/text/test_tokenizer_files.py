@@ -92,6 +92,7 @@ def test_gpt2s_newer_file_names(gpt2: Tokenizer, shared: Path, tmp_path: Path) -
         (lambda d: d["added_tokens"].append({"id": 9, "content": "<x>"}), "at odds with the vocabulary about id 9"),
         (lambda d: d["added_tokens"].append({"id": 4}), "needs an id and a content"),
         (lambda d: d["added_tokens"].append(d["added_tokens"][0]), "twice"),
+        (lambda d: d["model"].update(vocab=[1]), "neither a table nor a list"),
     ],
 )
 def test_contradictory_files_are_refused(small: Tokenizer, tmp_path: Path, change: Any, message: str) -> None:
@@ -100,6 +101,25 @@ def test_contradictory_files_are_refused(small: Tokenizer, tmp_path: Path, chang
     (tmp_path / "tokenizer.json").write_text(json.dumps(document))
     with pytest.raises(RequestError, match=message):
         Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d["model"].update(merges=None),
+        lambda d: d["model"]["merges"].insert(0, 3),
+        lambda d: d["model"].update(continuing_subword_prefix="a b"),  # at which the library panics
+        lambda d: d["pre_tokenizer"].update(pretokenizers=1.5),
+        lambda d: d["pre_tokenizer"]["pretokenizers"][0].update(pattern="x"),
+        lambda d: d["pre_tokenizer"]["pretokenizers"][0].update(pattern={"Regex": []}),
+    ],
+)
+def test_files_that_no_library_reads_are_refused(small: Tokenizer, tmp_path: Path, change: Any) -> None:
+    document = json.loads(json.dumps(small._document))
+    change(document)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(RequestError, match="the tokenizers library cannot read"):
+        Tokenizer.load(tmp_path).encode(SAMPLE)
 
 
 def test_missing_and_damaged_files_are_refused(
@@ -117,6 +137,7 @@ def test_missing_and_damaged_files_are_refused(
         ("[1]", "JSON object"),
         ("[" * 100_000, "truncated"),
         ('{"a": 1, "a": 2}', "'a' twice"),
+        ('{"a": ' + "9" * 5000 + "}", "truncated"),
     ):
         path.write_text(content)
         with pytest.raises(RequestError, match=message):

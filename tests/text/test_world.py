@@ -21,7 +21,7 @@ from chatsmith.text.world.facts import RELATIONS, fact_is_held_out
 from chatsmith.text.world.french import list_is_held_out, noun_phrase, noun_phrases
 from chatsmith.text.world.incontext import rules
 from chatsmith.text.world.numbers import comparison_is_held_out, difference_is_held_out, sum_is_held_out
-from chatsmith.text.world.phrasing import NUMBER_WORDS, article, listing, phrase, sentences, variants
+from chatsmith.text.world.phrasing import NUMBER_WORDS, article, phrase, sentences, variants
 from chatsmith.text.world.sentiment import judgements
 from chatsmith.text.world.stories import plots, tell
 from chatsmith.text.world.talk import said_of_oneself
@@ -315,7 +315,6 @@ def test_phrases_make_their_choices_and_fill_their_fields() -> None:
     assert sentences('"come!" said he, "for it is late." It said: "no. the end.') == (
         '"Come!" said he, "for it is late." It said: "No. The end.'
     )
-    assert listing(["a cup", "a spoon", "a plate"]) == "a cup, a spoon and a plate"
     with pytest.raises(ValueError, match="not closed"):
         phrase("[a|b", Dice(0))
 

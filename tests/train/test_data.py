@@ -205,7 +205,7 @@ def test_a_vocabulary_of_another_run_is_noticed(tiny: TinyRecipe, tmp_path: Path
     prepare(replace(recipe, data=replace(recipe.data, vocab_size=261)), tmp_path / "other")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tmp_path / "other" / "tokens" / name, tmp_path / "out" / "tokens" / name)
-    with pytest.raises(WorkError, match="of another vocabulary"):
+    with pytest.raises(WorkError, match="with another vocabulary"):
         prepare(recipe, tmp_path / "out", reuse=True)
 
 

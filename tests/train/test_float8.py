@@ -45,7 +45,9 @@ def test_emulated_layers_keep_their_weights_and_lose_little() -> None:
 
 
 def test_a_device_without_8_bits_is_named() -> None:
-    with pytest.raises(RequestError, match="needs an NVIDIA GPU from Ada or Hopper on, and the CPU is none"):
+    with pytest.raises(
+        RequestError, match="needs an NVIDIA GPU of the Ada or Hopper generation or later; the CPU is not one"
+    ):
         float8_layers(made())
 
 
@@ -60,7 +62,7 @@ def test_a_run_is_refused_before_anything_is_read_or_written(tmp_path: Path) -> 
 
 def test_widths_that_the_hardware_does_not_take() -> None:
     pytest.importorskip("torchao")
-    with pytest.raises(RequestError, match="multiples of 16, and 24 is none"):
+    with pytest.raises(RequestError, match="multiples of 16, and 24 is not"):
         float8_layers(made(ModelSpec(vocab_size=96, context=16, width=24, layers=1, heads=2)), emulate=True)
 
 

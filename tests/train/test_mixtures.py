@@ -46,7 +46,7 @@ def test_epochs_become_weights() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Data((Source("a", name="a"),), mixture="gpt3"), "no part of the mixture"),
+        (lambda: Data((Source("a", name="a"),), mixture="gpt3"), "not part of the mixture"),
         (lambda: Data((Source("a", name="books1"), Source("b", name="books1")), mixture="gpt3"), "the same name"),
         (lambda: Data((Source("a", name="books1", weight=2),), mixture="gpt3"), "and so does the source"),
         (lambda: Data((Source("a", name="books1"),), mixture="gpt3", stages=(Stage(1, (1,)),)), "both give weights"),
@@ -124,7 +124,7 @@ def test_a_mixture_needs_tokens_that_can_be_counted(tmp_path: Path, three: list[
     assert report.total == 10 * 16 * 16
     assert report.sources[0].epochs == pytest.approx(2 * report.sources[1].epochs)
     recipe.write_text(lines.replace(paths[0], str(tmp_path)))
-    with pytest.raises(RequestError, match="no folder of tokens"):
+    with pytest.raises(RequestError, match="not a folder of tokens"):
         mixture_of(str(recipe))
     recipe.write_text(lines.replace("steps = 10", "minutes = 1"))
     with pytest.raises(RequestError, match="how many tokens"):

@@ -102,6 +102,19 @@ def test_muon_moves_matrices_by_orthogonal_steps(dtype: torch.dtype, kernels: bo
         assert alike > 0.98
 
 
+def test_a_setting_that_is_a_whole_number_is_the_same_number(kernels: bool) -> None:
+    native._known.clear()  # the first call decides how a kernel is called
+    stepped = []
+    for momentum in (0, 0.0):
+        model = Small(torch.float32)
+        stepper = TrainingOptimizer(model, Optimizer(momentum=momentum, clip=0))
+        model.give_gradients(3)
+        stepper.step(1.0)
+        stepped.append(stepper.masters())
+    for name, master in stepped[0].items():
+        assert torch.equal(stepped[1][name], master)
+
+
 @DTYPES
 def test_the_kernels_and_plain_torch_train_alike(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []

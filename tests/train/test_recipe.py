@@ -58,8 +58,8 @@ def test_a_changed_preset_keeps_what_follows_in_step() -> None:
     [
         ({"batch__micro_batch": 0}, "micro_batch must be a whole number from 1", ""),
         ({"batch__context": 256}, "batch.context 256 is longer than the model's context of 128", "at most 128"),
-        ({"schedule": {}}, "says nothing of how long to train", "steps, tokens or minutes"),
-        ({"schedule": {"steps": 10, "minutes": 3}}, "gives both steps and minutes", "keep one"),
+        ({"schedule": {}}, "does not say how long to train", "steps, tokens or minutes"),
+        ({"schedule": {"steps": 10, "minutes": 3}}, "gives steps and minutes", "keep one"),
         ({"schedule__warmup": 100}, "warmup is a share of the run", "warmup = 0.05"),
         ({"schedule": {"steps": 10, "warmup": 0.5, "decay_until": 0.4}}, "longer than the run until", ""),
         ({"schedule": {"tokens": 10}}, "less than one step's 2048", "more tokens"),
@@ -89,8 +89,8 @@ def test_a_changed_preset_keeps_what_follows_in_step() -> None:
         ({"data__held_out": 0.9}, "held_out is a share", ""),
         ({"schedule": {"steps": 9, "replans": [[0, 9]]}}, "replans belong to a run of minutes", "remove"),
         ({"schedule": {"minutes": 9, "replans": [[3, 9]]}}, "must begin at step 0", ""),
-        ({"checkpoint__keep": 0}, "keep must lie from 1", ""),
-        ({"evaluation__times": -1}, "times must lie from 0", ""),
+        ({"checkpoint__keep": 0}, "keep must be from 1", ""),
+        ({"evaluation__times": -1}, "times must be from 0", ""),
         ({"precision__compute": "float16"}, 'precision.compute is "float16"', '"bfloat16"'),
         ({"precision__compile": True}, "precision.compile is true", '"auto", "on", "off"'),
         ({"samples": {"prompts": "hello"}}, 'samples.prompts must be a list of texts, not "hello"', '["hello"]'),
@@ -98,7 +98,7 @@ def test_a_changed_preset_keeps_what_follows_in_step() -> None:
         ({"data__sources": [{"path": "world", "mixture": 1}]}, "mixture must be a table of numbers, not 1", ""),
         ({"schedule__replans": 3}, "schedule.replans must be a list of lists of whole numbers, not 3", ""),
         ({"schedule__minutes": True}, "schedule.minutes must be a number, not true", ""),
-        ({"seed": -1}, "seed must lie from 0", ""),
+        ({"seed": -1}, "seed must be from 0", ""),
     ],
 )
 def test_contradictions_get_one_line_and_a_hint(changes: dict[str, Any], message: str, hint: str) -> None:
@@ -143,10 +143,10 @@ def test_overrides_are_read_like_the_file(tmp_path: Path) -> None:
         (["data.sources=x"], '--set data.sources=x: data.sources must be a list of tables, not "x"'),
         (["seed=5", "batch.mirco_batch=8"], "--set batch.mirco_batch=8: unknown key batch.mirco_batch"),
         (["schedule.warmup=2", "seed=5"], "--set schedule.warmup=2: schedule: warmup is a share of the run"),
-        (["seed=-1", "checkpoint.keep=0"], "--set checkpoint.keep=0: checkpoint: keep must lie"),
+        (["seed=-1", "checkpoint.keep=0"], "--set checkpoint.keep=0: checkpoint: keep must be"),
         (
             ["schedule.minutes=1", "schedule.tokens=9000"],
-            "--set schedule.minutes=1, --set schedule.tokens=9000: schedule: the schedule gives both",
+            "--set schedule.minutes=1, --set schedule.tokens=9000: schedule: the schedule gives",
         ),
         (["seed.x=1"], "--set seed.x=1: seed is not a table"),
         (["seed"], "--set 'seed' is not key=value"),

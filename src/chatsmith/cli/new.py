@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from chatsmith.cli.options import Field, Json, Tests
 
 if TYPE_CHECKING:
-    from chatsmith.create import NewReport
+    from chatsmith.new_report import NewReport
 
 
 def new(

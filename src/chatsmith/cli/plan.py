@@ -122,7 +122,7 @@ def _published(name: str, model: str | None) -> Report:
     from chatsmith.plan.published import published_table
 
     if model is not None:
-        raise RequestError("a table is a paper's, not a model's", f"chatsmith plan --table {name}")
+        raise RequestError("--table shows what a paper printed and takes no model", f"chatsmith plan --table {name}")
     return published_table(name)
 
 

@@ -6,6 +6,7 @@ own, because on two cores a drawing thread would take its time from training.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -27,7 +28,11 @@ _SAMPLE_CHARACTERS = 300
 
 
 def sparkline(values: Sequence[float], width: int = 20) -> str:
-    """Values as a line of bars, averaged down to `width` of them; empty for fewer than two values."""
+    """Values as a line of bars, averaged down to `width` of them; empty for fewer than two values.
+
+    The loss of a step that was skipped is not finite, and has no bar.
+    """
+    values = [value for value in values if math.isfinite(value)]
     if len(values) < 2:
         return ""
     width = min(width, len(values))

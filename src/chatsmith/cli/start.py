@@ -10,6 +10,7 @@ from chatsmith.paths import cache_dir
 from chatsmith.settings import load_toml
 
 _MAX_ENTRIES = 2000  # of a folder with millions of files the first few tell enough
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "packed.safetensors")
 _TEXTS = {".txt", ".md", ".rst", ".html", ".jsonl", ".json", ".csv", ".parquet", ".pdf", ".docx", ".py", ".tex"}
 
 
@@ -63,8 +64,7 @@ def suggestions(folder: Path) -> list[Suggestion]:
 
 def is_model(folder: Path) -> bool:
     """Whether `folder` holds a model that can be loaded."""
-    weights = any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json"))
-    return weights and (folder / "config.json").is_file()
+    return any((folder / name).is_file() for name in _WEIGHTS) and (folder / "config.json").is_file()
 
 
 def is_unfinished(folder: Path) -> bool:
@@ -72,9 +72,10 @@ def is_unfinished(folder: Path) -> bool:
     if not any(_entries(folder / "state")):
         return False
     try:
-        return not load_toml(folder / "chatsmith.toml").get("run", {}).get("finished", False)
+        run = load_toml(folder / "chatsmith.toml").get("run")
     except RequestError:
         return (folder / "recipe.toml").is_file()
+    return not (isinstance(run, dict) and run.get("finished"))
 
 
 def _recipes(folders: list[Path]) -> list[Path]:

@@ -69,7 +69,7 @@ def train(
 def _check(recipe: Recipe, processes: int) -> None:
     """Refuse what so many processes cannot do, before they are started."""
     if not 1 < processes <= _MOST_PROCESSES:
-        raise RequestError(f"--processes must lie from 1 to {_MOST_PROCESSES}, not {processes}")
+        raise RequestError(f"--processes must be from 1 to {_MOST_PROCESSES}, not {processes}")
     if "RANK" in os.environ:
         raise RequestError("torchrun has started several processes already", "leave --processes out")
     from chatsmith.train.settle import check_layout

@@ -73,7 +73,7 @@ def _constraint(schema: Path | None, regex: str | None) -> Constraint | None:
     from chatsmith.generate.constraints import MAX_LENGTH, Constraint
 
     if schema is not None and regex is not None:
-        raise RequestError("a text has one form", "give --schema or --regex")
+        raise RequestError("--schema and --regex cannot both be given", "keep one")
     if schema is None:
         return None if regex is None else Constraint("regex", regex)
     try:

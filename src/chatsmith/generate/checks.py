@@ -59,7 +59,7 @@ def _check_beams(request: Request, backend: Backend, max_rows: int) -> None:
     whole("beams", beams.width, 1, max_rows)
     number("length_penalty", beams.length_penalty, 0, 10)
     if request.samples > beams.width:
-        raise RequestError(f"{beams.width} beams find at most as many answers, not {request.samples}")
+        raise RequestError(f"{beams.width} beams give at most as many answers, not {request.samples}")
     if request.look or request.top or request.score_prompt:
         raise RequestError("a search shows no distributions: its tokens were not drawn from them")
     longest = min(len(request.prompt) + request.sampling.max_tokens, backend.spec.context)

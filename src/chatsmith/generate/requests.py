@@ -89,11 +89,10 @@ class Event:
     """One token of one answer.
 
     `request` counts the requests in the order they were given, `index` the samples of a request; `ticket` is what the
-    engine knows the request by. `id` is None where an
-    answer ends without a token (none was asked for, or it failed). `text` is what may be shown now: it lags behind the
-    tokens where a character or a possible stop text is not yet complete. `logprob` is the natural log of the model's
-    own probability of `id`. `forgotten` counts the tokens at the beginning that the model no longer sees (`rolling`).
-    `finish` is set on the last event of an answer.
+    engine knows the request by. `id` is None where an answer ends without a token (none was asked for, or it failed).
+    `text` is what may be shown now: it lags behind the tokens where a character or a possible stop text is not yet
+    complete. `logprob` is the natural log of the model's own probability of `id`. `forgotten` counts the tokens at the
+    beginning that the model no longer sees (`rolling`). `finish` is set on the last event of an answer.
     """
 
     request: int

@@ -97,9 +97,8 @@ class Service:
 
     def place(self, order: Order) -> None:
         """Put an order on the list; what is wrong with it, its `deliver` hears. Raises `WorkError` while closing."""
-        if self._closing:
+        if self._closing or not self._put(lambda: self._take(order)):
             raise _closing()
-        self._put(lambda: self._take(order))
 
     def take_back(self, order: Order) -> Future[None]:
         """Take an order back before the next step; the future says when that is done."""

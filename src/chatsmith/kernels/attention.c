@@ -3,7 +3,8 @@
  * query [batch, time, heads * dim], key and value [batch, time, groups * dim] lie as the linear maps leave them; each
  * group's key and value serve heads / groups query heads. A query at t sees the keys from first[b, t] (0 where `first`
  * is null) to t. Of the forward pass only the output and `kept` [batch, heads, time, 2], the largest scaled score of
- * each row and one over the sum of its powers, are kept; the way back computes the weights again (as FlashAttention does, Dao et al. 2022).
+ * each row and one over the sum of its powers, are kept; the way back computes the weights again, as FlashAttention does
+ * (Dao et al. 2022).
  */
 #ifndef NUM
 

@@ -9,7 +9,7 @@
 #else
 
 /* Logits [rows, columns] become the slope of the summed cross-entropy, in place; loss[row] in nats.
- * A negative target counts nothing: no loss, no slope. */
+ * A target outside 0 … columns - 1 counts nothing: no loss, no slope. */
 void FN(cross_entropy)(NUM *logits, const int64_t *targets, float *loss, int64_t rows, int64_t columns, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t row = 0; row < rows; row++) {

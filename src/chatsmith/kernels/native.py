@@ -1,7 +1,8 @@
 """The kernels, called on plain tensors: no gradients are recorded, shapes are trusted, results are new tensors.
 
 `ready(x)` and `multiplies(x)` say what serves tensors like x. `ops` wraps some of these as differentiable functions,
-`layer` computes a whole layer with its own way back.
+`layer` computes a whole layer with its own backward pass. `attention`, `attention_back` and `heads_back` are steps of
+`layer` that can be called alone, so that each is compared with plain torch by itself (`tests/kernels`).
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ _known: dict[tuple[str, torch.dtype], Any] = {}
 
 
 def _call(name: str, dtype: torch.dtype, tensors: tuple[Tensor | None, ...], *numbers: float) -> None:
-    """Call one kernel: its tensors first, as pointers, then its numbers (whole ones as int64, but the last, which is
-    the number of threads, as int)."""
+    """Call one kernel: first its tensors, as pointers, then its numbers: floats as float, integers as int64, and the
+    last, the number of threads, as int. The types of the first call hold for all, so a caller must not mix 0 and 0.0.
+    """
     function = _known.get((name, dtype))
     if function is None:
         function = getattr(build.library(), f"{name}_{SUFFIX[dtype]}")
@@ -402,5 +404,5 @@ def muon_(
     threads = min(torch.get_num_threads(), len(at.counts))
     library.muon_scratch.restype = c_int64
     space = library.muon_scratch(c_int64(shape[0]), c_int64(shape[1]), c_int64(dtype.itemsize)) + 64
-    numbers = (rate * stretch, 1 - rate * decay, momentum, scale)
+    numbers = [float(number) for number in (rate * stretch, 1 - rate * decay, momentum, scale)]
     _call("muon", dtype, (at.table, scratch_space(threads * space)), len(at.counts), *shape, rounds, *numbers, threads)

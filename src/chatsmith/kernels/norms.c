@@ -142,7 +142,7 @@ void FN(heads_back_rows)(const NUM *dy, const NUM *x, const NUM *gain, const flo
                          const float *scale, NUM *dx, float *share, int64_t begin, int64_t until, int64_t period,
                          int64_t heads, int64_t dim) {
     int64_t half = dim / 2;
-    float slope[1024];
+    float slope[1024]; /* MAX_DIM in native.py: no larger head is sent here */
     memset(share, 0, (size_t)dim * 4);
     for (int64_t row = begin; row < until; row++) {
         for (int64_t h = 0; h < heads; h++) {

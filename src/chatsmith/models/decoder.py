@@ -254,8 +254,3 @@ class Decoder(nn.Module):
                 f"{length} tokens are more than the context of {self.spec.context} this model was made for",
                 "shorten the text, or choose a model with a longer context",
             )
-
-
-def count_parameters(model: nn.Module) -> int:
-    """Trainable numbers in a model, shared ones counted once."""
-    return sum(parameter.numel() for parameter in {id(p): p for p in model.parameters()}.values())

@@ -63,7 +63,7 @@ class Accelerator:
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, (int, float)) and not _SMALLEST <= value <= _LARGEST:
-                raise RequestError(f"{self.name}: {item.name} must lie between 1e-6 and 1e9, not {value:g}")
+                raise RequestError(f"{self.name}: {item.name} must be between 1e-6 and 1e9, not {value:g}")
         if all(self.peak_tflops(precision) is None for precision in PRECISIONS):
             raise RequestError(f"{self.name} has no peak rate", "add bf16_tflops = …")
 

@@ -82,7 +82,7 @@ def choose(seconds: float, speed: Speed, vocab_size: int, text_tokens: float) ->
     a time.
     """
     if not 0 < seconds <= MAX_MINUTES * 60:
-        raise RequestError(f"{seconds / 60:g} minutes is no time to train in", "for example --minutes 5")
+        raise RequestError(f"a model cannot be trained in {seconds / 60:g} minutes", "for example --minutes 5")
     best = None
     for layers, width, heads in _LADDER:
         spec = modern(padded_vocabulary(vocab_size), _context(width), width, layers, heads)

@@ -98,7 +98,7 @@ def launch_file(kind: Kind, plan: LayoutPlan, *, recipe: str = "recipe.toml", ou
         raise RequestError(f"{plan.device} is not started by torchrun", "launch files are for GPUs")
     for path in (recipe, out):
         if not path or not path.isprintable() or path.startswith("-"):
-            raise RequestError(f"{path!r} is no path for a launch file")
+            raise RequestError(f"{path!r} is not a path for a launch file")
     changes = [word for key, value in settings(plan).items() for word in ("--set", f"{key}={value}")]
     if kind == "skypilot" and _nodes(plan)[0] > 1:
         out = str(PurePosixPath(SHARED) / out)

@@ -102,7 +102,7 @@ def search(
     grid = candidates(work, count, links, given)
     if not len(grid.data):
         raise RequestError(
-            f"{work.rows} rows of {spec.layers} layers and {spec.heads} heads do not divide over {count} devices",
+            f"{work.rows} rows of {spec.layers} layers and {spec.heads} heads cannot be divided over {count} devices",
             f"use fewer devices, or a batch of a multiple of {count} rows",
         )
     fits = grid.only(memory_bill(work, grid).total <= device.memory_gb * 1e9)

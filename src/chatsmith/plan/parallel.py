@@ -39,7 +39,9 @@ class Links:
 
     def __post_init__(self) -> None:
         if not 1 <= self.node <= MAX_DEVICES or not (0 < self.between < 1e15 and 0 < self.inside < 1e15):
-            raise RequestError(f"links of {self.inside:g} and {self.between:g} bytes/s over nodes of {self.node}")
+            raise RequestError(
+                f"no network has links of {self.inside:g} and {self.between:g} bytes/s between nodes of {self.node}"
+            )
 
 
 # What is usually sold around one accelerator of each generation, in bytes/s: V100 servers with four or eight 100 Gbit/s
@@ -108,9 +110,9 @@ class Workload:
 
     def __post_init__(self) -> None:
         if not 1 <= self.rows <= MAX_ROWS:
-            raise RequestError(f"a step of {self.rows} rows", f"choose from 1 to {MAX_ROWS}")
+            raise RequestError(f"a step cannot have {self.rows} rows", f"choose from 1 to {MAX_ROWS}")
         if not 1 <= self.context <= 2**24:
-            raise RequestError(f"rows of {self.context} tokens", "choose a context from 1 to 2^24")
+            raise RequestError(f"a row cannot have {self.context} tokens", "choose a context from 1 to 2^24")
 
     @property
     def tokens(self) -> int:

@@ -6,7 +6,6 @@ Hoffmann et al. print do not lead to their own "20 tokens for each parameter".
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from chatsmith.errors import RequestError, did_you_mean
@@ -137,8 +136,3 @@ def optimal_tokens(parameters: float, fit: str = DEFAULT_FIT) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if law.optimum(10.0**middle)[0] < parameters else (low, middle)
     return 10.0**low / 6 / parameters
-
-
-def gpt3_trend(flops: float) -> float:
-    """The validation loss of GPT-3's own runs: 2.57·C^(−0.048), C in PF-days (Brown et al. 2020, figure 3.1)."""
-    return 2.57 * math.pow(flops / 8.64e19, -0.048)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from chatsmith import machine_rates
+from chatsmith.arguments import is_finite
 from chatsmith.errors import RequestError
 from chatsmith.generate.batch import Batch
 from chatsmith.serve.served import Served
@@ -48,14 +49,15 @@ def _trained(provenance: dict[str, Any]) -> dict[str, Any]:
     run = provenance.get("run")
     if not isinstance(run, dict):
         return {}
-    names = {"tokens": "tokens", "steps": "steps", "bits_per_byte": "bits_per_byte", "machine": "machine",
-             "held_out_loss": "held_out_loss", "gzip_bits_per_byte": "gzip_bits_per_byte",
-             "xz_bits_per_byte": "xz_bits_per_byte"}  # fmt: skip
+    names = (
+        *("tokens", "steps", "bits_per_byte", "machine", "held_out_loss"),
+        *("gzip_bits_per_byte", "xz_bits_per_byte"),
+    )
     # Beside compressors stands what the model needs for the very text that they were given.
     compared = run.get("compared")
     run = run | (compared if isinstance(compared, dict) else {})
-    told = {name: run[key] for name, key in names.items() if isinstance(run.get(key), (int, float, str))}
-    if isinstance(run.get("seconds"), (int, float)):
+    told = {name: run[name] for name in names if isinstance(run.get(name), str) or _is_figure(run.get(name))}
+    if _is_figure(run.get("seconds")):
         told["minutes"] = run["seconds"] / 60
     recipe = provenance.get("recipe")
     if isinstance(recipe, dict) and isinstance(recipe.get("seed"), int):
@@ -69,17 +71,18 @@ def _skills(folder: Path) -> list[dict[str, Any]]:
         rows = load_json(folder / "skills.json").get("rows")
     except RequestError:
         return []
-    names: dict[str, type | tuple[type, ...]] = {
-        "skill": str,
-        "split": str,
-        "shots": int,
-        "correct": int,
-        "count": int,
-        "chance": (int, float),
-    }
+    words, figures = ("skill", "split"), ("shots", "correct", "count", "chance")
     told = [row for row in (rows if isinstance(rows, list) else [])[:200] if isinstance(row, dict)]
-    fine = [row for row in told if all(isinstance(row.get(name), kind) for name, kind in names.items())]
-    return [{name: row[name] for name in names} for row in fine]
+    return [
+        {name: row[name] for name in (*words, *figures)}
+        for row in told
+        if all(isinstance(row.get(name), str) for name in words) and all(_is_figure(row.get(name)) for name in figures)
+    ]
+
+
+def _is_figure(value: Any) -> bool:
+    """Whether a value is a number that JSON can say: a run that diverged may have none for its loss."""
+    return type(value) in (int, float) and is_finite(value)
 
 
 def _limit(served: Served) -> dict[str, float]:

@@ -251,7 +251,9 @@ class Conversations:
     def load(self, file: Mapping[str, Any], owner: str = "") -> Json:
         """Store what `export` gave, as a new conversation: all of it, or nothing where any part is wrong."""
         if file.get("format") != FORMAT:
-            raise RequestError("this is no exported conversation", f'its "format" would be "{FORMAT}"')
+            raise RequestError(
+                "this is not an exported conversation", f'an exported conversation has "format": "{FORMAT}"'
+            )
         messages = file.get("messages", [])
         if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
             raise RequestError("messages must be a list of objects")

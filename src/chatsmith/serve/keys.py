@@ -23,7 +23,7 @@ from chatsmith.paths import atomic_write, data_dir
 
 _PREFIX = "csk-"
 _MOST = 10_000
-_MAX_BYTES = 4 * 2**20
+_MAX_BYTES = 16 * 2**20  # more than the most keys take, with the longest names
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,8 @@ class Keys:
             self._write(tuple(one for one in kept if one.name != name))
 
     def _write(self, keys: tuple[Key, ...]) -> None:
-        with atomic_write(self.path, "w") as file:
-            os.fchmod(file.fileno(), 0o600)
+        with atomic_write(self.path, "w", private=True) as file:
             json.dump({"keys": [asdict(key) for key in keys]}, file, indent=1)
-        os.chmod(self.path, 0o600)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

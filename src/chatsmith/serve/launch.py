@@ -37,13 +37,13 @@ def launch(
     the file in which the page keeps what is said; None is the one of this user.
     """
     if not 0 <= port < 2**16:
-        raise RequestError(f"a port lies from 0 to 65535, not at {port}", "leave out --port for 8000")
+        raise RequestError(f"a port must be from 0 to 65535, not {port}", "leave out --port for 8000")
     limits = limits or Limits()
     local = is_local(host)
     keys = Keys() if require_key or not (local or insecure) else None
     if keys is not None and not keys.all():
         raise RequestError(
-            "there is no key yet, and without one nobody could come in",
+            "there is no key yet, and without one nobody could use the server",
             "chatsmith keys new NAME" + ("" if local else ", or --insecure to let everybody in"),
         )
     listening = bind(host, port)

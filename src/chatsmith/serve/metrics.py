@@ -49,8 +49,7 @@ class Metrics:
         def tell(name: str, kind: str, meaning: str, *values: tuple[str, float]) -> None:
             lines.append(f"# HELP chatsmith_{name} {meaning}")
             lines.append(f"# TYPE chatsmith_{name} {kind}")
-            lines.extend(f"chatsmith_{name}{labels} {float(value)!r}" if value != int(value) else
-                         f"chatsmith_{name}{labels} {int(value)}" for labels, value in values)  # fmt: skip
+            lines.extend(f"chatsmith_{name}{labels} {_in_full(value)}" for labels, value in values)
 
         asked = [
             (f'{{path="{path}",status="{status}"}}', count) for (path, status), count in sorted(self.requests.items())
@@ -87,3 +86,8 @@ class Metrics:
         tell("failures_total", "counter", "Faults of the server.", ("", self.failures))
         tell("start_time_seconds", "gauge", "When the server was started, in Unix time.", ("", self._started))
         return "\n".join(lines) + "\n"
+
+
+def _in_full(value: float) -> str:
+    """A number with all its digits, a whole one without a point."""
+    return str(int(value)) if value == int(value) else repr(value)

@@ -49,7 +49,7 @@ def read_record(path: Path) -> Record:
     except OSError as error:
         raise RequestError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise RequestError(f"{path} is no text in UTF-8") from None
+        raise RequestError(f"{path} is not UTF-8 text") from None
     lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: {")]
     for part in [text] if not lines else reversed(lines):
         try:
@@ -69,7 +69,7 @@ def _record(given: Mapping[str, Any], path: Path) -> Record:
             tuple(_request(one) for one in given["requests"]),
             tuple(tuple(int(token) for token in answer) for answer in given["answers"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise RequestError(f"{path}: the record of the response is damaged ({error})", _ASK) from None
 
 

@@ -28,10 +28,14 @@ def bind(host: str, port: int) -> socket.socket:
     """A listening socket. Raises `RequestError` where the address cannot be had."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, kind, proto)
+    except (OSError, UnicodeError):  # the second for what no name can be
+        raise RequestError(f"there is no host called {host!r}", "leave out --host for this machine alone") from None
+    found = socket.socket(family, kind, proto)
+    try:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
     except OSError as error:
+        found.close()
         raise RequestError(f"cannot listen on {host}:{port}: {error.strerror}", "choose another --port") from None
     return found
 

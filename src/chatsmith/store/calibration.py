@@ -45,7 +45,7 @@ class Calibration:
     ) -> None:
         length = min(spec.context, _LONGEST, len(ids))
         if length < 2:
-            raise RequestError("a text of fewer than two tokens is none to calibrate on", "give a longer one")
+            raise RequestError("a text of fewer than two tokens is too short to calibrate on", "give a longer one")
         self.spec, self.form = spec, form
         self._read, self._progress = read, progress
         self._device = device_of(device)

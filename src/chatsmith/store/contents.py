@@ -18,6 +18,7 @@ from chatsmith.text.tokenizer import Tokenizer
 PROVENANCE = "chatsmith.toml"
 GENERATION = "generation_config.json"
 CARD = "README.md"
+PACKED = "packed.safetensors"
 _MOST_CARD = 2**20
 SAVING, READY = ".saving", ".ready"
 # Loads stay quick: weights above this are hashed only on request; sizes and headers are checked always.
@@ -37,7 +38,7 @@ def finish_save(folder: Path) -> None:
         for path in sorted(ready.iterdir()):
             if path.name != PROVENANCE:
                 os.replace(path, folder / path.name)
-        for path in [*folder.glob("model*.safetensors"), folder / INDEX, folder / "packed.safetensors"]:
+        for path in [*folder.glob("model*.safetensors"), folder / INDEX, folder / PACKED]:
             if path.name not in kept:
                 path.unlink(missing_ok=True)
         sync_dir(folder)
@@ -101,7 +102,7 @@ def weights_fingerprint(folder: Path, spec: ModelSpec, tokenizer: Tokenizer) -> 
 
 def weight_files(folder: Path) -> list[Path]:
     """The files of a model folder that hold its weights, packed or not."""
-    packed = folder / "packed.safetensors"
+    packed = folder / PACKED
     return [packed] if packed.exists() else find_weights(folder)
 
 

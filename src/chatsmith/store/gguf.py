@@ -59,7 +59,7 @@ class Gguf:
         version = cursor.number("I")
         if version not in _VERSIONS:
             raise WorkError(
-                f"{path} is GGUF version {version}; read are 2 and 3", "write it again with a newer program"
+                f"{path} is GGUF version {version}; only 2 and 3 are read", "write it again with a newer program"
             )
         # A tensor's entry has at least 24 bytes, a value's at least 13.
         tensors, values = cursor.count(24), cursor.count(13)
@@ -89,7 +89,7 @@ class Gguf:
         for name, shape, code, offset in listed:
             form = format_of(code, f"{self.path}: {name}")
             if prod(shape) % form.block or shape[-1] % form.block or not all(shape):
-                raise cursor.damaged(f"{name} of shape {list(shape)} is no whole number of blocks of {form.block}")
+                raise cursor.damaged(f"{name} of shape {list(shape)} is not a whole number of blocks of {form.block}")
             size = prod(shape) // form.block * form.nbytes
             if offset % align or data + offset + size > len(self._raw):
                 raise cursor.damaged(f"{name} does not lie within the file")

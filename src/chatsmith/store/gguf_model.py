@@ -202,7 +202,7 @@ def open_model(path: Path) -> tuple[ModelSpec, Read, Tokenizer, dict[str, Any]]:
         tensor = file.tensors.get(name)
         if tensor is None or tensor.shape != wanted:
             have = "is missing" if tensor is None else f"has shape {list(tensor.shape)}, not {list(wanted)}"
-            raise WorkError(f"{path}: the tensor {name} {have}", "the file does not belong to its own sizes")
+            raise WorkError(f"{path}: the tensor {name} {have}", "the file contradicts its own sizes")
         start = 0
         for parameter, count in zip(parameters, rows, strict=True):
             holds[parameter] = (name, start, start + count)

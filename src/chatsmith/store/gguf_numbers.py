@@ -142,7 +142,7 @@ def format_of(code: int, what: str) -> NumberFormat:
     form = _BY_CODE.get(code)
     if form is None:
         name = _OTHERS.get(code, f"an unknown format (number {code})")
-        raise RequestError(f"{what} is stored as {name}, which is not read", "read are " + ", ".join(FORMATS))
+        raise RequestError(f"{what} is stored as {name}, which is not read", "readable: " + ", ".join(FORMATS))
     return form
 
 

@@ -138,7 +138,7 @@ def _token(file: Gguf, key: str, count: int, default: int | None = None) -> int:
 
 def _byte_level_document(file: Gguf, tokens: list[str], kinds: list[int], cut: str) -> Document:
     if cut not in _CUTS:
-        raise RequestError(f"its vocabulary cuts text as {cut!r}, which is not read", "read are " + ", ".join(_CUTS))
+        raise RequestError(f"its vocabulary cuts text as {cut!r}, which is not read", "readable: " + ", ".join(_CUTS))
     merges = file.get("tokenizer.ggml.merges", list)
     pairs = [(left, right) for left, _, right in (str(merge).partition(" ") for merge in merges)]
     vocabulary = {

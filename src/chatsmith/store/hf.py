@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from chatsmith.arguments import is_finite
 from chatsmith.errors import RequestError, did_you_mean
 from chatsmith.settings import from_mapping, to_mapping
 from chatsmith.specs import Activation, ModelSpec, RopeScaling
@@ -177,7 +178,7 @@ class ConfigReader:
         value = self.config.get(key)
         if value is None:
             return default
-        if type(value) not in (int, float):
+        if type(value) not in (int, float) or not is_finite(value):
             raise RequestError(f"{self.where}: {key} must be a number, not {value!r}")
         return float(value)
 

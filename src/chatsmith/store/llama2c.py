@@ -44,7 +44,7 @@ def read_llama2c(path: Path) -> Decoder:
     wanted = _HEADER_BYTES + 4 * sum(math.prod(shape) for _, shape in shapes)
     if size != wanted:
         raise WorkError(
-            f"{path} is {size} bytes, and its header describes {wanted}", "it is cut short, or not of llama2.c"
+            f"{path} is {size} bytes, and its header describes {wanted}", "it is cut short, or not a llama2.c model"
         )
     model = Decoder(spec, device="meta")
     numbers = np.memmap(path, dtype="<f4", mode="r", offset=_HEADER_BYTES)

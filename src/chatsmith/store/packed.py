@@ -24,14 +24,13 @@ from chatsmith.kernels.infer.matrix import DEPTH, DTYPES, LARGEST_FACTOR, PANEL,
 from chatsmith.kernels.infer.session import Part
 from chatsmith.paths import atomic_write
 from chatsmith.specs import ModelSpec
-from chatsmith.store.contents import Verify, check_files
+from chatsmith.store.contents import PACKED, Verify, check_files
 from chatsmith.store.packing import Entry, Format, check_layers, entries
 from chatsmith.store.quantise import GROUPS
 from chatsmith.store.saving import save_folder
 from chatsmith.store.tensors import AGAIN, Arrays
 from chatsmith.text.tokenizer import Tokenizer
 
-PACKED = "packed.safetensors"
 METHOD = "chatsmith"
 AUTO_VERIFY_PACKED = 64 * 2**20
 """Bytes up to which every load checks the file's SHA-256: a larger one would be felt before the first word."""

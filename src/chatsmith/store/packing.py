@@ -82,7 +82,7 @@ def check_layers(spec: ModelSpec, tensors: int, where: Path) -> None:
     if spec.layers * _LEAST_OF_LAYER > tensors:
         raise WorkError(
             f"{where}: {spec.layers} layers are claimed, and there are {tensors} tensors",
-            "the file does not belong to its own sizes",
+            "the file contradicts its own sizes",
         )
 
 

@@ -234,7 +234,8 @@ def _order(moments: NDArray[np.floating[Any]], depth: int) -> Order:
             turned = np.linalg.cholesky(full[np.ix_(order[::-1], order[::-1])])
             return order, np.ascontiguousarray(np.linalg.inv(turned)[::-1, ::-1], np.float32)
     raise WorkError(
-        "what enters a matrix is no number, or far too large: it cannot be rounded by it", "leave out --calibrate"
+        "the inputs of a matrix are not finite, or far too large, and cannot guide its rounding",
+        "leave out --calibrate",
     )
 
 

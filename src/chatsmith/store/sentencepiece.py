@@ -54,7 +54,7 @@ class Vocabulary:
         if count > 1:
             raise RequestError(f"the vocabulary has the piece {twice!r} twice")
         if not all(map(math.isfinite, self.scores)):
-            raise RequestError("the vocabulary has a score that is no number")
+            raise RequestError("the vocabulary has a score that is not a number")
 
     @property
     def byte_fallback(self) -> bool:

@@ -64,7 +64,9 @@ def train_tokenizer(
     Raises `RequestError` for a size that cannot be, or where there is no text.
     """
     if not SMALLEST <= vocab_size <= MAX_ID:
-        raise RequestError(f"a vocabulary of {vocab_size:,} tokens cannot be", f"choose from {SMALLEST} to {MAX_ID:,}")
+        raise RequestError(
+            f"a vocabulary of {vocab_size:,} tokens is not possible", f"choose from {SMALLEST} to {MAX_ID:,}"
+        )
     words = count_words(texts, pattern, threads=threads or usable_cores(), most=most_words)
     if not words:
         raise RequestError("there is no text to learn a vocabulary from")

@@ -229,7 +229,7 @@ def _check(block: bytes) -> None:
     told = _number(block[148:156])
     others = block[:148] + b" " * 8 + block[156:]
     if told not in (sum(others), sum(others) - 256 * sum(byte > 127 for byte in others)):
-        raise Unreadable(DAMAGED, "a header that is none")
+        raise Unreadable(DAMAGED, "a broken header")
 
 
 def _number(field: bytes) -> int:
@@ -241,7 +241,7 @@ def _number(field: bytes) -> int:
         return value
     digits = field.partition(b"\0")[0].strip()
     if digits and not all(0x30 <= byte <= 0x37 for byte in digits):
-        raise Unreadable(DAMAGED, "a header that is none")
+        raise Unreadable(DAMAGED, "a broken header")
     return int(digits or b"0", 8)
 
 
@@ -267,7 +267,7 @@ def _extended(data: bytes) -> dict[str, str]:
         digits, blank, _ = data[:20].partition(b" ")
         length = int(digits) if digits.isdigit() and blank else 0
         if not len(digits) + 3 <= length <= len(data):
-            raise Unreadable(DAMAGED, "a header that is none")
+            raise Unreadable(DAMAGED, "a broken header")
         name, _, value = data[len(digits) + 1 : length - 1].partition(b"=")
         found[name.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
         data = data[length:]

@@ -112,7 +112,9 @@ def merge(
     Raises `RequestError` and `WorkError` as `find_parts` and `write_shards` do.
     """
     if window < 1:
-        raise RequestError(f"a window of {window} documents has none to compare with", "for example --window 1000000")
+        raise RequestError(
+            f"a window of {window} documents leaves nothing to compare with", "for example --window 1000000"
+        )
     parts = find_parts(folders)
     tokenizer, report = parts[0].tokenizer, ReadReport() if onto is None else onto
     split: HeldOutSplit[tuple[Unit, int]] = HeldOutSplit(held_out, parts[0].record.settings.seed)

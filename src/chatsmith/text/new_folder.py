@@ -88,7 +88,7 @@ def check_target(folder: Path, overwrite: bool, mark: str = MANIFEST) -> None:
     if not any(folder.iterdir()):
         return
     if not (folder / mark).is_file():
-        raise RequestError(f"{folder} holds something that is no folder of tokens", "name a new folder")
+        raise RequestError(f"{folder} holds something other than tokens", "name a new folder")
     if not overwrite:
         raise RequestError(f"{folder} already holds tokens", "name a new folder, or ask to overwrite this one")
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -42,6 +43,7 @@ FORMAT = "chatsmith part"
 VERSION = 1
 MOST_PARTS = 100_000
 
+_PART = re.compile("([0-9]{1,6})/([0-9]{1,6})")
 _MAX_RECORD_BYTES = 64 << 20
 _VOCABULARY = ("tokenizer.json", "tokenizer_config.json")
 _BLOCK_DOCUMENTS = 2**13
@@ -86,13 +88,14 @@ def part_name(number: int, parts: int) -> str:
 
 def parse_part(text: str) -> tuple[int, int]:
     """The numbers in "3/64"; `RequestError` for others."""
-    number, slash, parts = text.partition("/")
-    if not (slash and number.isdigit() and parts.isdigit() and len(parts) < 7):
-        raise RequestError(f"{text!r} is no part", "write for example --part 3/64, and --part 1/1 for the whole")
-    if not 1 <= int(number) <= int(parts) <= MOST_PARTS:
-        most = min(max(int(parts), 1), MOST_PARTS)
+    found = _PART.fullmatch(text)
+    if found is None:
+        raise RequestError(f"{text!r} is not a part", "write for example --part 3/64, and --part 1/1 for the whole")
+    number, parts = int(found[1]), int(found[2])
+    if not 1 <= number <= parts <= MOST_PARTS:
+        most = min(max(parts, 1), MOST_PARTS)
         raise RequestError(f"there is no part {text}", f"parts count from 1/{most} to {most}/{most}")
-    return int(number), int(parts)
+    return number, parts
 
 
 Files = Sequence[tuple[Path, int]]
@@ -267,7 +270,9 @@ class Part:
     def _read_record(self) -> PartRecord:
         path = self.folder / RECORD
         if not path.is_file():
-            raise RequestError(f"{self.folder} is no part of a corpus: it has no {RECORD}", "name what data shard made")
+            raise RequestError(
+                f"{self.folder} is not a part of a corpus: it has no {RECORD}", "name what data shard made"
+            )
         if path.stat().st_size > _MAX_RECORD_BYTES:
             raise self.damaged(f"{RECORD} is far too large")
         try:

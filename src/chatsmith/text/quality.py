@@ -128,7 +128,7 @@ class QualityFilter:
             weights = np.frombuffer(base64.b64decode(said["weights"], validate=True), "<f4")
             bias, alpha = float(said["bias"]), float(said["alpha"])
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise RequestError(f"{where} is no filter of quality", "make one: chatsmith data quality") from None
+            raise RequestError(f"{where} is not a quality filter", "make one: chatsmith data quality") from None
         if len(weights) != FEATURES or not np.isfinite([bias, alpha, float(np.abs(weights).sum())]).all() or alpha <= 0:
             raise WorkError(f"{where} is damaged", "make it again: chatsmith data quality")
         return cls(weights, bias, alpha)
@@ -138,7 +138,7 @@ class QualityFilter:
         """A file that `save` wrote."""
         try:
             if Path(path).stat().st_size > _MAX_BYTES:
-                raise RequestError(f"{path} is too large for a filter of quality")
+                raise RequestError(f"{path} is too large for a quality filter")
             return cls.load(Path(path).read_bytes(), str(path))
         except OSError as error:
             raise RequestError(f"cannot read {path}: {error.strerror}", "make it: chatsmith data quality") from None

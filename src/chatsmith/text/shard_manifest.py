@@ -29,7 +29,6 @@ FORMAT = "chatsmith tokens"
 VERSION = 1
 SPLITS = (TRAIN, HELD_OUT) = ("train", "held_out")
 DOCUMENT_COLUMNS = ("document_ends", "document_sources", "document_bytes")
-SHARED_FILES = ("sources.text", "sources.ends", "token_bytes")
 
 _MAX_MANIFEST_BYTES = 16 * 2**20
 _MAX_COUNT = 2**53  # what JSON readers keep exact

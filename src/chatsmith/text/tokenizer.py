@@ -187,8 +187,9 @@ class Tokenizer:
 
     def _encode_ordinary(self, text: str) -> list[int]:
         """Short texts are encoded at once, before the engine that is fast for long ones is built."""
-        if self._short is not None:
-            ids = self._short.encode(text)
+        short = self._short  # which another thread may let go at any moment
+        if short is not None:
+            ids = short.encode(text)
             if ids is not None:
                 return ids
         return self._engine.encode(text)

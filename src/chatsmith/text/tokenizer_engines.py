@@ -276,5 +276,7 @@ def library_tokenizer(document: Document) -> tokenizers.Tokenizer:
 
     try:
         return tokenizers.Tokenizer.from_str(json.dumps(document | {"truncation": None, "padding": None}))
-    except Exception as error:  # the library raises nothing narrower
+    except BaseException as error:  # the library raises nothing narrower, and a panic in it is no Exception at all
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
         raise RequestError(f"the tokenizers library cannot read this tokenizer.json: {error}") from error

@@ -179,7 +179,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 
     try:
         content = json.loads(_read_text(path), object_pairs_hook=unique)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise RequestError(
             f"{path} is not whole JSON ({error}); it may be truncated", "fetch or copy the file again"
         ) from error
@@ -218,7 +218,7 @@ def checked(document: Document, path: Path) -> Document:
     vocabulary = model["vocab"]
     if isinstance(vocabulary, dict):
         _check_ids(vocabulary, path)
-    elif not isinstance(vocabulary, list) or len(vocabulary) > MAX_ID:
+    elif not isinstance(vocabulary, list) or len(vocabulary) > MAX_ID or not all(map(_is_piece, vocabulary)):
         raise RequestError(f"the vocabulary in {path} is neither a table nor a list of at most {MAX_ID:,} pieces")
     added = document.get("added_tokens") or []
     if not isinstance(added, list) or not all(
@@ -237,6 +237,11 @@ def checked(document: Document, path: Path) -> Document:
                     f"{path}: the added token {content!r} is at odds with the vocabulary about id {number}"
                 )
     return document
+
+
+def _is_piece(entry: Any) -> bool:
+    """Whether this is [piece, score], as vocabularies of the unigram kind list them."""
+    return isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)
 
 
 def _check_ids(vocabulary: dict[str, Any], path: Path) -> None:

@@ -73,6 +73,8 @@ def ranks_of(document: Document) -> Ranks:
     pattern = pattern_of(document.get("pre_tokenizer"))
 
     added = {token["content"] for token in document.get("added_tokens") or []}
+    if not isinstance(model["merges"], list) or not all(isinstance(pair, str | list) for pair in model["merges"]):
+        raise Unsuitable("its merges are not a list of pairs")
     merges = [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
     vocabulary: dict[str, int] = model["vocab"]
     made: dict[str, int] = {}
@@ -108,7 +110,7 @@ def ranks_of(document: Document) -> Ranks:
 def pattern_of(cutter: Any) -> WordPattern:
     """The known expression behind a `pre_tokenizer` entry."""
     steps = cutter.get("pretokenizers") if isinstance(cutter, dict) and cutter.get("type") == "Sequence" else [cutter]
-    if not steps or not all(isinstance(step, dict) for step in steps):
+    if not isinstance(steps, list) or not steps or not all(isinstance(step, dict) for step in steps):
         raise Unsuitable("it does not cut text into words")
     *splits, byte_level = steps
     if byte_level.get("type") != "ByteLevel" or byte_level.get("add_prefix_space"):
@@ -117,9 +119,11 @@ def pattern_of(cutter: Any) -> WordPattern:
         return GPT2
     if len(splits) == 1 and not byte_level.get("use_regex", True) and splits[0].get("type") == "Split":
         split = splits[0]
-        regex = split.get("pattern", {}).get("Regex")
-        if split.get("behavior") == "Isolated" and not split.get("invert") and regex in PATTERNS:
-            return PATTERNS[regex]
+        pattern = split.get("pattern")
+        regex = pattern.get("Regex") if isinstance(pattern, dict) else None
+        known = PATTERNS.get(regex) if isinstance(regex, str) else None
+        if split.get("behavior") == "Isolated" and not split.get("invert") and known is not None:
+            return known
     raise Unsuitable("it cuts text into words in a way of its own")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +77,6 @@ class Outcome:
     @property
     def perplexity(self) -> float | None:
         """e to the held-out loss."""
-        import math
-
         return None if self.held_out_loss is None else math.exp(min(self.held_out_loss, 700.0))
 
 

@@ -134,7 +134,7 @@ def _reused(recipe: Recipe, place: Path, out: Path, note: Note | None) -> Corpus
             continue
         folders.append(folder := _own(source, place / str(index), out))
         if folder.manifest.tokenizer != tokenizer.fingerprint:
-            raise folder.damaged("manifest.json", f"it is of another vocabulary than the one in {place}")
+            raise folder.damaged("manifest.json", f"it was written with another vocabulary than the one in {place}")
     if note is not None:
         _check_sums(folders, note)
     return Corpus(tokenizer, tuple(folders))
@@ -274,7 +274,7 @@ def mixture_of(name: str, tokens: int | None = None) -> MixtureReport:
     for source in data.sources:
         if not _is_tokens(source):
             raise RequestError(
-                f"{source.path} is no folder of tokens, so nobody knows how many it has",
+                f"{source.path} is not a folder of tokens, so its tokens cannot be counted",
                 "write its tokens with chatsmith data shard and chatsmith data merge",
             )
     if tokens is None:
@@ -305,9 +305,9 @@ def world_tokens(recipe: Recipe, index: int) -> int:
 def _enough(documents: Iterator[Document], tokenizer: Tokenizer, tokens: int) -> Iterator[Document]:
     """Documents until they hold about so many tokens."""
     head = list(islice(documents, 500))
-    ids = sum(len(ids) for ids in tokenizer.encode_batch([_text(document) for document in head]))
+    encoded = sum(map(len, tokenizer.encode_batch([_text(document) for document in head])))
     characters = sum(len(_text(document)) for document in head)
-    left = tokens * characters / max(1, ids)
+    left = tokens * characters / max(1, encoded)
     for document in chain(head, documents):
         if left <= 0:
             return

@@ -25,7 +25,8 @@ def check_device(device: torch.device) -> None:
         return
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else f"the {device.type.upper()}"
     raise RequestError(
-        f"precision.float8 needs an NVIDIA GPU from Ada or Hopper on, and {named} is none", "leave out precision.float8"
+        f"precision.float8 needs an NVIDIA GPU of the Ada or Hopper generation or later; {named} is not one",
+        "leave out precision.float8",
     )
 
 
@@ -45,7 +46,7 @@ def float8_layers(model: Decoder, *, emulate: bool = False) -> None:
     sizes = {spec.width, spec.ffn_width, spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim}
     if odd := [size for size in sorted(sizes) if size % _MULTIPLE]:
         raise RequestError(
-            f"precision.float8 needs layers whose widths are multiples of {_MULTIPLE}, and {odd[0]} is none",
+            f"precision.float8 needs layers whose widths are multiples of {_MULTIPLE}, and {odd[0]} is not",
             "leave out precision.float8, or choose another width",
         )
     model.fuses = False  # the kernels of a whole layer multiply in 16 bits

@@ -24,13 +24,13 @@ from chatsmith.store.state import TrainingState
 from chatsmith.text.batches import Batch
 from chatsmith.train.callbacks import Callback, Moment, Outcome
 from chatsmith.train.interrupts import StopSignals
-from chatsmith.train.metrics import LogWriter, NoLog, StepRecord, peak_memory
+from chatsmith.train.metrics import LogWriter, NoLog, StepRecord, finite, peak_memory
 from chatsmith.train.objectives import HeldOut, HeldOutLoss, Objective, held_out_loss, with_noise
 from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.pace import Pacer
 from chatsmith.train.precision import attention_kernels
 from chatsmith.train.recipe import Recipe
-from chatsmith.train.schedules import Milestones, Timeline, learning_rate_factor, rows_at, stage_at
+from chatsmith.train.schedules import Milestones, Timeline, first_plan, learning_rate_factor, rows_at, stage_at
 from chatsmith.train.team import Alone
 
 _RANDOM = "random/torch"
@@ -82,13 +82,8 @@ class Trainer:
     ) -> None:
         batch = recipe.batch
         self.team = team or Alone(model, objective, batch.micro_batch, batch.accumulation > 1)
-        self.model, self.optimizer, self.objective, self.recipe, self.folder = (
-            model,
-            optimizer,
-            objective,
-            recipe,
-            folder,
-        )
+        self.model, self.optimizer, self.objective = model, optimizer, objective
+        self.recipe, self.folder = recipe, folder
         self.counters = Counters()
         self.context = recipe.context(model.spec)
         self.timeline: Timeline | None = None
@@ -104,10 +99,11 @@ class Trainer:
         # A run whose plans are written down repeats them without looking at the clock.
         minutes = None if recipe.schedule.replans else recipe.schedule.minutes
         self._pace = Pacer(minutes * 60 if minutes else None, recipe.batch, self._clock)
+        self._log: LogWriter | NoLog = NoLog()
         self._began = 0.0
         self._checkpointed = (0, 0.0)
         self._folder_of = -1  # the step that the model folder stands for, as far as this process knows
-        plans = [(step, total) for step, total in recipe.schedule.replans] or _known_length(recipe)
+        plans = [(step, total) for step, total in recipe.schedule.replans] or first_plan(recipe.schedule)
         if plans:
             self.timeline = Timeline(plans)
 
@@ -134,7 +130,7 @@ class Trainer:
         tensors[_RANDOM] = torch.get_rng_state()
         meta = {
             **self._meta,
-            "counters": dataclasses.asdict(self.counters) | {"loss": _finite(self.counters.loss)},
+            "counters": dataclasses.asdict(self.counters) | {"loss": finite(self.counters.loss)},
             "plans": self.timeline.plans,
             "pace": self._pace.state(),
             "data": self.objective.state(),
@@ -148,7 +144,8 @@ class Trainer:
             self._write_folder()
         self._checkpointed = (self.counters.step, self._seconds())
         for path in durable:
-            self._tell(partial(_checkpointed, path=path))
+            for callback in self._callbacks:
+                callback.on_checkpoint(path)
 
     def _write_folder(self) -> None:
         self._save_folder(self)
@@ -164,7 +161,7 @@ class Trainer:
         self._stage = state.meta["stage"]
         self._pace.restore(state.meta["pace"])
         self._checkpointed = (self.counters.step, self.counters.seconds)
-        asked = _known_length(self.recipe)
+        asked = first_plan(self.recipe.schedule)
         self.timeline = Timeline([(at, total) for at, total in state.meta["plans"]])
         if asked and asked[0][1] > self.timeline.total:
             self.timeline.replan(self.counters.position, asked[0][1])
@@ -190,7 +187,8 @@ class Trainer:
         stops being a number, or the disk is full.
         """
         self._began = self._clock() - self.counters.seconds
-        self._log = LogWriter(self.folder, keep_steps=self.counters.step) if self.team.leads else NoLog()
+        if self.team.leads:
+            self._log = LogWriter(self.folder, keep_steps=self.counters.step)
         self.model.train()
         stop_for: str | None = None
         try:
@@ -405,17 +403,3 @@ class Trainer:
 def _most_memory(device: torch.device) -> int:
     """The most bytes that this run held so far, where memory is short: on the GPU, if it trains there."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()
-
-
-def _known_length(recipe: Recipe) -> list[tuple[int, int]]:
-    """The plan of a run whose end is known from the start."""
-    total = recipe.schedule.steps or recipe.schedule.tokens
-    return [(0, total)] if total else []
-
-
-def _checkpointed(callback: Callback, path: Path) -> None:
-    callback.on_checkpoint(path)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -84,6 +84,11 @@ def _rounded(value: float) -> float | None:
     return float(f"{value:.7g}") if math.isfinite(value) else None
 
 
+def finite(value: float) -> float | None:
+    """The value, or None where it is infinite or no number: what JSON and people have no figure for."""
+    return value if math.isfinite(value) else None
+
+
 def peak_memory() -> int:
     """The most bytes of memory this process ever held (resident set)."""
     try:
@@ -128,10 +133,12 @@ class LogWriter:
 
     def close(self) -> None:
         """Flush and close; further writes are an error of the caller."""
-        self.flush()
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        try:
+            self.flush()
+        finally:
+            if self._handle is not None:
+                os.close(self._handle)
+                self._handle = None
 
 
 class NoLog:

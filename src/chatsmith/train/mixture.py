@@ -52,7 +52,7 @@ class StagedBatches:
     def reweight(self, weights: Sequence[float]) -> None:
         """Use other weights from the next row on."""
         if len(weights) != len(self._sources) or min(weights) < 0 or sum(weights) <= 0:
-            raise RequestError(f"{list(weights)} are no weights for {len(self._sources)} sources")
+            raise RequestError(f"{list(weights)} are not weights for {len(self._sources)} sources")
         self._shares = [weight / sum(weights) for weight in weights]
         self._drawn = [0] * len(weights)
 

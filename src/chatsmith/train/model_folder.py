@@ -13,6 +13,7 @@ from chatsmith.store.card import Measured, model_card
 from chatsmith.store.folder import save_model
 from chatsmith.train.callbacks import Compared, Outcome
 from chatsmith.train.data import Corpus
+from chatsmith.train.metrics import finite
 
 
 def write_model_folder(
@@ -24,7 +25,7 @@ def write_model_folder(
         for field in dataclasses.fields(outcome)
         if field.name not in ("folder", "recipe", "stopped")
     }
-    run = {**figures, "loss": _finite(outcome.loss)}
+    run = {**figures, "loss": finite(outcome.loss)}
     if compared is not None:
         run["compared"] = dataclasses.asdict(compared)
     run |= {"finished": finished, "machine": _machine(), "hours": round(outcome.seconds / 3600, 4)}
@@ -55,17 +56,13 @@ def _measured(corpus: Corpus, outcome: Outcome, compared: Compared | None) -> Me
         data_bytes=sum(manifest.bytes for manifest in manifests),
         data_fingerprint=", ".join(manifest.fingerprint[:16] for manifest in manifests),
         sources=tuple(source.path for source in outcome.recipe.data.sources),
-        train_loss=_finite(outcome.loss),
+        train_loss=finite(outcome.loss),
         held_out_loss=outcome.held_out_loss,
         held_out_bits_per_byte=compared.bits_per_byte if compared else outcome.bits_per_byte,
         gzip_bits_per_byte=compared.gzip_bits_per_byte if compared else None,
         xz_bits_per_byte=compared.xz_bits_per_byte if compared else None,
         chat=any(folder.split("train").has_loss for folder in corpus.folders),
     )
-
-
-def _finite(loss: float) -> float | None:
-    return None if loss != loss else loss
 
 
 def _published(temperature: float) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any
 from chatsmith.errors import RequestError, did_you_mean
 from chatsmith.settings import apply_overrides, dump_toml, from_mapping, in_toml, load_toml, override_key, to_mapping
 from chatsmith.specs import PRESETS, ModelSpec, modern, preset, preset_name
+from chatsmith.text.shard_manifest import MANIFEST
 from chatsmith.train.recipe_checks import require
 from chatsmith.train.recipe_data import Data, Source, Stage
 from chatsmith.train.recipe_tables import (
@@ -55,6 +56,7 @@ __all__ = [
     "load_recipe",
 ]
 
+_SIZES = ("vocab_size", "context", "width", "layers", "heads", "kv_heads", "head_dim", "ffn_width")
 _SPEC_FIELDS = tuple(item.name for item in dataclasses.fields(ModelSpec))
 _MODERN = "modern"  # the family of Qwen3, without a size
 
@@ -79,8 +81,8 @@ class Recipe:
     record: Record = field(default_factory=Record)
 
     def __post_init__(self) -> None:
-        require(0 <= self.seed < 2**63, f"seed must lie from 0 to 2^63, not {self.seed}")
-        require(0 <= self.threads <= 4096, f"threads must lie from 0 to 4096, not {self.threads}")
+        require(0 <= self.seed < 2**63, f"seed must be from 0 to 2^63, not {self.seed}")
+        require(0 <= self.threads <= 4096, f"threads must be from 0 to 4096, not {self.threads}")
         require(
             self.evaluation.times == 0 or self.data.held_out > 0 or self._reads_tokens_only(),
             "held_out is 0 but evaluation.times is not: there would be nothing to measure on",
@@ -92,8 +94,8 @@ class Recipe:
             "divide the model with parallel.shard instead",
         )
         if self.starts_from is not None:
-            extra = [key for key in self.model if key != "start_from"]
-            require(not extra, f"model.{extra[0] if extra else ''} cannot change the shape of the model in start_from")
+            for key in self.model:
+                require(key == "start_from", f"model.{key} cannot change the shape of the model in start_from")
             require(
                 self.data.vocab_size is None and self.data.tokenizer is None,
                 "a model in start_from brings its own vocabulary",
@@ -104,7 +106,7 @@ class Recipe:
             self.check_spec(self.spec(self.data.vocab_size or 512))
 
     def _reads_tokens_only(self) -> bool:
-        return all((Path(source.path) / "manifest.json").is_file() for source in self.data.sources)
+        return all((Path(source.path) / MANIFEST).is_file() for source in self.data.sources)
 
     @property
     def starts_from(self) -> str | None:
@@ -179,9 +181,6 @@ def _modern_fields() -> dict[str, Any]:
     """What "modern" fixes: Qwen3's choices, and no sizes."""
     sample = to_mapping(modern(512, 64, 64, 1, 1))
     return {key: sample[key] for key in sample if key not in _SIZES}
-
-
-_SIZES = ("vocab_size", "context", "width", "layers", "heads", "kv_heads", "head_dim", "ffn_width")
 
 
 def _resized(base: ModelSpec, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -171,7 +171,7 @@ class Data:
         for source in self.sources:
             require(
                 source.name in GPT3_PARTS,
-                f"{source.path} is no part of the mixture {self.mixture}: its name is {source.name!r}",
+                f"{source.path} is not part of the mixture {self.mixture}: its name is {source.name!r}",
                 f"give it one of the names {known}",
             )
             require(

@@ -73,12 +73,12 @@ class Optimizer:
     def __post_init__(self) -> None:
         for name in ("learning_rate", "muon_learning_rate"):
             value = getattr(self, name)
-            require(0 < value <= 10, f"{name} must lie above 0 and up to 10, not {value:g}")
+            require(0 < value <= 10, f"{name} must be above 0 and at most 10, not {value:g}")
         require(len(self.betas) == 2, f"betas are two numbers, not {len(self.betas)}")
         for name, value in (("a beta", max(self.betas)), ("a beta", min(self.betas)), ("momentum", self.momentum)):
-            require(0 <= value < 1, f"{name} must lie from 0 to below 1, not {value:g}")
-        require(0 < self.epsilon < 1, f"epsilon must lie between 0 and 1, not {self.epsilon:g}")
-        require(0 <= self.weight_decay < 10, f"weight_decay must lie from 0 to below 10, not {self.weight_decay:g}")
+            require(0 <= value < 1, f"{name} must be at least 0 and below 1, not {value:g}")
+        require(0 < self.epsilon < 1, f"epsilon must be between 0 and 1, not {self.epsilon:g}")
+        require(0 <= self.weight_decay < 10, f"weight_decay must be at least 0 and below 10, not {self.weight_decay:g}")
         require(self.clip >= 0, f"clip must not be negative: {self.clip:g}")
 
 
@@ -102,17 +102,15 @@ class Schedule:
 
     def __post_init__(self) -> None:
         given = [name for name in LENGTHS if getattr(self, name) is not None]
-        require(len(given) > 0, "the schedule says nothing of how long to train", "add steps, tokens or minutes")
-        require(
-            len(given) == 1, f"the schedule gives both {' and '.join(given)}: the run can have one length", "keep one"
-        )
+        require(len(given) > 0, "the schedule does not say how long to train", "add steps, tokens or minutes")
+        require(len(given) == 1, f"the schedule gives {' and '.join(given)}: a run has one length", "keep one")
         for name in ("steps", "tokens"):
             if getattr(self, name) is not None:
                 require_count(name, getattr(self, name))
         if self.minutes is not None:
             require(0 < self.minutes <= 1e7, f"minutes must be above 0, not {self.minutes:g}")
         require_share("warmup", self.warmup)
-        require(0 <= self.final_fraction <= 1, f"final_fraction must lie from 0 to 1, not {self.final_fraction:g}")
+        require(0 <= self.final_fraction <= 1, f"final_fraction must be from 0 to 1, not {self.final_fraction:g}")
         require(0 < self.decay_until <= 1, f"decay_until is a share of the run, not {self.decay_until:g}")
         require(
             self.warmup < self.decay_until,
@@ -195,14 +193,14 @@ class Parallel:
     def __post_init__(self) -> None:
         for name, least in (("replicate", 0), ("shard", 1), ("tensor", 1), ("pipeline", 1), ("context", 1)):
             value = getattr(self, name)
-            require(least <= value <= 2**20, f"parallel.{name} must lie from {least} to {2**20}, not {value}")
+            require(least <= value <= 2**20, f"parallel.{name} must be from {least} to {2**20}, not {value}")
             require(
                 self.layout == "given" or value == least,
                 f"parallel.layout is auto, and parallel.{name} is {value}",
                 f"leave out parallel.{name}, which is chosen, or the layout",
             )
         require_count("parallel.verify", self.verify, 0)
-        require(0 <= self.interleave <= 64, f"parallel.interleave must lie from 0 to 64, not {self.interleave}")
+        require(0 <= self.interleave <= 64, f"parallel.interleave must be from 0 to 64, not {self.interleave}")
         several = self.schedule in ("interleaved", "zero-bubble", "zero-bubble-v")
         require(
             several or self.interleave <= 1,
@@ -238,7 +236,7 @@ class Checkpoint:
     def __post_init__(self) -> None:
         require(self.minutes > 0, f"checkpoint minutes must be above 0, not {self.minutes:g}")
         require(self.steps is None or self.steps > 0, f"checkpoint steps must be at least 1, not {self.steps}")
-        require(1 <= self.keep <= 1000, f"keep must lie from 1 to 1000, not {self.keep}")
+        require(1 <= self.keep <= 1000, f"keep must be from 1 to 1000, not {self.keep}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +247,7 @@ class Evaluation:
     tokens: int = 16384
 
     def __post_init__(self) -> None:
-        require(0 <= self.times <= 10**6, f"times must lie from 0 to a million, not {self.times}")
+        require(0 <= self.times <= 10**6, f"times must be from 0 to a million, not {self.times}")
         require_count("evaluation tokens", self.tokens)
 
 
@@ -268,9 +266,9 @@ class Samples:
 
     def __post_init__(self) -> None:
         require(len(self.prompts) <= 100, f"at most 100 prompts for samples, not {len(self.prompts)}")
-        require(0 <= self.times <= 10**6, f"times must lie from 0 to a million, not {self.times}")
-        require(1 <= self.tokens <= 10**5, f"tokens of a sample must lie from 1 to 100000, not {self.tokens}")
-        require(0 <= self.temperature <= 2, f"temperature must lie from 0 to 2, not {self.temperature:g}")
+        require(0 <= self.times <= 10**6, f"times must be from 0 to a million, not {self.times}")
+        require(1 <= self.tokens <= 10**5, f"tokens of a sample must be from 1 to 100000, not {self.tokens}")
+        require(0 <= self.temperature <= 2, f"temperature must be from 0 to 2, not {self.temperature:g}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -86,11 +85,8 @@ def train(
     or the loss stops being a number.
     """
     out = Path(out)
-
-    def note(text: str) -> None:
-        for callback in callbacks:
-            callback.on_note(text)
-
+    onlookers = _Onlookers(callbacks, sampler, comparer, peak_flops, clock)
+    note = onlookers.note
     process = from_environment()
     if recipe is not None:
         check_layout(recipe, process.size)  # one that does not fit is refused before anything is read or written
@@ -124,7 +120,23 @@ def train(
             return asked, state, corpus or prepare(asked, out, into=into, reuse=True, verify=False, note=note)
 
         asked, state, corpus = in_turn(process, first, others)
-        return _train(process, going, asked, state, corpus, out, sampler, comparer, callbacks, peak_flops, clock, note)
+        return _train(process, going, asked, state, corpus, out, onlookers)
+
+
+@dataclass(frozen=True, slots=True)
+class _Onlookers:
+    """What a caller brings to look on while a run goes on; see `train`."""
+
+    callbacks: Sequence[Callback]
+    sampler: Sampler | None
+    comparer: Comparer | None
+    peak_flops: float | None
+    clock: Callable[[], float]
+
+    def note(self, text: str) -> None:
+        """Tell the callbacks something worth a line."""
+        for callback in self.callbacks:
+            callback.on_note(text)
 
 
 def _train(
@@ -134,15 +146,10 @@ def _train(
     state: TrainingState | None,
     corpus: Corpus,
     out: Path,
-    sampler: Sampler | None,
-    comparer: Comparer | None,
-    callbacks: Sequence[Callback],
-    peak_flops: float | None,
-    clock: Callable[[], float],
-    note: Callable[[str], None],
+    onlookers: _Onlookers,
 ) -> Outcome:
     """Train as one of the processes, which have met."""
-    settled = settle(asked, state, process, corpus, note)
+    settled = settle(asked, state, process, corpus, onlookers.note)
     torch.set_num_threads(settled.threads)
     keep_memory()
     torch.manual_seed(settled.seed)
@@ -151,10 +158,11 @@ def _train(
     settled = replace(settled, record=record_of(corpus))
     if state is not None and state.meta["tokenizer"] != corpus.tokenizer.fingerprint:
         raise RequestError(
-            "cannot resume: the vocabulary is another one than the run so far had", "start a new run in another folder"
+            "cannot resume: the vocabulary is not the one that the run began with", "start a new run in another folder"
         )
-    run = _Run(asked, settled, out, corpus, model, process, comparer)
-    trainer = run.trainer(sampler=sampler, callbacks=callbacks, peak_flops=peak_flops, clock=clock)
+    run = _Run(asked, settled, out, corpus, model, process, onlookers)
+    trainer = run.trainer()
+    callbacks = onlookers.callbacks if trainer.team.leads else ()
     if state is not None:
         trainer.restore(state)
     first_step = trainer.counters.step
@@ -167,9 +175,9 @@ def _train(
             first_step=first_step,
             total_steps=trainer.total_steps,
             total_estimated=settled.schedule.minutes is not None and not settled.schedule.replans,
-            peak_flops=peak_flops,
+            peak_flops=onlookers.peak_flops,
         )
-        for callback in callbacks if trainer.team.leads else ():
+        for callback in callbacks:
             callback.on_start(start)
 
     all_there(process)
@@ -180,7 +188,7 @@ def _train(
     except DiskFull as error:
         raise DiskFull(error.message, f"free some space and go on: chatsmith train --resume {out}") from error
     outcome = trainer.outcome(run.repeatable(trainer), stopped)
-    for callback in callbacks if trainer.team.leads else ():
+    for callback in callbacks:
         callback.on_end(outcome)
     return outcome
 
@@ -238,11 +246,11 @@ class _Run:
     corpus: Corpus
     model: Decoder
     process: Process
-    comparer: Comparer | None
+    onlookers: _Onlookers
 
-    def trainer(self, *, sampler: Sampler | None, callbacks: Sequence[Callback], **options: Any) -> Trainer:
+    def trainer(self) -> Trainer:
         """The loop over this run's model and data, at its beginning."""
-        recipe, model = self.settled, self.model
+        recipe, model, onlookers = self.settled, self.model, self.onlookers
         data = recipe.data
         batches = StagedBatches(
             [folder.split("train") for folder in self.corpus.folders],
@@ -269,10 +277,11 @@ class _Run:
             save_folder=self.save,
             save_often=model.spec.parameters <= _SAVE_OFTEN_PARAMETERS,
             held_out=self._held_out(),
-            sample=partial(_samples, recipe, self.corpus, sampler) if sampler else None,
-            callbacks=callbacks,
+            sample=partial(_samples, recipe, self.corpus, onlookers.sampler) if onlookers.sampler else None,
+            callbacks=onlookers.callbacks,
+            peak_flops=onlookers.peak_flops,
+            clock=onlookers.clock,
             team=team,
-            **options,
         )
 
     def repeatable(self, trainer: Trainer) -> Recipe:
@@ -288,7 +297,8 @@ class _Run:
         if not trainer.team.leads:
             return
         finished = trainer.progress >= 1.0
-        compared = self.comparer(snapshot) if self.comparer and finished else None
+        comparer = self.onlookers.comparer if finished else None
+        compared = comparer(snapshot) if comparer else None
         outcome = trainer.outcome(self.repeatable(trainer), None)
         write_model_folder(snapshot, self.corpus, outcome, finished=finished, compared=compared)
 

@@ -57,6 +57,12 @@ class Timeline:
         return min(1.0, start + (1.0 - start) * (position - at) / (total - at))
 
 
+def first_plan(schedule: Schedule) -> list[tuple[int, int]]:
+    """The one plan of a run that is measured in steps or tokens; none for a run of minutes, which plans as it goes."""
+    total = schedule.steps or schedule.tokens
+    return [(0, total)] if total else []
+
+
 def learning_rate_factor(progress: float, schedule: Schedule) -> float:
     """The share of the peak learning rate at `progress`: linear warm-up, decay until `decay_until`, then flat."""
     if progress < schedule.warmup:

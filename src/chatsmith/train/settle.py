@@ -42,11 +42,11 @@ def settle(
         asked = replace(asked, parallel=layout)
     if state is not None:
         before = from_mapping(Recipe, state.meta["settled"], str(state.path))
-        if before.parallel == asked.parallel and before.threads > machine.usable_cores():
+        same = before.parallel == asked.parallel
+        if same and before.threads > machine.usable_cores():
             note(f"the run so far had {before.threads} threads; this machine has {machine.usable_cores()} cores")
         if before.record.versions != versions():
             note("versions differ from those the run began with: the weights may differ in their last bits")
-        same = before.parallel == asked.parallel
         recomputes = asked.precision.activation_checkpointing
         precision = replace(before.precision, activation_checkpointing=recomputes)
         return replace(asked, threads=before.threads if same else here, precision=precision)
@@ -102,4 +102,5 @@ def _shape(recipe: Recipe, vocab_size: int) -> ModelSpec:
 
 
 def record_of(corpus: Corpus) -> Record:
+    """What a run of this machine over `corpus` adds to its recipe, so that it can be repeated."""
     return Record(versions(), corpus.tokenizer.fingerprint, corpus.fingerprints)

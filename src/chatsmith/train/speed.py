@@ -22,7 +22,7 @@ from chatsmith.train.recipe import Optimizer
 _STEP_TOKENS = 2048
 _SIDES = (256, 1024, 2048)
 _LOST = 2.0
-"""With so many times longer steps a number of threads is not tried again."""
+"""A number of threads that makes steps so many times as long is not tried again."""
 
 
 def kernel_rate(kind: str, seconds: float = 0.5) -> float | None:
@@ -46,8 +46,10 @@ def matrix_rate(compute: Compute = "auto", seconds: float = 0.5) -> float:
 
 
 def _times(work: Callable[[], object], seconds: float, least: int = 1, most: float = math.inf) -> list[float]:
-    """How long each of as many calls as fit took, shortest first, after one that counts only if it took over `most`
-    seconds: then no more are made."""
+    """The seconds of each of at least `least` calls, as many as fit into `seconds`, shortest first.
+
+    A call to warm up comes before them. Where it takes more than `most` seconds, its time is all that is returned.
+    """
     began = time.perf_counter()
     work()
     first = time.perf_counter() - began

@@ -111,7 +111,7 @@ class Session:
         threads: int,
     ) -> None:
         if cache not in ("f32", "bf16", "int8"):
-            raise RequestError(f"keys and values are not kept in {cache}", "choose f32, bf16 or int8")
+            raise RequestError(f"keys and values cannot be kept in {cache}", "choose f32, bf16 or int8")
         self.spec = spec
         self._held: list[Any] = []
         self._library = _functions()
@@ -187,7 +187,7 @@ class Session:
 
     def _pointer(self, array: NDArray[Any]) -> int:
         if not array.flags.c_contiguous:
-            raise RequestError("the kernels want arrays without gaps")
+            raise RequestError("the kernels need contiguous arrays")
         self._held.append(array)
         return int(array.ctypes.data)
 

@@ -156,12 +156,6 @@ def never_together(name: str, place: str) -> bool:
 
 
 @lru_cache(maxsize=256)
-def places_for(name: str) -> tuple[Place, ...]:
-    """The places where training text may take somebody of this name."""
-    return tuple(place for place in PLACES if not never_together(name, place.word))
-
-
-@lru_cache(maxsize=256)
 def places_against(name: str) -> tuple[Place, ...]:
     """The places where training text never takes somebody of this name."""
     return tuple(place for place in PLACES if never_together(name, place.word))

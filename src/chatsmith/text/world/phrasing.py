@@ -7,7 +7,7 @@ field of somebody or something in the cast. `"{hero} [walked|ran] to {place}."` 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import TypeAlias
 
@@ -131,13 +131,6 @@ def article(word: str) -> str:
 def with_article(word: str) -> str:
     """'an apple', 'a dog'."""
     return f"{article(word)} {word}"
-
-
-def listing(items: Sequence[str], last: str = "and") -> str:
-    """'a cup', 'a cup and a spoon', 'a cup, a spoon and a plate'."""
-    if len(items) < 2:
-        return "".join(items)
-    return f"{', '.join(items[:-1])} {last} {items[-1]}"
 
 
 def regular_plural(word: str) -> str:
