@@ -50,22 +50,24 @@ def there_and_back(path: Path, tokenizer: Tokenizer, rows: int = 320) -> Tokeniz
 
 @pytest.fixture
 def thinking() -> Tokenizer:
-    """The tiny vocabulary, in which <|end|> stands for text and is no control token."""
-    document = json.loads(json.dumps(tiny_tokenizer().document))
+    """The tiny vocabulary, in which <think> stands for text and is no control token."""
+    document = json.loads(json.dumps(tiny_tokenizer().document).replace("<|system|>", "<think>"))
     for token in document["added_tokens"]:
-        token["special"] = token["content"] != "<|end|>"
+        token["special"] = token["content"] != "<think>"
     return Tokenizer(document, {"eos_token": "<|endoftext|>"})
 
 
 def test_added_tokens_that_are_not_special_are_user_defined(tmp_path: Path, thinking: Tokenizer) -> None:
     path = save(tmp_path / "m.gguf", QWEN3, tokenizer=thinking)
     kinds = dict(zip(*(Gguf(path).values[f"tokenizer.ggml.{key}"] for key in ("tokens", "token_type")), strict=True))
-    assert (kinds["<|end|>"], kinds["<|user|>"], kinds["th"], kinds["[PAD319]"]) == (4, 3, 1, 5)
+    assert (kinds["<think>"], kinds["<|user|>"], kinds["th"], kinds["[PAD319]"]) == (4, 3, 1, 5)
     found = open_model(path)[2]
     assert found.document == thinking.document
-    text = "the<|end|>and"
+    text = "the<think>and<|end|>"
     assert found.encode(text, specials=True) == thinking.encode(text, specials=True)
-    assert found.specials["<|end|>"] in found.encode(text, specials=True)
+    assert found.encode(text) == thinking.encode(text)
+    assert found.added["<think>"] in found.encode(text)
+    assert found.specials["<|end|>"] not in found.encode(text)
 
 
 @pytest.mark.parametrize("kind", [0, 6.5, 7, -1])

@@ -128,7 +128,7 @@ class _Wrapper:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.eos_token_id, self.bos_token_id = tokenizer.end_of_text, None
         self.tokens = [_bytes(tokenizer, token) for token in range(tokenizer.vocab_size)]
-        self._special = frozenset(tokenizer.specials.values())
+        self._special = frozenset(tokenizer.added.values())
         self.special_token_ids = sorted(self._special)
         self._encode = tokenizer.encode_bytes
         self.is_tokenizer_wrapper = True

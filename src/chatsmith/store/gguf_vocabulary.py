@@ -51,7 +51,7 @@ def vocabulary_values(tokenizer: Tokenizer, rows: int, stops: Collection[int]) -
             names[number], kinds[number] = piece, _BYTE if pieces.is_byte(piece) else _NORMAL
         values = _sentencepiece_values(pieces, rows)
     for token in tokenizer.document.get("added_tokens") or []:
-        kind = _CONTROL if token.get("special", True) else _USER_DEFINED
+        kind = _CONTROL if token["content"] in tokenizer.specials else _USER_DEFINED
         names[token["id"]], kinds[token["id"]] = token["content"], _UNKNOWN if token["content"] == UNKNOWN else kind
     begin, end = tokenizer.begin_of_text, tokenizer.end_of_text
     ends = sorted({number for number in {*stops, *tokenizer.stop_ids} if 0 <= number < rows} - {end})

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from chatsmith.text.tokenizer_added import Words, is_text, plainly_found
 from chatsmith.text.tokenizer_files import Document, token_to_bytes
 from chatsmith.text.tokenizer_words import GPT2, PATTERNS, WordPattern
 
@@ -33,6 +34,8 @@ class Ranks:
     ids: npt.NDArray[np.uint32] | None
     compose: bool
     """Text is brought to Unicode's NFC first, as the file asks."""
+    words: Words
+    """The added tokens that are text."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def ranks_of(document: Document) -> Ranks:
     normalizer = document.get("normalizer")
     if normalizer not in (None, {"type": "NFC"}):
         raise Unsuitable("it normalises text")
-    pattern = pattern_of(document.get("pre_tokenizer"))
+    pattern, words = pattern_of(document.get("pre_tokenizer")), words_in(document)
 
     added = {token["content"] for token in document.get("added_tokens") or []}
     merges = [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
@@ -101,8 +104,18 @@ def ranks_of(document: Document) -> Ranks:
         ids[place] = vocabulary[token]
     if len(ids) == 256 or bool(np.all(np.diff(ids[256:].astype(np.int64)) > 0)):
         # Ids that rise with the merges serve as ranks themselves: no table on the way out.
-        return Ranks(pattern, {data: int(ids[place]) for data, place in of.items()}, None, normalizer is not None)
-    return Ranks(pattern, of, ids, normalizer is not None)
+        return Ranks(
+            pattern, {data: int(ids[place]) for data, place in of.items()}, None, normalizer is not None, words
+        )
+    return Ranks(pattern, of, ids, normalizer is not None, words)
+
+
+def words_in(document: Document) -> Words:
+    """The added tokens that are text, where they are found by their letters alone; see `tokenizer_added`."""
+    tokens = [token for token in document.get("added_tokens") or [] if is_text(token)]
+    if not plainly_found(tokens, document.get("normalizer") is not None):
+        raise Unsuitable("it has added tokens with manners of their own")
+    return Words({token["content"]: token["id"] for token in tokens})
 
 
 def pattern_of(cutter: Any) -> WordPattern:
