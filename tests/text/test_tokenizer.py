@@ -19,7 +19,7 @@ from chatsmith.text import tokenizer_engines, tokenizer_files
 from chatsmith.text.bpe import train_tokenizer
 from chatsmith.text.tokenizer import SPECIALS, TextStream, Tokenizer
 from chatsmith.text.tokenizer_files import Document, byte_level_document, bytes_to_token
-from chatsmith.text.tokenizer_words import GPT2, LLAMA3, QWEN2
+from chatsmith.text.tokenizer_words import GPT2, LLAMA3, QWEN2, SMOLLM
 from tiny import tiny_sentencepiece
 
 # Text that sits on the edges of the word patterns: clitics, digits, kinds of space, marks, letters of all sorts.
@@ -82,7 +82,7 @@ def test_rank_files_of_tiktoken_are_read(shared: Path, gpt2: Tokenizer, name: st
 # Equal ids
 
 
-@pytest.mark.parametrize("pattern", [GPT2, LLAMA3, QWEN2], ids=lambda pattern: pattern.name)
+@pytest.mark.parametrize("pattern", [GPT2, LLAMA3, QWEN2, SMOLLM], ids=lambda pattern: pattern.name)
 def test_ids_equal_the_tokenizers_library(pattern: Any) -> None:
     tokenizer = train_tokenizer([SAMPLE * 4], 380, pattern=pattern)
     reference = library(tokenizer)
