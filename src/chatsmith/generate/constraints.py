@@ -119,7 +119,10 @@ class Matcher:
 
 
 def _refused(constraint: Constraint, why: str) -> RequestError:
-    return RequestError(f"this {constraint.kind} cannot be used: {why.strip().splitlines()[0][:200]}")
+    first, *rest = why.strip().splitlines()
+    # A fault in an expression is told below it, under a line that points to the place.
+    causes = [line.removeprefix("error: ") for line in rest if line.startswith("error: ")]
+    return RequestError(f"this {constraint.kind} cannot be used: {' '.join([first, *causes])[:200]}")
 
 
 class _Wrapper:
