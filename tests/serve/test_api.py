@@ -246,6 +246,21 @@ def test_openai_s_own_client_reads_all_of_it(client: TestClient) -> None:
     assert caught.value.param == "temperature"
 
 
+def test_usage_tells_what_was_in_the_cache(client: TestClient) -> None:
+    """In whole blocks; of several prompts the sum, of several answers to one no more than that one."""
+
+    def usage(**asked: Any) -> dict[str, Any]:
+        found: dict[str, Any] = post(client, "completions", max_tokens=3, **asked)["usage"]
+        return found
+
+    ids = list(range(100, 170))
+    assert usage(prompt=ids)["prompt_tokens_details"] == {"cached_tokens": 0}
+    assert usage(prompt=[*ids, 5], n=3)["prompt_tokens_details"] == {"cached_tokens": 64}
+    again = usage(prompt=[[*ids, 6], ids[:40]])
+    assert again["prompt_tokens_details"] == {"cached_tokens": 64 + 32}
+    assert again["prompt_tokens"] == 71 + 40
+
+
 def test_prompts_of_different_keys_share_no_cache(client: TestClient, model: chatsmith.LanguageModel) -> None:
     """The key's name goes into the engine's request, which keeps their cached beginnings apart."""
     from chatsmith.serve.fields import CHAT, read
