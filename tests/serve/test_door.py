@@ -238,6 +238,8 @@ def test_limits_can_be_set_and_are_checked() -> None:
     for wrong in ("m=4", "n", "n=x", "n=0", "n=1.5", "request_seconds=nan"):
         with pytest.raises(RequestError):
             Limits.of([wrong])
+    with pytest.raises(RequestError, match="cache_bytes must be from 1,048,576 to"):
+        Limits.of(["cache_bytes=10"])
     assert {name for name, _, _ in Limits().rows()} >= {"body_bytes", "waiting", "tokens_per_minute"}
 
 
