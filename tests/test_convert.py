@@ -63,6 +63,28 @@ def test_int8_is_reported_and_written(folder: Path, text: Path, tmp_path: Path) 
     assert report.bytes_after == (tmp_path / "small" / "packed.safetensors").stat().st_size
 
 
+def test_a_text_too_short_to_tell_is_no_proof(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("the thin thing")
+    with pytest.raises(WorkError, match=r"only to within .*%, and the bound is 0.5%"):
+        convert(folder, tmp_path / "small", to="int8", text=tmp_path / "short.txt")
+    assert not (tmp_path / "small").exists()
+    convert(folder, tmp_path / "small", to="int8", text=tmp_path / "short.txt", force=True)
+
+
+def test_a_gguf_file_holds_what_was_rounded_by_a_text(folder: Path, text: Path, tmp_path: Path) -> None:
+    """What is measured is what lies in the file, and it computes nearer to the model than with each weight rounded to
+    the nearest step."""
+    plain = convert(folder, tmp_path / "plain.gguf", to="int4", force=True)
+    report = convert(folder, tmp_path / "m.gguf", to="int4", calibrate="own", force=True)
+    assert "calibrated on" in report.format
+    assert report.faithful.divergence < plain.faithful.divergence
+    assert report.bytes_after == plain.bytes_after
+    words = [convert(folder, tmp_path / f"{n}.gguf", to="int4", calibrate="own", text=text, force=True) for n in "ab"]
+    again = convert(tmp_path / "a.gguf", tmp_path / "back", to="f32", text=text)
+    assert again.faithful.perplexity == pytest.approx(words[0].faithful.perplexity_after, rel=1e-6)
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+
+
 def test_the_card_goes_along_and_says_what_was_measured(folder: Path, text: Path, tmp_path: Path) -> None:
     card = model_card("model", tiny_model().spec, Measured(steps=7))
     (folder / "README.md").write_text(card)
@@ -156,7 +178,7 @@ def test_what_cannot_be_written_is_refused_before_anything_is_measured(folder: P
     refused("new.gguf", "int4", "a GGUF file has no choice of zeros", symmetric=False)
     refused("new.gguf", "int4", "a GGUF file has no choice of head", head="bf16")
     refused("new.gguf", "int4", "a GGUF file has no choice of cache", cache="int8")
-    refused("new.gguf", "int4", "a GGUF file has no choice of calibration", calibrate="own")
+    refused("new.gguf", "int8", "a GGUF file has no choice of calibration", calibrate="own")
     refused("new", "bf16", "bf16 has no choice of calibration", calibrate="own")
     refused("new", "int4", r"cannot read .*nowhere\.txt", calibrate=tmp_path / "nowhere.txt")
     refused("new", "int4", "which flatters", calibrate=tmp_path / "file", text=tmp_path / "model" / ".." / "file")

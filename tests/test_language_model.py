@@ -297,6 +297,8 @@ def test_published_settings_are_the_defaults() -> None:
     found = published_sampling(published)
     assert (found.temperature, found.top_k, found.top_p, found.max_tokens, found.min_p) == (0.6, 20, 0.95, 64, 0.0)
     assert published_sampling({"do_sample": False}).temperature == 0
+    with pytest.raises(RequestError, match=r"generation_config.json: temperature must be a number, not 'hot'"):
+        published_sampling({"temperature": "hot"})
 
 
 def test_the_model_shows_what_it_is(model: LanguageModel) -> None:

@@ -21,7 +21,7 @@ from chatsmith.cli.app import COMMANDS, EPILOGUE, build
 from chatsmith.generate.sampling import Sampling
 from chatsmith.named import describe
 from chatsmith.serve.fields import PATHS, Field, fields_of
-from chatsmith.serve.kinds import Choice, Number, Whole
+from chatsmith.serve.kinds import Choice, Number, Whole, Words
 from chatsmith.serve.limits import Limits
 from chatsmith.specs import PRESETS, ModelSpec
 from chatsmith.specs_families import FAMILY_PRESETS
@@ -110,8 +110,8 @@ def _range(one: Field, bounds: dict[str, float]) -> str:
         low, high = (f"{bounds.get(end, end)}" if isinstance(end, str) else f"{end:,}" for end in (kind.low, kind.high))
         above = "above " if isinstance(kind, Number) and kind.above else ""
         return f"{'whole number' if isinstance(kind, Whole) else 'number'}, {above}{low} to {high}"
-    if isinstance(kind, Choice):
-        return " or ".join(kind.words)
+    if isinstance(kind, (Choice, Words)):
+        return ("list of " if isinstance(kind, Words) else "") + " or ".join(kind.words)
     named = {"Flag": "true or false", "Ids": "token ids", "Prompts": "text, token ids, or a list of such",
              "Texts": "text or list of texts", "Biases": "object of token ids and numbers", "Anything": "anything",
              "Messages": "list of messages", "Form": "object", "Tools": "list of functions", "StreamOptions": "object",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +25,7 @@ from chatsmith.store.contents import PACKED, read_card, read_generation, read_pr
 from chatsmith.store.gguf_model import as_written, check_file, model_values, open_model, write_model
 from chatsmith.store.hf import read_config
 from chatsmith.store.packed import save_packed
-from chatsmith.store.packing import Entry, Format, Read, packed_parts, parameter_shapes
+from chatsmith.store.packing import Entry, Format, Read, entries, packed_parts, parameter_shapes, unpacked
 from chatsmith.store.parts import open_parameters
 from chatsmith.store.saving import check_target
 from chatsmith.store.tensors import find_weights
@@ -152,6 +152,8 @@ def convert(
         described += f"; calibrated on {len(sample):,} tokens{of}"
         rounded = _calibrated(spec, read, sample, form, progress)
     progress("rounding them")
+    if gguf and rounded is not None:
+        read = _replaced(spec, read, form, rounded)
     if gguf:
         parts = dict(packed_parts(spec, as_written(spec, read, to), Format("f32")))
     else:
@@ -165,6 +167,7 @@ def convert(
     found = compare(before, after, ids, tokenizer.vocab_size)
     if not force:
         _check_bound(to, to, found.change, words, _advice(form, gguf, calibrate is not None))
+        _check_noise(to, found, words)
     if cache is not None:
         after = backend_of(spec, parts, cache=cache, cache_bytes=_CACHE_BYTES)
         by_weights, found = found, compare(before, after, ids, tokenizer.vocab_size)
@@ -213,6 +216,13 @@ def _calibrated(
     return Calibration(spec, read, ids, form, progress=progress).rounded
 
 
+def _replaced(spec: ModelSpec, read: Read, form: Format, rounded: Callable[[Entry, NDArray[Any]], Matrix]) -> Read:
+    """How to read the parameters with the matrices of the layers rounded already."""
+    layers = dict(unpacked(spec, dict(packed_parts(spec, read, replace(form, head="f32"), rounded))))
+    known = {name for entry in entries(spec) if entry.role == "layer" for name in entry.sources}
+    return lambda name: layers[name] if name in known else read(name)
+
+
 def _format(
     to: Kind,
     group: int | None,
@@ -227,14 +237,14 @@ def _format(
         raise RequestError(f"there is no format {to!r}", "choose one of " + ", ".join(KINDS))
     chosen = [name for name, given in (("group", group), ("zeros", not symmetric), ("head", head)) if given]
     chosen += ["cache"] if cache and gguf else []
-    chosen += ["calibration"] if calibrated else []
+    chosen += ["calibration"] if calibrated and not (gguf and to == "int4") else []
     if chosen and gguf:
         raise RequestError(f"a GGUF file has no choice of {chosen[0]}", f"leave it out: {to} is {_IN_GGUF[to]}")
     if chosen and to not in ("int8", "int4"):
         raise RequestError(f"{to} has no choice of {chosen[0]}", "leave it out, or choose int8 or int4")
     if to == "int8" and not symmetric:
         raise RequestError("int8 has no zeros", "leave them out, or choose int4")
-    return Format(to, group or (32 if to == "int4" else 128), symmetric, head)
+    return Format(to, group or (32 if to == "int4" else 128), symmetric, head, blocks=gguf)
 
 
 def _open(source: Path) -> tuple[ModelSpec, Tokenizer, Read, Kind, dict[str, Any]]:
@@ -295,6 +305,15 @@ def _describe(form: Format, cache: CacheKind | None) -> str:
     return f"{form.kind} in groups of {form.group}{shape}, embedding and head in {form.head_kind}{used}"
 
 
+def _check_noise(kind: str, found: Faithfulness, words: str) -> None:
+    if found.change_error > BOUNDS[kind]:
+        raise WorkError(
+            f"nothing was written: {found.tokens:,} tokens of {words} tell the change of perplexity only to within "
+            f"{100 * found.change_error:.2g}%, and the bound is {100 * BOUNDS[kind]:g}%",
+            "give --text a longer one, or add --force to write it all the same",
+        )
+
+
 def _check_bound(what: str, kind: str, change: float, words: str, advice: str) -> None:
     if change > BOUNDS[kind]:
         raise WorkError(
@@ -308,9 +327,8 @@ def _advice(form: Format, gguf: bool, calibrated: bool) -> str:
     if form.kind == "int8":
         return "try --to bf16" if gguf else "try --group 64, or --head bf16"
     if form.kind == "int4":
-        finer = (
-            [] if gguf else [*([] if calibrated else ["--calibrate FILE"]), *(["--zeros"] if form.symmetric else [])]
-        )
+        finer = [] if calibrated else ["--calibrate FILE"]
+        finer += ["--zeros"] if form.symmetric and not gguf else []
         return "try " + ", ".join(finer) + ", or --to int8" if finer else "try --to int8"
     return "" if form.kind == "f32" else "try --to f32"
 

@@ -388,4 +388,7 @@ def published_sampling(generation: Mapping[str, Any]) -> Sampling:
     given = {ours: generation[theirs] for theirs, ours in _PUBLISHED.items() if generation.get(theirs) is not None}
     if generation.get("do_sample") is False:
         given["temperature"] = 0.0
-    return Sampling.of(None, **given)
+    try:
+        return Sampling.of(None, **given)
+    except RequestError as error:  # nobody has typed these
+        raise RequestError(f"generation_config.json: {error.message}", "put that file right, or leave it out") from None

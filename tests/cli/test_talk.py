@@ -90,6 +90,7 @@ def test_next_shows_probability_and_bits_before_and_after(run: Callable[..., Any
         (["write", "{model}", "Once", "--beams", "0"], "beams must be from 1"),
         (["write", "{model}", "Once", "--length-penalty", "1"], "length_penalty is for a search with beams"),
         (["write", "{model}", "Once", "--beams", "2", "--top-k", "1"], "top_k does nothing in a search"),
+        (["write", "{model}", "Once", "--beams", "2", "--lookup"], "a search with beams reads no guesses"),
         (["next", "{model}", "Once", "--stop", "x"], "chatsmith next has no option --stop"),
         (["chat", "{model}", "--script", "--minutes", "3"], "--minutes is for making the built-in model"),
         (["serve", "{model}", "--minutes", "3"], "--minutes is for making the built-in model"),

@@ -137,7 +137,9 @@ def test_next_looks_into_a_conversation(client: TestClient, model: chatsmith.Lan
 
 def test_texts_become_vectors_and_tokens(client: TestClient, model: chatsmith.LanguageModel) -> None:
     found = post(client, "embeddings", input=["Hello", "a fox"])
-    np.testing.assert_allclose([row["embedding"] for row in found["data"]], model.embed(["Hello", "a fox"]), rtol=1e-6)
+    means = model.embed(["Hello", "a fox"])
+    of_length_one = means / np.linalg.norm(means, axis=1, keepdims=True)
+    np.testing.assert_allclose([row["embedding"] for row in found["data"]], of_length_one, rtol=1e-5)
     packed = post(client, "embeddings", input="Hello", encoding_format="base64")["data"][0]["embedding"]
     np.testing.assert_allclose(np.frombuffer(base64.b64decode(packed), "<f4"), found["data"][0]["embedding"])
     ids = post(client, "tokenize", text="The fox <|end|>")
@@ -232,10 +234,31 @@ def test_openai_s_own_client_reads_all_of_it(client: TestClient) -> None:
     assert [chunk.choices[0].finish_reason for chunk in stream][-1] in ("length", "stop")
     text = asking.completions.create(model=name, prompt="The fox", max_tokens=5, logprobs=2, echo=True)
     assert text.choices[0].text.startswith("The fox")
+    unused = {"prompt_cache_key": "a", "safety_identifier": "b", "service_tier": "auto", "modalities": ["text"]}
+    asking.chat.completions.create(model=name, messages=HELLO["messages"], max_tokens=1, **unused)
+    with pytest.raises(openai.BadRequestError, match="modalities must be one of text"):
+        asking.chat.completions.create(model=name, messages=HELLO["messages"], modalities=["audio"])
+    with pytest.raises(openai.BadRequestError, match="must have from 1 to 1,048,576 entries, not 0"):
+        asking.completions.create(model=name, prompt=[])
     assert len(asking.embeddings.create(model=name, input=["a", "b"], encoding_format="float").data) == 2
     with pytest.raises(openai.BadRequestError) as caught:
         asking.chat.completions.create(model=name, messages=HELLO["messages"], temperature=3)
     assert caught.value.param == "temperature"
+
+
+def test_usage_tells_what_was_in_the_cache(client: TestClient) -> None:
+    """In whole blocks; of several prompts the sum, of several answers to one no more than that one."""
+
+    def usage(**asked: Any) -> dict[str, Any]:
+        found: dict[str, Any] = post(client, "completions", max_tokens=3, **asked)["usage"]
+        return found
+
+    ids = list(range(100, 170))
+    assert usage(prompt=ids)["prompt_tokens_details"] == {"cached_tokens": 0}
+    assert usage(prompt=[*ids, 5], n=3)["prompt_tokens_details"] == {"cached_tokens": 64}
+    again = usage(prompt=[[*ids, 6], ids[:40]])
+    assert again["prompt_tokens_details"] == {"cached_tokens": 64 + 32}
+    assert again["prompt_tokens"] == 71 + 40
 
 
 def test_prompts_of_different_keys_share_no_cache(client: TestClient, model: chatsmith.LanguageModel) -> None:

@@ -92,12 +92,13 @@ def test_a_wrong_message_is_named(client: TestClient, message: Any, field: str) 
         (b"", "not JSON"),
         (b"{", "not JSON"),
         (b"[]", "must be a JSON object"),
-        (b"\xff\xfe", "not JSON"),
+        (b"\xff\xfe", "byte 0 is no UTF-8"),
+        (b"\xef\xbb\xbf{}", "a byte order mark"),
         (b'{"temperature": NaN}', "NaN is not a number"),
         (b'{"temperature": -Infinity}', "Infinity is not a number"),
         (b'{"temperature": 1e999, "messages": [{"role": "user", "content": "x"}]}', "temperature must be from"),
         (b'{"n": 1, "n": 2}', "twice"),
-        (b'{"n": ' + b"9" * 5000 + b"}", "not JSON"),
+        (b'{"n": ' + b"9" * 5000 + b"}", "a number in it has thousands of digits"),
         (b"[" * 33 + b"]" * 33, "more than 32 levels"),
         (b"[" * 400_000 + b"]" * 400_000, "levels"),
     ],
@@ -250,6 +251,8 @@ def test_limits_can_be_set_and_are_checked() -> None:
     for wrong in ("m=4", "n", "n=x", "n=0", "n=1.5", "request_seconds=nan"):
         with pytest.raises(RequestError):
             Limits.of([wrong])
+    with pytest.raises(RequestError, match="cache_bytes must be from 1,048,576 to"):
+        Limits.of(["cache_bytes=10"])
     assert {name for name, _, _ in Limits().rows()} >= {"body_bytes", "waiting", "tokens_per_minute"}
 
 

@@ -48,6 +48,29 @@ def test_numbers_come_back_within_a_step(kind: str, worst: float) -> None:
     assert np.abs(form.read(raw.reshape(50, -1)) - x).max() <= worst
 
 
+def test_whole_steps_of_a_scale_come_out_of_q4_0_as_they_are() -> None:
+    """Whatever steps a block uses: a calibration chose them, and another scale would undo it."""
+    draw = np.random.default_rng(4)
+    scale = (draw.standard_normal((400, 1)) * 0.1).astype(np.float16).astype(np.float32)
+    most = draw.integers(0, 9, (400, 1))
+    x = (draw.integers(-8, 8, (400, 32)).clip(-most, most) * scale).astype(np.float32)
+    form = FORMATS["Q4_0"]
+    assert form.make is not None
+    assert np.array_equal(form.read(form.make(x).reshape(400, -1)), x)
+
+
+def test_q4_0_takes_no_worse_scale_than_the_largest_number_gives() -> None:
+    x = np.random.default_rng(5).standard_normal((200, 32)).astype(np.float32)
+    largest = np.take_along_axis(x, np.abs(x).argmax(1)[:, None], 1)
+    usual = (largest / -8).astype(np.float16).astype(np.float32)
+    form = FORMATS["Q4_0"]
+    assert form.make is not None
+    ours = np.square(form.read(form.make(x).reshape(200, -1)) - x).sum(1)
+    theirs = np.square((np.floor(x / usual + 8.5).clip(0, 15) - 8) * usual - x).sum(1)
+    assert (ours <= theirs + 1e-5).all()
+    assert ours.sum() < 0.95 * theirs.sum()
+
+
 def blocks(kind: str, halves: dict[int, float], count: int = 40) -> np.ndarray:
     """Random bytes as blocks of a format, with float16 numbers at some places."""
     raw = np.random.default_rng(3).integers(0, 256, (count, FORMATS[kind].nbytes), np.uint8)

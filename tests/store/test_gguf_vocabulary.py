@@ -20,7 +20,9 @@ from chatsmith.store.gguf_model import open_model
 from chatsmith.store.gguf_vocabulary import read_vocabulary, vocabulary_values
 from chatsmith.store.llama2c import import_llama2c
 from chatsmith.store.sentencepiece import Vocabulary, tokenizer_config, tokenizer_json, vocabulary_of
+from chatsmith.text.bpe import train_tokenizer
 from chatsmith.text.tokenizer import Tokenizer
+from chatsmith.text.tokenizer_words import GPT2, QWEN2, SMOLLM, WordPattern
 from gguf_files import LLAMA, QWEN3, edited, save
 from tiny import tiny_model, tiny_tokenizer
 
@@ -50,22 +52,24 @@ def there_and_back(path: Path, tokenizer: Tokenizer, rows: int = 320) -> Tokeniz
 
 @pytest.fixture
 def thinking() -> Tokenizer:
-    """The tiny vocabulary, in which <|end|> stands for text and is no control token."""
-    document = json.loads(json.dumps(tiny_tokenizer().document))
+    """The tiny vocabulary, in which <think> stands for text and is no control token."""
+    document = json.loads(json.dumps(tiny_tokenizer().document).replace("<|system|>", "<think>"))
     for token in document["added_tokens"]:
-        token["special"] = token["content"] != "<|end|>"
+        token["special"] = token["content"] != "<think>"
     return Tokenizer(document, {"eos_token": "<|endoftext|>"})
 
 
 def test_added_tokens_that_are_not_special_are_user_defined(tmp_path: Path, thinking: Tokenizer) -> None:
     path = save(tmp_path / "m.gguf", QWEN3, tokenizer=thinking)
     kinds = dict(zip(*(Gguf(path).values[f"tokenizer.ggml.{key}"] for key in ("tokens", "token_type")), strict=True))
-    assert (kinds["<|end|>"], kinds["<|user|>"], kinds["th"], kinds["[PAD319]"]) == (4, 3, 1, 5)
+    assert (kinds["<think>"], kinds["<|user|>"], kinds["th"], kinds["[PAD319]"]) == (4, 3, 1, 5)
     found = open_model(path)[2]
     assert found.document == thinking.document
-    text = "the<|end|>and"
+    text = "the<think>and<|end|>"
     assert found.encode(text, specials=True) == thinking.encode(text, specials=True)
-    assert found.specials["<|end|>"] in found.encode(text, specials=True)
+    assert found.encode(text) == thinking.encode(text)
+    assert found.added["<think>"] in found.encode(text)
+    assert found.specials["<|end|>"] not in found.encode(text)
 
 
 @pytest.mark.parametrize("kind", [0, 6.5, 7, -1])
@@ -275,6 +279,32 @@ def test_words_that_no_merges_make_are_looked_up(tmp_path: Path) -> None:
     assert found.encode("in") == tiny_tokenizer().encode("in")
     assert len(found.encode("in")) == 1
     assert found.begin_of_text == 0  # texts begin with a token where the file does not say
+
+
+def test_a_vocabulary_that_looks_words_up_comes_back_whole(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.gguf", QWEN3)
+    merges = Gguf(path).values["tokenizer.ggml.merges"]
+    changed = {"tokenizer.ggml.pre": "llama-bpe", "tokenizer.ggml.merges": [m for m in merges if m != "i n"]}
+    source = open_model(edited(path, changed))[2]
+    found = there_and_back(tmp_path / "again.gguf", source)
+    assert found.document == source.document
+    other = json.loads(json.dumps(tiny_tokenizer().document))
+    other["model"] |= {"ignore_merges": True, "merges": source.document["model"]["merges"]}
+    with pytest.raises(RequestError, match="for Llama 3's alone"):
+        vocabulary_values(Tokenizer(other), 320, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"), [("smollm", SMOLLM), ("starcoder", SMOLLM), ("phi-2", GPT2), ("deepseek-r1-qwen", QWEN2)]
+)
+def test_cuts_by_any_of_their_names(tmp_path: Path, name: str, pattern: WordPattern) -> None:
+    source = train_tokenizer(["There were 12 hens  and 345 eggs; don't count them. " * 9], 330, pattern=pattern)
+    written = tmp_path / "m.gguf"
+    values = vocabulary_values(source, 330, ())
+    write_gguf(written, values | {"tokenizer.ggml.pre": name}, [])
+    found = read_vocabulary(Gguf(written))[0]
+    assert found.document == source.document
+    assert vocabulary_values(found, 330, ())["tokenizer.ggml.pre"] == values["tokenizer.ggml.pre"]
 
 
 def test_more_tokens_than_rows_are_refused(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatsmith.errors import ChatsmithError, RequestError, WorkError
+from chatsmith.generate.requests import Request
+from chatsmith.generate.sampling import Sampling
+from chatsmith.language_model import load
 from chatsmith.models.decoder import Decoder
 from chatsmith.store.folder import load_model
 from chatsmith.store.llama2c import import_llama2c, read_llama2c
@@ -47,7 +50,10 @@ def test_stories260k_says_its_published_words(shared: Path, tmp_path: Path) -> N
     expected = (source / "expected_greedy.txt").read_text(encoding="utf-8").rstrip("\n")
     text = greedy(loaded.model, 256)
     assert loaded.tokenizer.decode(text[1:]).strip() == expected
-    assert (loaded.generation["bos_token_id"], loaded.generation["eos_token_id"]) == (1, 2)
+    assert (loaded.generation["bos_token_id"], loaded.generation["eos_token_id"]) == (1, [2, 1])
+    # What begins the next story ends this one.
+    [story] = load(folder).engine.complete([Request((1,), Sampling(temperature=0, max_tokens=500))])
+    assert (story.finish_reason, "<s>" in story.text) == ("eos", False)
     # The same folder, the same words in Transformers.
     other = transformers.AutoModelForCausalLM.from_pretrained(folder)
     words = transformers.AutoTokenizer.from_pretrained(folder)

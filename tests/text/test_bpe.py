@@ -19,7 +19,7 @@ from chatsmith.errors import RequestError
 from chatsmith.text import bpe
 from chatsmith.text.bpe import SMALLEST, count_words, learn_merges, train_tokenizer
 from chatsmith.text.tokenizer import SPECIALS, Tokenizer
-from chatsmith.text.tokenizer_words import BREAK, GPT2, LLAMA3, QWEN2, WordPattern
+from chatsmith.text.tokenizer_words import BREAK, GPT2, LLAMA3, QWEN2, SMOLLM, WordPattern
 
 
 def library_model(texts: list[str], size: int, pattern: WordPattern, min_frequency: int = 2) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def model_of(tokenizer: Tokenizer) -> dict[str, Any]:
     return tokenizer._document["model"]
 
 
-@pytest.mark.parametrize("pattern", [GPT2, LLAMA3, QWEN2], ids=lambda pattern: pattern.name)
+@pytest.mark.parametrize("pattern", [GPT2, LLAMA3, QWEN2, SMOLLM], ids=lambda pattern: pattern.name)
 def test_real_text_gives_the_library_s_vocabulary(shared: Path, pattern: WordPattern) -> None:
     with lzma.open(shared / "data/wikipedia/general_A.jsonl.xz", "rt") as file:
         texts = [json.loads(line)["text"] for line, _ in zip(file, range(40), strict=False)]

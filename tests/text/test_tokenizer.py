@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatsmith.errors import RequestError
-from chatsmith.text import tokenizer_engines
+from chatsmith.text import tokenizer_engines, tokenizer_files
 from chatsmith.text.bpe import train_tokenizer
 from chatsmith.text.tokenizer import SPECIALS, TextStream, Tokenizer
-from chatsmith.text.tokenizer_files import byte_level_document, bytes_to_token
-from chatsmith.text.tokenizer_words import GPT2, LLAMA3, QWEN2
+from chatsmith.text.tokenizer_files import Document, byte_level_document, bytes_to_token
+from chatsmith.text.tokenizer_words import GPT2, LLAMA3, QWEN2, SMOLLM
 from tiny import tiny_sentencepiece
 
 # Text that sits on the edges of the word patterns: clitics, digits, kinds of space, marks, letters of all sorts.
@@ -82,7 +82,7 @@ def test_rank_files_of_tiktoken_are_read(shared: Path, gpt2: Tokenizer, name: st
 # Equal ids
 
 
-@pytest.mark.parametrize("pattern", [GPT2, LLAMA3, QWEN2], ids=lambda pattern: pattern.name)
+@pytest.mark.parametrize("pattern", [GPT2, LLAMA3, QWEN2, SMOLLM], ids=lambda pattern: pattern.name)
 def test_ids_equal_the_tokenizers_library(pattern: Any) -> None:
     tokenizer = train_tokenizer([SAMPLE * 4], 380, pattern=pattern)
     reference = library(tokenizer)
@@ -252,6 +252,59 @@ def test_added_tokens_with_manners_of_their_own(small: Tokenizer) -> None:
     tokenizer = Tokenizer(document)
     reference = tokenizers.Tokenizer.from_str(json.dumps(document))
     assert tokenizer.encode("a  <|end|>  b", specials=True) == reference.encode("a  <|end|>  b").ids
+
+
+# Added tokens that are text
+
+
+def with_words(document: Document, words: list[str], first: int, **manners: bool) -> Document:
+    """The vocabulary with added tokens that are text, numbered as the library does, and a special one before them."""
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    added = [{"id": first, "content": "<|fim|>", "special": True} | plain]
+    added += [
+        {"id": first + 1 + place, "content": word, "special": False} | plain | manners
+        for place, word in enumerate(words)
+    ]
+    return document | {"added_tokens": [*document["added_tokens"], *added]}
+
+
+WORDS = ["<think>", "</think>", "    ", "  ", "<think>deep"]
+SAID = st.lists(st.sampled_from([*WORDS, "<think", ">", " ", "a", "hello", "\n", "é"]), max_size=12).map("".join)
+
+
+@pytest.mark.parametrize("manners", [{}, {"normalized": True}, {"lstrip": True}, {"single_word": True}])
+@settings(max_examples=50, deadline=None)
+@given(texts=st.lists(SAID, max_size=4))
+def test_added_tokens_that_are_text_are_found_as_the_library_finds_them(
+    small: Tokenizer, manners: dict[str, bool], texts: list[str]
+) -> None:
+    for source in (small, tiny_sentencepiece()):
+        document = with_words(source.document, WORDS, source.vocab_size, **manners)
+        tokenizer, whole = Tokenizer(document), tokenizers.Tokenizer.from_str(json.dumps(document))
+        wanted = [whole.encode(text, add_special_tokens=False).ids for text in texts]
+        assert [tokenizer.encode(text) for text in texts] == wanted
+        assert [ids.tolist() for ids in tokenizer.encode_batch(texts)] == wanted
+        assert [tokenizer.encode(text, specials=True) for text in texts] == wanted
+        assert tokenizer.engine == (
+            "tiktoken" if source is small and manners in ({}, {"normalized": True}) else "tokenizers"
+        )
+        assert [tokenizer.encode(text) for text in texts] == wanted  # by the engine for short texts, and by the other
+
+
+def test_words_of_a_file_are_text_and_its_special_tokens_are_not(small: Tokenizer) -> None:
+    document = with_words(small.document, ["<think>", "</end>", "<eot>"], small.vocab_size)
+    tokenizer = Tokenizer(document, {"eos_token": "</end>", tokenizer_files.STOPS: [tokenizer_id(document, "<eot>")]})
+    assert tokenizer.encode("<think>") == [tokenizer_id(document, "<think>")]
+    assert tokenizer.specials.keys() == {*SPECIALS, "<|fim|>", "</end>", "<eot>"}
+    for name in tokenizer.specials:  # whatever the file calls them: what ends a text is no text
+        assert not set(tokenizer.encode(f"a{name}b")) & set(tokenizer.specials.values())
+    long = "A word <think> and <|end|> more.\n" * 60_000
+    once = tokenizer.encode("A word <think> and <|end|> more.\n")
+    assert tokenizer.encode_array(long).tolist() == once * 60_000
+
+
+def tokenizer_id(document: Document, content: str) -> int:
+    return next(token["id"] for token in document["added_tokens"] if token["content"] == content)
 
 
 # Vocabularies of other kinds

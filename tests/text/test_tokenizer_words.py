@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
 from chatsmith.text import tokenizer_words
-from chatsmith.text.tokenizer_words import GPT2, LLAMA3, QWEN2, Lexicon, words_of
+from chatsmith.text.tokenizer_words import GPT2, LLAMA3, QWEN2, SMOLLM, Lexicon, words_of
 
 # Text that sits on the edges of the word patterns: clitics, digits, kinds of space, marks, letters of all sorts.
 EDGES = st.sampled_from(
@@ -27,7 +27,7 @@ SAMPLE = (
 
 
 @pytest.mark.parametrize("block", [1 << 18, 12, 7])
-@pytest.mark.parametrize("pattern", [GPT2, LLAMA3, QWEN2], ids=lambda pattern: pattern.name)
+@pytest.mark.parametrize("pattern", [GPT2, LLAMA3, QWEN2, SMOLLM], ids=lambda pattern: pattern.name)
 def test_words_are_those_of_the_regular_expression(pattern: Any, block: int) -> None:
     expression = pre_tokenizers.Split(tokenizers.Regex(pattern.regex), behavior="isolated")
     tokenizer_words._keys()  # sized for whole blocks

@@ -39,11 +39,11 @@ def convert(
     """Write a model in a lighter format, and report what that cost.
 
     int8 and int4 give a folder with packed weights, which the native backend maps and runs without torch; a name that
-    ends in .gguf gives a file for llama.cpp (Q8_0, Q4_0, BF16, F16 or F32), which has no choice of --group, --zeros,
-    --head or --calibrate. The report tells size, perplexity, divergence, how often the likeliest token stays the same,
-    and, of a folder, speed; with --cache, what keys and values in that format cost too. Where perplexity grows beyond
-    the bound (f32 0.05%, f16 0.1%, bf16 and int8 0.5%, int4 3%; what --cache adds: as its format) nothing is written,
-    unless --force.
+    ends in .gguf gives a file for llama.cpp (Q8_0, Q4_0, BF16, F16 or F32), which has no choice of --group, --zeros or
+    --head, and --calibrate for int4 alone. The report tells size, perplexity, divergence, how often the likeliest token
+    stays the same, and, of a folder, speed; with --cache, what keys and values in that format cost too. Where
+    perplexity grows beyond the bound (f32 0.05%, f16 0.1%, bf16 and int8 0.5%, int4 3%; what --cache adds: as its
+    format), or the text is too short to tell, nothing is written, unless --force.
     """
     import sys
 

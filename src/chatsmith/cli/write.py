@@ -38,10 +38,13 @@ def write(
     """
     from chatsmith.cli.console import err, out, print_json, write_text
     from chatsmith.cli.options import given_text
+    from chatsmith.errors import RequestError
     from chatsmith.language_model import load
 
     text = given_text(text)
     constraint = _constraint(schema, regex)
+    if beams is not None and (draft is not None or lookup):
+        raise RequestError("a search with beams reads no guesses", "leave out --draft and --lookup, or --beams")
     loaded = load(model, draft=draft, lookup=lookup, cache=cache)
     if json or samples != 1 or beams is not None or length_penalty is not None:
         writing = loaded.write(

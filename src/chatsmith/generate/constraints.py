@@ -119,7 +119,10 @@ class Matcher:
 
 
 def _refused(constraint: Constraint, why: str) -> RequestError:
-    return RequestError(f"this {constraint.kind} cannot be used: {why.strip().splitlines()[0][:200]}")
+    first, *rest = why.strip().splitlines()
+    # A fault in an expression is told below it, under a line that points to the place.
+    causes = [line.removeprefix("error: ") for line in rest if line.startswith("error: ")]
+    return RequestError(f"this {constraint.kind} cannot be used: {' '.join([first, *causes])[:200]}")
 
 
 class _Wrapper:
@@ -128,7 +131,7 @@ class _Wrapper:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.eos_token_id, self.bos_token_id = tokenizer.end_of_text, None
         self.tokens = [_bytes(tokenizer, token) for token in range(tokenizer.vocab_size)]
-        self._special = frozenset(tokenizer.specials.values())
+        self._special = frozenset(tokenizer.added.values())
         self.special_token_ids = sorted(self._special)
         self._encode = tokenizer.encode_bytes
         self.is_tokenizer_wrapper = True

@@ -92,7 +92,8 @@ class Event:
     engine knows the request by. `id` is None where an answer ends without a token (none was asked for, or it failed).
     `text` is what may be shown now: it lags behind the tokens where a character or a possible stop text is not yet
     complete. `logprob` is the natural log of the model's own probability of `id`. `forgotten` counts the tokens at the
-    beginning that the model no longer sees (`rolling`). `finish` is set on the last event of an answer.
+    beginning that the model no longer sees (`rolling`), `reused` those that were in the cache when the answer began, or
+    went on after it had to give way. `finish` is set on the last event of an answer.
     """
 
     request: int
@@ -108,6 +109,7 @@ class Event:
     forgotten: int = 0
     embedding: Floats | None = None
     ticket: int = -1
+    reused: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,7 +131,7 @@ class Sequence:
     def event(self, **rest: Any) -> Event:
         """Something about this answer."""
         said: dict[str, Any] = {"id": None, "text": "", "logprob": 0.0} | rest
-        return Event(self.label, self.index, ticket=self.number, seed=self.seed, **said)
+        return Event(self.label, self.index, ticket=self.number, seed=self.seed, reused=self.table.hits, **said)
 
     def fork(self, index: int) -> Sequence:
         """Another answer that begins with all of this one and shares its blocks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 from typing import Any, NoReturn
 
@@ -50,8 +51,13 @@ def parse(body: bytes, depth: int) -> Any:
         raise _too_deep(depth) from None
     except ApiError:
         raise
-    except ValueError as error:
-        raise ApiError(400, f"the body is not JSON: {str(error)[:200]}", code="invalid_json") from None
+    except UnicodeDecodeError as error:
+        raise _not_json(f"byte {error.start:,} is no UTF-8") from None
+    except json.JSONDecodeError as error:
+        marked = body.startswith(codecs.BOM_UTF8)
+        raise _not_json("it begins with a byte order mark" if marked else str(error)[:200]) from None
+    except ValueError:  # Python's own bound on numbers
+        raise _not_json("a number in it has thousands of digits") from None
     level = [value]
     for _ in range(depth):
         level = [
@@ -64,6 +70,10 @@ def parse(body: bytes, depth: int) -> Any:
         if not level:
             return value
     raise _too_deep(depth)
+
+
+def _not_json(why: str) -> ApiError:
+    return ApiError(400, f"the body is not JSON: {why}", code="invalid_json")
 
 
 def _too_deep(depth: int) -> ApiError:

@@ -279,7 +279,7 @@ def read_schema(value: Any, name: str, bounds: Bounds) -> dict[str, Any]:
     """A JSON schema of bounded size. Regular expressions and addresses are not taken from a request."""
     given = mapping(value, name)
     if len(json.dumps(given)) > bounds["schema_bytes"]:
-        raise wrong(name, f"must have at most {bounds['schema_bytes']:g} bytes")
+        raise wrong(name, f"must have at most {bounds['schema_bytes']:,.0f} bytes")
     _without_patterns(given, name)
     return given
 

@@ -9,7 +9,21 @@ from typing import Any
 from chatsmith.errors import did_you_mean
 from chatsmith.serve.chat_kinds import Form, Messages, StreamOptions, ToolChoice, Tools
 from chatsmith.serve.errors import ApiError, wrong
-from chatsmith.serve.kinds import Anything, Biases, Bounds, Choice, Flag, Ids, Kind, Number, Prompts, Text, Texts, Whole
+from chatsmith.serve.kinds import (
+    Anything,
+    Biases,
+    Bounds,
+    Choice,
+    Flag,
+    Ids,
+    Kind,
+    Number,
+    Prompts,
+    Text,
+    Texts,
+    Whole,
+    Words,
+)
 
 CHAT, WRITE, NEXT, EMBED, ENCODE, DECODE = (
     "/v1/chat/completions",
@@ -100,6 +114,10 @@ FIELDS = (
     Field("metadata", (CHAT,), Anything(("object",)), _UNUSED),
     Field("store", (CHAT,), Flag(), _UNUSED),
     Field("parallel_tool_calls", (CHAT,), Flag(), _UNUSED),
+    Field("safety_identifier", (CHAT,), Text(256), _UNUSED),
+    Field("prompt_cache_key", (CHAT,), Text(256), _UNUSED + ": beginnings of prompts are found by their tokens"),
+    Field("service_tier", (CHAT,), Choice(("auto", "default")), _UNUSED),
+    Field("modalities", (CHAT,), Words(("text",)), "what an answer may be made of"),
     Field("best_of", (WRITE,), Whole(1, 1), "1: the answers are those that were drawn"),
 )
 

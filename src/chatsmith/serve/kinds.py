@@ -38,7 +38,7 @@ def listed(value: Any, name: str, most: float, least: int = 0) -> list[Any]:
     if not isinstance(value, list):
         raise wrong(name, f"must be a list, not {_kind(value)}")
     if not least <= len(value) <= most:
-        raise wrong(name, f"must have from {least} to {most:g} entries, not {len(value):,}")
+        raise wrong(name, f"must have from {least} to {most:,.0f} entries, not {len(value):,}")
     return value
 
 
@@ -47,7 +47,7 @@ def text(value: Any, name: str, most: float, least: int = 0) -> str:
     if not isinstance(value, str):
         raise wrong(name, f"must be a text, not {_kind(value)}")
     if not least <= len(value) <= most:
-        raise wrong(name, f"must have from {least} to {most:g} characters, not {len(value):,}")
+        raise wrong(name, f"must have from {least} to {most:,.0f} characters, not {len(value):,}")
     return without_surrogates(value)
 
 
@@ -161,6 +161,22 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """A list of some of these words; read as a tuple."""
+
+    words: tuple[str, ...]
+
+    def read(self, value: Any, name: str, bounds: Bounds) -> tuple[str, ...]:
+        """See `Kind`."""
+        return tuple(Choice(self.words).read(one, name, bounds) for one in listed(value, name, len(self.words), 1))
+
+    def schema(self, bounds: Bounds) -> Schema:
+        """See `Kind`."""
+        one = Choice(self.words).schema(bounds)
+        return {"type": "array", "items": one, "minItems": 1, "maxItems": len(self.words)}
+
+
+@dataclass(frozen=True, slots=True)
 class Texts:
     """A text or a list of texts; read as a tuple."""
 
@@ -228,7 +244,7 @@ class Biases:
         """See `Kind`."""
         given = mapping(value, name)
         if len(given) > bounds["logit_bias"]:
-            raise wrong(name, f"must have at most {bounds['logit_bias']:g} entries, not {len(given):,}")
+            raise wrong(name, f"must have at most {bounds['logit_bias']:,.0f} entries, not {len(given):,}")
         pairs: dict[int, float] = {}
         for key, bias in given.items():
             if not (key.isascii() and key.isdigit() and len(key) <= 9 and int(key) < bounds["vocab_size"]):

@@ -69,7 +69,7 @@ class Limits:
             except ValueError:
                 raise RequestError(f"{entry.name} must be a {'whole ' if whole else ''}number, not {text!r}") from None
             if not entry.metadata["least"] <= value <= 2**40:
-                raise RequestError(f"{entry.name} must be from {entry.metadata['least']:g} to {2**40:,}, not {text}")
+                raise RequestError(f"{entry.name} must be from {entry.metadata['least']:,} to {2**40:,}, not {text}")
             given[entry.name] = value
         return cls(**given)
 

@@ -95,7 +95,7 @@ def _ranked(served: Served, seen: Distribution, fields: dict[str, Any]) -> dict[
 
 
 async def embed(request: Request) -> Response:
-    """POST /v1/embeddings: for each text the mean of the model's last hidden states over its tokens."""
+    """POST /v1/embeddings: for each text the mean of the model's last hidden states over its tokens, of length 1."""
     room = Room.of(request)
     served = room.served
     fields = await room.read(request, EMBED)
@@ -118,11 +118,11 @@ async def embed(request: Request) -> Response:
     data = []
     for place, event in enumerate(events):
         assert event.embedding is not None
-        if fields["encoding_format"] == "base64":
-            vector: Any = base64.b64encode(event.embedding.astype("<f4").tobytes()).decode()
-        else:
-            vector = event.embedding.tolist()
-        data.append({"object": "embedding", "index": place, "embedding": vector})
+        # Clients take the dot product of two for their cosine, as they may with OpenAI's.
+        vector = (event.embedding / max(float(np.linalg.norm(event.embedding)), 1e-12)).astype("<f4")
+        packed = fields["encoding_format"] == "base64"
+        told_as: Any = base64.b64encode(vector.tobytes()).decode() if packed else vector.tolist()
+        data.append({"object": "embedding", "index": place, "embedding": told_as})
     usage = {"prompt_tokens": read, "total_tokens": read}
     told = {"object": "list", "data": data, "model": served.name, "usage": usage}
     return json_response(dumps(told | {"system_fingerprint": short(await served.fingerprint())}))

@@ -33,6 +33,7 @@ class Teller:
         self.fingerprint = fingerprint
         self.logprobs = bool(fields["logprobs"]) if chat else fields["logprobs"] is not None
         self.made: dict[int, list[int]] = {}
+        self.cached: dict[int, int] = {}  # by answer: tokens of its prompt that were read before
         self._offsets: dict[int, int] = {}
         self._scores: dict[int, PromptScore] = {}  # by prompt: only the first of several answers carries it
         kind = "chat.completion" if chat else "text_completion"
@@ -57,6 +58,7 @@ class Teller:
         choices = []
         for index, events in sorted(answers.items()):
             self.made[index] = [event.id for event in events if event.id is not None]
+            self.cached[index] = events[0].reused
             said = "".join([event.text for event in events])
             finish = _FINISH[events[-1].finish or "length"]
             if self.chat:
@@ -96,6 +98,7 @@ class Teller:
 
     def note(self, index: int, event: Event) -> None:
         """Count a token."""
+        self.cached.setdefault(index, event.reused)
         made = self.made.setdefault(index, [])
         if event.id is not None:
             made.append(event.id)
@@ -152,11 +155,13 @@ class Teller:
 
     # ---- parts -----------------------------------------------------------------------------------------------------
 
-    def usage(self) -> dict[str, int]:
-        """Tokens read and made."""
+    def usage(self) -> dict[str, Any]:
+        """Tokens read and made, and how many of those read were in the cache: answers to one prompt read it once."""
         made = sum(map(len, self.made.values()))
-        read = self.prepared.prompt_tokens
-        return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+        read, samples = self.prepared.prompt_tokens, self.prepared.samples
+        cached = sum(self.cached.get(place * samples, 0) for place in range(len(self.prepared.asked)))
+        counted = {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+        return counted | {"prompt_tokens_details": {"cached_tokens": cached}}
 
     def provenance(self) -> dict[str, Any]:
         """The seed and the settings, and all that `replay` needs to make the answers again."""

@@ -92,6 +92,6 @@ def call_format(
     schema = {"anyOf": forms}
     if not marked:
         return CallFormat(format.names, marked, key, Constraint.schema(schema))
-    quoted = [name if name in tokenizer.specials else json.dumps(name) for name in (_OPEN, _CLOSE)]
+    quoted = [name if name in tokenizer.added else json.dumps(name) for name in (_OPEN, _CLOSE)]
     grammar = f'start: {quoted[0]} "\\n" call "\\n" {quoted[1]}\ncall: %json {embedded(schema)}\n'
     return CallFormat(format.names, marked, key, Constraint("grammar", grammar))

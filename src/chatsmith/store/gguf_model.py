@@ -73,7 +73,7 @@ def check_file(path: Path, overwrite: bool) -> None:
     if path.is_dir():
         raise RequestError(f"{path} is a folder, not a file", "choose another name")
     if path.exists() and not overwrite:
-        raise RequestError(f"{path} is there already", "choose another name, or ask to overwrite it")
+        raise RequestError(f"{path} is there already", "choose another name, or add --overwrite")
 
 
 def as_written(spec: ModelSpec, read: Read, to: str) -> Read:

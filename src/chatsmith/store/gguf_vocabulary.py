@@ -20,11 +20,17 @@ from chatsmith.store.tensors import AGAIN
 from chatsmith.text.tokenizer import Tokenizer
 from chatsmith.text.tokenizer_files import Document, byte_level_document, checked
 from chatsmith.text.tokenizer_merges import ByteLevel
-from chatsmith.text.tokenizer_words import GPT2, LLAMA3, QWEN2
+from chatsmith.text.tokenizer_words import GPT2, LLAMA3, QWEN2, SMOLLM
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
-# How text is cut into words, by llama.cpp's names.
-_CUTS = {"gpt-2": GPT2, "llama-bpe": LLAMA3, "qwen2": QWEN2}
+# How text is cut into words, by llama.cpp's names; of each the first is written.
+_NAMES = {
+    GPT2: ("gpt-2", "phi-2", "mpt", "olmo"),
+    LLAMA3: ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2"),
+    QWEN2: ("qwen2", "deepseek-r1-qwen", "stablelm2"),
+    SMOLLM: ("smollm", "starcoder", "refact", "command-r"),
+}
+_CUTS = {name: pattern for pattern, names in _NAMES.items() for name in names}
 _END, _MORE_ENDS = "eos_token_id", ("eot_token_id", "eom_token_id")
 
 
@@ -51,7 +57,7 @@ def vocabulary_values(tokenizer: Tokenizer, rows: int, stops: Collection[int]) -
             names[number], kinds[number] = piece, _BYTE if pieces.is_byte(piece) else _NORMAL
         values = _sentencepiece_values(pieces, rows)
     for token in tokenizer.document.get("added_tokens") or []:
-        kind = _CONTROL if token.get("special", True) else _USER_DEFINED
+        kind = _CONTROL if token["content"] in tokenizer.specials else _USER_DEFINED
         names[token["id"]], kinds[token["id"]] = token["content"], _UNKNOWN if token["content"] == UNKNOWN else kind
     begin, end = tokenizer.begin_of_text, tokenizer.end_of_text
     ends = sorted({number for number in {*stops, *tokenizer.stop_ids} if 0 <= number < rows} - {end})
@@ -68,9 +74,14 @@ def vocabulary_values(tokenizer: Tokenizer, rows: int, stops: Collection[int]) -
 
 
 def _byte_level_values(found: ByteLevel) -> dict[str, Any]:
+    if found.whole_words and found.pattern is not LLAMA3:
+        raise RequestError(
+            "this vocabulary looks words up that no merges make, which llama.cpp does for Llama 3's alone",
+            "convert to a folder instead",
+        )
     return {
         "model": "gpt2",
-        "pre": {pattern: name for name, pattern in _CUTS.items()}[found.pattern],
+        "pre": _NAMES[found.pattern][0],
         "merges": [" ".join(pair) for pair in found.merges],
     }
 
@@ -107,7 +118,7 @@ def read_vocabulary(file: Gguf) -> tuple[Tokenizer, dict[str, Any]]:
     ends = {_token(file, key, len(tokens)) for key in (_END, *_MORE_ENDS) if f"tokenizer.ggml.{key}" in file.values}
     config: dict[str, Any] = {"eos_token": tokens[_token(file, _END, len(tokens))]}
     cut = file.get("tokenizer.ggml.pre", str, "gpt-2")
-    begins = file.get("tokenizer.ggml.add_bos_token", bool, kind == "llama" or cut == "llama-bpe")
+    begins = file.get("tokenizer.ggml.add_bos_token", bool, kind == "llama" or _CUTS.get(cut) is LLAMA3)
     if begins:
         begin = _token(file, "bos_token_id", len(tokens), 1 if kind == "llama" else None)
         config |= {"bos_token": tokens[begin], "add_bos_token": True}
@@ -147,7 +158,7 @@ def _byte_level_document(file: Gguf, tokens: list[str], kinds: list[int], cut: s
     marks = _added(tokens, kinds)
     specials, words = {token: vocabulary[token] for token in marks}, {token for token in marks if not marks[token]}
     document = byte_level_document(vocabulary, pairs, _CUTS[cut], specials, words)
-    if cut == "llama-bpe":
+    if _CUTS[cut] is LLAMA3:
         # Llama 3 has words that no merges make: they are looked up whole.
         made = {left + right for left, right in pairs} | marks.keys()
         document["model"]["ignore_merges"] = any(len(token) > 1 and token not in made for token in vocabulary)

@@ -64,7 +64,9 @@ def import_llama2c(model_file: Path, vocabulary_file: Path, folder: Path, *, ove
             Path(name, file).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         tokenizer = Tokenizer.load(Path(name))
     source = {"format": "llama2.c", "file": os.path.basename(model_file), "sha256": file_sha256(Path(model_file))}
-    return save_model(folder, model, tokenizer, provenance={"source": source}, overwrite=overwrite)
+    # Its stories were laid end to end, each behind the token that begins one: that ends the one before, as in llama2.c.
+    ends = {"eos_token_id": [2, 1]}
+    return save_model(folder, model, tokenizer, provenance={"source": source}, generation=ends, overwrite=overwrite)
 
 
 def _spec(path: Path, header: list[int]) -> ModelSpec:

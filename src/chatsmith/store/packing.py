@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chatsmith.errors import WorkError
-from chatsmith.kernels.infer.matrix import PANEL, Floats, Kind, Matrix, as_floats
+from chatsmith.kernels.infer.matrix import PANEL, SPAN, Floats, Kind, Matrix, as_floats
 from chatsmith.kernels.infer.session import Part
 from chatsmith.specs import ModelSpec
 from chatsmith.store.quantise import quantised
@@ -33,6 +33,8 @@ class Format:
     symmetric: bool = True
     head: Kind | None = None
     head_group: int = 64
+    blocks: bool = False
+    """int4 as GGUF's Q4_0 has it: groups of 32 with a whole scale each; rows of no whole groups stay in f16."""
 
     @property
     def head_kind(self) -> Kind:
@@ -46,7 +48,11 @@ class Format:
 
     def rounded(self, values: NDArray[Any], moments: NDArray[Any] | None = None) -> Matrix:
         """A matrix of a layer as it is kept; see `quantised` for the moments of what it is multiplied with."""
-        return quantised(values, self.kind, group=self.group, symmetric=self.symmetric, moments=moments)
+        if self.blocks and values.shape[1] % SPAN:
+            return quantised(values, "f16")
+        return quantised(
+            values, self.kind, group=self.group, symmetric=self.symmetric, factors=not self.blocks, moments=moments
+        )
 
 
 @dataclass(frozen=True, slots=True)

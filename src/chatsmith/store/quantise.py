@@ -82,9 +82,11 @@ def quantised(
     *,
     group: int = 64,
     symmetric: bool = True,
+    factors: bool = True,
     moments: NDArray[np.floating[Any]] | None = None,
 ) -> Matrix:
-    """W [outputs, inputs] in the given kind; plain kinds know no groups.
+    """W [outputs, inputs] in the given kind; plain kinds know no groups. Without `factors` int4 in groups of 32,
+    symmetric, has a whole scale for each group.
 
     `moments` [inputs, inputs] are the sums of x xᵀ over vectors x that the matrix is made for: int8 and int4 then keep
     W x rather than W. Raises `RequestError` for a group that the kernels do not know, `WorkError` for moments that are
@@ -94,7 +96,7 @@ def quantised(
         return plain(weight, kind)
     if group not in GROUPS:
         raise RequestError(f"a group has {', '.join(map(str, GROUPS))} weights, not {group}")
-    by_factors = kind == "int4" and symmetric and group == SPAN
+    by_factors = kind == "int4" and symmetric and group == SPAN and factors
     shared = _SHARE if by_factors else group  # weights that share a scale
     while shared > DEPTH and weight.shape[1] % shared:
         shared //= 2  # rather a smaller group than zeros to multiply with

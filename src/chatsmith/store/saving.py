@@ -36,7 +36,7 @@ def check_target(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"{folder} is a file, not a folder", "choose another folder to save to")
     if folder.exists() and holds_model(folder) and not overwrite:
-        raise RequestError(f"{folder} already holds a model", "choose another folder, or ask to overwrite this one")
+        raise RequestError(f"{folder} already holds a model", "choose another folder, or add --overwrite")
 
 
 def check_parents(path: Path) -> None:

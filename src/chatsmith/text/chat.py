@@ -161,6 +161,8 @@ def _spans(tokenizer: Tokenizer, messages: Sequence[Message], add_generation_pro
 
 def _encode_spans(tokenizer: Tokenizer, spans: Sequence[_Span]) -> tuple[list[int], list[bool]]:
     """Special tokens split the rendering; the ordinary text between two of them is encoded in one go, as others do."""
+    from chatsmith.text.tokenizer_added import finding
+
     ids: list[int] = []
     loss: list[bool] = []
     run: list[_Span] = []
@@ -170,10 +172,9 @@ def _encode_spans(tokenizer: Tokenizer, spans: Sequence[_Span]) -> tuple[list[in
         ids.extend(new_ids)
         loss.extend(new_loss)
 
-    names = sorted(tokenizer.specials, key=lambda name: (-len(name), name))
-    special = re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else None
+    split = finding(tokenizer.specials).split
     for span in spans:
-        parts = [span.text] if span.said_by is not None or special is None else special.split(span.text)
+        parts = [span.text] if span.said_by is not None else split(span.text)
         for part in parts:
             number = tokenizer.specials.get(part) if span.said_by is None else None
             if number is None:

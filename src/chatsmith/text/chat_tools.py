@@ -10,6 +10,7 @@ from typing import Any
 
 from chatsmith.errors import RequestError
 from chatsmith.text.tokenizer import Tokenizer
+from chatsmith.text.tokenizer_added import finding
 
 _TOOLS = re.compile(r"\{[%{][^}]*\btools\b")
 
@@ -47,9 +48,8 @@ def encode_with_tools(
     whole = rendered(breaks)
     if whole.replace(mark, "") != rendered(str):
         raise RequestError("this model's chat template rewrites what is said, so that words cannot be told from marks")
-    names = sorted(tokenizer.specials, key=lambda name: (-len(name), name))
     ids: list[int] = []
-    for part in re.split("(" + "|".join(map(re.escape, names)) + ")", whole) if names else [whole]:
+    for part in finding(tokenizer.specials).split(whole):
         number = tokenizer.specials.get(part)
         ids += [number] if number is not None else tokenizer.encode(part.replace(mark, "")) if part else []
     return ids

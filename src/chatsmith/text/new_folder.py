@@ -90,7 +90,7 @@ def check_target(folder: Path, overwrite: bool, mark: str = MANIFEST) -> None:
     if not (folder / mark).is_file():
         raise RequestError(f"{folder} holds something other than tokens", "name a new folder")
     if not overwrite:
-        raise RequestError(f"{folder} already holds tokens", "name a new folder, or ask to overwrite this one")
+        raise RequestError(f"{folder} already holds tokens", "name a new folder, or add --overwrite")
 
 
 @contextmanager

@@ -6,7 +6,8 @@ has bytes. Encoding goes through tiktoken where that provably gives the ids of t
 times slower and takes over for every other kind of vocabulary (`Tokenizer.engine` tells which).
 
 Text is never special: "<|end|>" in a document or a message is encoded as the characters it is made of. Only
-`encode(text, specials=True)`, for text that the program itself has written, gives special tokens.
+`encode(text, specials=True)`, for text that the program itself has written, gives special tokens. Added tokens that
+are not special, as <think> in some published files, are text: they are found wherever they are said.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from chatsmith import arguments
 from chatsmith.errors import RequestError
 from chatsmith.machine import usable_cores
 from chatsmith.text import tokenizer_files
+from chatsmith.text.tokenizer_added import finding, is_text, plainly_found
 from chatsmith.text.tokenizer_engines import (
     Engine,
     LibraryEngine,
@@ -53,8 +55,11 @@ _UNDECODABLE = re.compile("[\udc80-\udcff]+")
 class Tokenizer:
     """One vocabulary, ready to encode and decode. Made by `Tokenizer.load` or `chatsmith.text.bpe.train_tokenizer`."""
 
+    added: dict[str, int]
+    """The file's added tokens by name, those that are text too."""
     specials: dict[str, int]
-    """Every token beyond ordinary text, by name: the file's added tokens."""
+    """Every token beyond ordinary text, by name: added tokens that the file calls special, or that end a text, or that
+    the config names as one of its own."""
     vocab_size: int
     """The highest id, plus one. A model may have more rows; they belong to no token."""
     chat_template: str | None
@@ -64,12 +69,18 @@ class Tokenizer:
         self._document = document
         self._config = dict(config or {})
         self._added = [dict(token) for token in document.get("added_tokens") or []]
-        self.specials = {token["content"]: token["id"] for token in self._added}
+        self.added = {token["content"]: token["id"] for token in self._added}
+        named = {*_END_OF_TEXT, *_END_OF_TURN, *_named_special(self._config)}
+        for token in self._added:
+            ends = token["id"] in self._published_ends
+            token["special"] = not is_text(token) or token["content"] in named or ends
+        self.specials = {token["content"]: token["id"] for token in self._added if not is_text(token)}
+        self._for_text = document | {"added_tokens": self._added}
         vocabulary = document["model"]["vocab"]
         if isinstance(vocabulary, dict):
-            self._ids = {**vocabulary, **self.specials}
+            self._ids = {**vocabulary, **self.added}
         else:  # a list of [piece, score]: the place is the id
-            self._ids = {piece[0]: number for number, piece in enumerate(vocabulary)} | self.specials
+            self._ids = {piece[0]: number for number, piece in enumerate(vocabulary)} | self.added
         self.vocab_size = max(self._ids.values()) + 1
         self.chat_template = _template(self._config.get("chat_template"))
 
@@ -89,7 +100,7 @@ class Tokenizer:
     @functools.cached_property
     def byte_level(self) -> ByteLevel | None:
         """The parts of a byte-level BPE vocabulary; None for a vocabulary of another kind."""
-        return byte_level(self._document)
+        return byte_level(self._for_text)
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, from which transformers, vLLM and others load it."""
@@ -144,9 +155,12 @@ class Tokenizer:
     @functools.cached_property
     def _published_stops(self) -> list[int]:
         """Those that are in the vocabulary: no other can come."""
+        return [token for token in self._published_ends if 0 <= token < self.vocab_size]
+
+    @property
+    def _published_ends(self) -> list[int]:
         said = self._config.get(tokenizer_files.STOPS)
-        ids = said if isinstance(said, list) else []
-        return [token for token in ids if type(token) is int and 0 <= token < self.vocab_size]
+        return [token for token in said if type(token) is int] if isinstance(said, list) else []
 
     @functools.cached_property
     def template_variables(self) -> dict[str, str]:
@@ -170,9 +184,9 @@ class Tokenizer:
     def _engine(self) -> Engine:
         self._short = None  # its tables have done their work
         try:
-            return TiktokenEngine(ranks_of(self._document))
+            return TiktokenEngine(ranks_of(self._for_text))
         except Unsuitable:
-            return LibraryEngine(self._document)
+            return LibraryEngine(self._for_text)
 
     @property
     def engine(self) -> str:
@@ -197,7 +211,7 @@ class Tokenizer:
     @functools.cached_property
     def _short(self) -> ShortEngine | None:
         try:
-            return ShortEngine(self._document)
+            return ShortEngine(self._for_text)
         except Unsuitable:
             return None
 
@@ -232,7 +246,7 @@ class Tokenizer:
     @functools.cached_property
     def _encode_on(self) -> Callable[[str], list[int]]:
         """`encode` without the space that some vocabularies (SentencePiece) put before a text."""
-        document = without_first_space(self._document)
+        document = without_first_space(self._for_text)
         same = all(document[key] == self._document.get(key) for key in ("normalizer", "pre_tokenizer"))
         return self._encode_ordinary if same else LibraryEngine(document).encode
 
@@ -241,7 +255,7 @@ class Tokenizer:
             return self._library.encode(without_surrogates(text), add_special_tokens=False).ids
         ids: list[int] = []
         for part in self._specials_regex.split(text):
-            number = self.specials.get(part)
+            number = self.added.get(part)
             if number is not None:
                 ids.append(number)
             elif part:
@@ -250,16 +264,11 @@ class Tokenizer:
 
     @functools.cached_property
     def _specials_regex(self) -> re.Pattern[str] | None:
-        """Finds special tokens, the longest first; None where only the tokenizers library knows their manners.
-
-        (Tokens that swallow spaces around them, or look at text after it was normalised.)
-        """
-        plain = all(not any(token.get(key) for key in ("lstrip", "rstrip", "single_word")) for token in self._added)
-        alike = len({bool(token.get("normalized")) for token in self._added}) <= 1
-        if self._engine.name != "tiktoken" or not plain or not alike or self._document.get("normalizer"):
+        """Finds added tokens; None where only the tokenizers library knows their manners."""
+        normalizes = bool(self._document.get("normalizer"))
+        if self._engine.name != "tiktoken" or normalizes or not plainly_found(self._added, normalizes):
             return None
-        names = sorted(self.specials, key=lambda name: (-len(name), name))
-        return re.compile("(" + "|".join(map(re.escape, names)) + ")" if names else r"(?!)()")
+        return finding(self.added)
 
     @functools.cached_property
     def _library(self) -> Any:
@@ -274,7 +283,7 @@ class Tokenizer:
         for token, number in self._ids.items():
             names[number] = token
         kinds = _types(self._document.get("decoder")) | _types(self._document.get("pre_tokenizer"))
-        return _TokenBytes(names, self.specials, "ByteLevel" in kinds)
+        return _TokenBytes(names, self.added, "ByteLevel" in kinds)
 
     @functools.cached_property
     def _byte_ids(self) -> dict[int, int]:
@@ -371,6 +380,16 @@ def _types(entry: Any) -> set[str]:
         return set()
     inner = entry.get("decoders") or entry.get("pretokenizers") or []
     return {str(entry.get("type"))}.union(*map(_types, inner))
+
+
+def _named_special(config: dict[str, Any]) -> set[str]:
+    """The tokens that a config names, which makes them special: "eos_token" and the like, and lists of more."""
+    named = [value for key, value in config.items() if key.endswith("_token") and not key.startswith("add_")]
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        more = config.get(key) or []
+        named += more.values() if isinstance(more, dict) else more if isinstance(more, list) else []
+    contents = [token.get("content") if isinstance(token, dict) else token for token in named]
+    return {content for content in contents if isinstance(content, str)}
 
 
 def _template(entry: Any) -> str | None:

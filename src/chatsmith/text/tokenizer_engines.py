@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from chatsmith.errors import RequestError
 from chatsmith.machine import usable_cores
+from chatsmith.text.tokenizer_added import is_text
 from chatsmith.text.tokenizer_files import Document
 from chatsmith.text.tokenizer_merges import Ranks
 from chatsmith.text.tokenizer_words import BREAK, Lexicon, Words, words_of
@@ -44,7 +45,7 @@ _SURE_CUT = re.compile(r"(?<=\n)(?=\S)|(?<=[A-Za-z])(?= [A-Za-z])")
 
 
 class Engine(Protocol):
-    """Encodes ordinary text: nothing in it is ever special."""
+    """Encodes ordinary text: nothing in it is ever special. Added tokens that are text are found in it."""
 
     name: str
 
@@ -137,6 +138,7 @@ class TiktokenEngine:
 
         self._pattern = ranks.pattern
         self._ids = ranks.ids
+        self._words = ranks.words
         self._core = tiktoken.Encoding(
             "chatsmith", pat_str=ranks.pattern.fast_regex, mergeable_ranks=ranks.of, special_tokens={}
         )
@@ -158,10 +160,13 @@ class TiktokenEngine:
 
     def encode(self, text: str) -> list[int]:
         if len(text) <= SHORT:
-            return self._direct(self._prepare(text))
+            return self._words.encode(text, lambda part: self._direct(self._prepare(part)))
         return self.encode_row([text], usable_cores())[0].tolist()
 
     def encode_row(self, texts: Sequence[str], threads: int) -> Row:
+        return self._words.encode_row(texts, lambda parts: self._encode_parts(parts, threads))
+
+    def _encode_parts(self, texts: Sequence[str], threads: int) -> Row:
         jobs = list(_jobs([self._prepare(text) for text in texts]))
         if threads > 1 and len(jobs) > 1:
             with ThreadPoolExecutor(min(threads, len(jobs))) as pool:
@@ -226,17 +231,23 @@ def _jobs(texts: Sequence[str]) -> Iterator[_Job]:
 
 
 class LibraryEngine:
-    """Any vocabulary the tokenizers library reads, without its added tokens: their text is ordinary text here."""
+    """Any vocabulary the tokenizers library reads, without its special tokens: their text is ordinary text here."""
 
     name = "tokenizers"
 
     _BATCH = 1_000
 
     def __init__(self, document: Document) -> None:
-        self._library = library_tokenizer(document | {"added_tokens": []})
+        words = [token for token in document.get("added_tokens") or [] if is_text(token)]
+        self._library = library_tokenizer(document | {"added_tokens": words})
+        # The library numbers added tokens that the vocabulary lacks one after the other: without the special ones
+        # among them, otherwise than the file.
+        numbers = [(self._library.token_to_id(token["content"]), token["id"]) for token in words]
+        self._moved = {number: wanted for number, wanted in numbers if number is not None and number != wanted}
 
     def encode(self, text: str) -> list[int]:
-        return self._library.encode(without_surrogates(text), add_special_tokens=False).ids
+        ids = self._library.encode(without_surrogates(text), add_special_tokens=False).ids
+        return [self._moved.get(number, number) for number in ids] if self._moved else ids
 
     def encode_row(self, texts: Sequence[str], threads: int) -> Row:
         """`threads` is the library's own affair: it takes all cores."""
@@ -245,7 +256,12 @@ class LibraryEngine:
             batch = [without_surrogates(text) for text in texts[begin : begin + self._BATCH]]
             encodings = self._library.encode_batch_fast(batch, add_special_tokens=False)
             found.extend(np.array(encoding.ids, np.uint32) for encoding in encodings)
-        return np.concatenate(found), np.cumsum([len(ids) for ids in found[1:]], dtype=np.int64)
+        ids = np.concatenate(found)
+        if self._moved:
+            table = np.arange(max(int(ids.max(initial=0)), *self._moved) + 1, dtype=np.uint32)
+            table[list(self._moved)] = list(self._moved.values())
+            ids = table[ids]
+        return ids, np.cumsum([len(part) for part in found[1:]], dtype=np.int64)
 
 
 def without_first_space(document: Document) -> Document:

@@ -31,6 +31,9 @@ STOPS = "stop_token_ids"
 
 Document = dict[str, Any]
 
+DIGITS = {"type": "Digits", "individual_digits": True}
+"""The step of a `pre_tokenizer` that cuts off each digit (SmolLM, StarCoder)."""
+
 
 def _byte_characters() -> list[str]:
     """The printable character that stands for each byte value in byte-level vocabularies (GPT-2's table)."""
@@ -77,6 +80,8 @@ def byte_level_document(
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     if pattern is tokenizer_words.GPT2:
         cutter: dict[str, Any] = byte_level | {"use_regex": True}
+    elif pattern is tokenizer_words.SMOLLM:
+        cutter = {"type": "Sequence", "pretokenizers": [DIGITS, byte_level | {"use_regex": True}]}
     else:
         split = {"type": "Split", "pattern": {"Regex": pattern.regex}, "behavior": "Isolated", "invert": False}
         cutter = {"type": "Sequence", "pretokenizers": [split, byte_level]}

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from chatsmith.text.tokenizer_files import Document, token_to_bytes
-from chatsmith.text.tokenizer_words import GPT2, PATTERNS, WordPattern
+from chatsmith.text.tokenizer_added import Words, is_text, plainly_found
+from chatsmith.text.tokenizer_files import BYTE_TO_CHAR, DIGITS, Document, token_to_bytes
+from chatsmith.text.tokenizer_words import GPT2, PATTERNS, SMOLLM, WordPattern
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Ranks:
     ids: npt.NDArray[np.uint32] | None
     compose: bool
     """Text is brought to Unicode's NFC first, as the file asks."""
+    words: Words
+    """The added tokens that are text."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +45,33 @@ class ByteLevel:
     vocabulary: dict[str, int]
     merges: list[tuple[str, str]]
     pattern: WordPattern
+    whole_words: bool
+    """Words that are tokens are looked up before any merge, and some that no merge makes are."""
 
 
 def byte_level(document: Document) -> ByteLevel | None:
     """The vocabulary of a document that is byte-level BPE of a known cut; None for any other."""
+    model = document["model"]
     try:
-        pattern = ranks_of(document).pattern
+        pattern, _, merges = _parts(document)
     except Unsuitable:
         return None
-    model = document["model"]
-    merges = [pair.split(" ", 1) if isinstance(pair, str) else pair for pair in model["merges"]]
-    return ByteLevel(model["vocab"], [(left, right) for left, right in merges], pattern)
+    vocabulary: dict[str, int] = model["vocab"]
+    made = {left + right for left, right in merges}
+    parts = {part for pair in merges for part in pair}
+    if not vocabulary.keys() >= {*BYTE_TO_CHAR, *made, *parts}:
+        return None
+    known = made | {token["content"] for token in document.get("added_tokens") or []}
+    alone = any(len(token) > 1 and token not in known and token_to_bytes(token) for token in vocabulary)
+    return ByteLevel(vocabulary, merges, pattern, bool(model.get("ignore_merges")) and alone)
 
 
 class Unsuitable(Exception):
     """Why tiktoken cannot stand in for the tokenizers library with this file."""
 
 
-def ranks_of(document: Document) -> Ranks:
-    """The ranks for tiktoken; raises `Unsuitable` where equal ids are not certain."""
+def _parts(document: Document) -> tuple[WordPattern, Words, list[tuple[str, str]]]:
+    """How a byte-level document cuts text, its added tokens that are text, and its merges; or raises `Unsuitable`."""
     model = document["model"]
     if model.get("type", "BPE") != "BPE" or not isinstance(model["vocab"], dict) or "merges" not in model:
         raise Unsuitable(f"its model is {model.get('type')}, not BPE")
@@ -70,17 +81,23 @@ def ranks_of(document: Document) -> Ranks:
     normalizer = document.get("normalizer")
     if normalizer not in (None, {"type": "NFC"}):
         raise Unsuitable("it normalises text")
-    pattern = pattern_of(document.get("pre_tokenizer"))
-
-    added = {token["content"] for token in document.get("added_tokens") or []}
+    pattern, words = pattern_of(document.get("pre_tokenizer")), words_in(document)
     if not isinstance(model["merges"], list) or not all(isinstance(pair, str | list) for pair in model["merges"]):
         raise Unsuitable("its merges are not a list of pairs")
     merges = [tuple(pair.split(" ", 1)) if isinstance(pair, str) else tuple(pair) for pair in model["merges"]]
+    if any(len(pair) != 2 or not isinstance(pair[0], str) or not isinstance(pair[1], str) for pair in merges):
+        raise Unsuitable("a merge does not name two tokens")
+    return pattern, words, [(left, right) for left, right in merges]
+
+
+def ranks_of(document: Document) -> Ranks:
+    """The ranks for tiktoken; raises `Unsuitable` where equal ids are not certain."""
+    pattern, words, merges = _parts(document)
+    model, composes = document["model"], document.get("normalizer") is not None
+    added = {token["content"] for token in document.get("added_tokens") or []}
     vocabulary: dict[str, int] = model["vocab"]
     made: dict[str, int] = {}
     for pair in merges:
-        if len(pair) != 2 or not isinstance(pair[0], str) or not isinstance(pair[1], str):
-            raise Unsuitable("a merge does not name two tokens")
         made.setdefault("".join(pair), 256 + len(made))
     rank: dict[str, int] = {}
     of: dict[bytes, int] = {}
@@ -103,8 +120,16 @@ def ranks_of(document: Document) -> Ranks:
         ids[place] = vocabulary[token]
     if len(ids) == 256 or bool(np.all(np.diff(ids[256:].astype(np.int64)) > 0)):
         # Ids that rise with the merges serve as ranks themselves: no table on the way out.
-        return Ranks(pattern, {data: int(ids[place]) for data, place in of.items()}, None, normalizer is not None)
-    return Ranks(pattern, of, ids, normalizer is not None)
+        return Ranks(pattern, {data: int(ids[place]) for data, place in of.items()}, None, composes, words)
+    return Ranks(pattern, of, ids, composes, words)
+
+
+def words_in(document: Document) -> Words:
+    """The added tokens that are text, where they are found by their letters alone; see `tokenizer_added`."""
+    tokens = [token for token in document.get("added_tokens") or [] if is_text(token)]
+    if not plainly_found(tokens, document.get("normalizer") is not None):
+        raise Unsuitable("it has added tokens with manners of their own")
+    return Words({token["content"]: token["id"] for token in tokens})
 
 
 def pattern_of(cutter: Any) -> WordPattern:
@@ -117,6 +142,8 @@ def pattern_of(cutter: Any) -> WordPattern:
         raise Unsuitable("it does not work on bytes as they come")
     if not splits and byte_level.get("use_regex", True):
         return GPT2
+    if splits == [DIGITS] and byte_level.get("use_regex", True):
+        return SMOLLM
     if len(splits) == 1 and not byte_level.get("use_regex", True) and splits[0].get("type") == "Split":
         split = splits[0]
         pattern = split.get("pattern")
@@ -127,7 +154,7 @@ def pattern_of(cutter: Any) -> WordPattern:
     raise Unsuitable("it cuts text into words in a way of its own")
 
 
-def _check_merges(merges: list[tuple[str, ...]], rank: dict[str, int]) -> None:
+def _check_merges(merges: list[tuple[str, str]], rank: dict[str, int]) -> None:
     """The condition above: each merged token is made, in the end, by a pair that is listed for it."""
     if not merges:
         return

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from chatsmith.text.tokenizer_engines import without_surrogates
 from chatsmith.text.tokenizer_files import BYTE_TO_CHAR, Document
-from chatsmith.text.tokenizer_merges import Unsuitable, pattern_of
+from chatsmith.text.tokenizer_merges import Unsuitable, pattern_of, words_in
 from chatsmith.text.tokenizer_words import words_of
 
 MOST = 4096
@@ -29,7 +29,7 @@ class ShortEngine:
             raise Unsuitable("its model is not BPE")
         if document.get("normalizer") is not None or any(model.get(option) for option in options):
             raise Unsuitable("it does more than merge")
-        self._pattern = pattern_of(document.get("pre_tokenizer"))
+        self._pattern, self._words = pattern_of(document.get("pre_tokenizer")), words_in(document)
         self._vocabulary: dict[str, int] = model["vocab"]
         try:
             pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
@@ -44,14 +44,16 @@ class ShortEngine:
         if len(text) > self._left:
             return None
         self._left -= len(text)
-        text = without_surrogates(text)
+        try:
+            return self._words.encode(text, self._encode)
+        except KeyError:
+            return None
+
+    def _encode(self, text: str) -> list[int]:
         ids: list[int] = []
-        for words in words_of(text, self._pattern):
+        for words in words_of(without_surrogates(text), self._pattern):
             for begin, end in zip(words.bounds[:-1].tolist(), words.bounds[1:].tolist(), strict=True):
-                try:
-                    ids += [self._vocabulary[part] for part in self._merge(words.text[begin:end])]
-                except KeyError:
-                    return None
+                ids += [self._vocabulary[part] for part in self._merge(words.text[begin:end])]
         return ids
 
     def _merge(self, word: str) -> list[str]:

@@ -55,6 +55,8 @@ class WordPattern:
     """Letters take one character before them that is no letter, digit or newline; otherwise only a space."""
     fold: bool
     """'S counts as 's."""
+    digits_first: bool = False
+    """Digits are cut off before all else: whitespace before one ends there, and gives no character away."""
 
 
 GPT2 = WordPattern(
@@ -75,6 +77,12 @@ _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 
 LLAMA3 = WordPattern("llama3", _LLAMA3, _LLAMA3, digits=3, newlines=True, any_prefix=True, fold=True)
 QWEN2 = WordPattern("qwen2", _QWEN2, _QWEN2, digits=1, newlines=True, any_prefix=True, fold=True)
+
+_SMOLLM = r"'s|'t|'re|'ve|'m|'ll|'d|\p{N}| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
+SMOLLM = WordPattern(
+    "smollm", _SMOLLM, _SMOLLM, digits=1, newlines=False, any_prefix=False, fold=False, digits_first=True
+)
+"""GPT-2's, on what is left when each digit was cut off; a `tokenizer.json` says it in these two steps."""
 
 PATTERNS = {pattern.regex: pattern for pattern in (GPT2, LLAMA3, QWEN2)}
 
@@ -201,7 +209,8 @@ def _starts(codes: npt.NDArray, pattern: WordPattern, breaks: bool) -> tuple[npt
 
     start = np.zeros(count + 1, bool)
     start[begin[~joins]] = True
-    start[end[(kind == SPACE) & (after <= OTHER)] - 1] = True
+    visible = (after <= OTHER) & ((after != NUMBER) if pattern.digits_first else True)
+    start[end[(kind == SPACE) & visible] - 1] = True
     cut = clitic > 0
     inside = begin[cut] + clitic[cut]
     start[inside[inside < end[cut]]] = True
