@@ -157,8 +157,8 @@ class Notes(Callback):
 HOLDER = """
 import sys
 from pathlib import Path
-from chatsmith.train.beginning import beginning
-with beginning(Path(sys.argv[1])):
+from chatsmith.train import beginning
+with getattr(beginning, sys.argv[1])(Path(sys.argv[2])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -167,7 +167,10 @@ with beginning(Path(sys.argv[1])):
 def test_two_processes_do_not_begin_in_one_folder(recipe: Recipe, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, "beginning", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
@@ -177,3 +180,19 @@ def test_two_processes_do_not_begin_in_one_folder(recipe: Recipe, tmp_path: Path
         holder.kill()
     train(recipe, folder)
     assert not (folder / ".beginning").exists()
+
+
+def test_two_processes_do_not_train_in_one_folder(recipe: Recipe, out: Path) -> None:
+    """Neither to go on with a run that is going on, nor to begin another in its place."""
+    before = contents(out)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, "alone_in", str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        for how in ("resume", "overwrite"):
+            with pytest.raises(RequestError, match="another process is training in"):
+                train(recipe, out, **{how: True})
+        assert contents(out) == before
+        holder.kill()
+    train(recipe, out, resume=True)

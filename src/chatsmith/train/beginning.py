@@ -66,6 +66,20 @@ def beginning(out: Path, *, keep: bool = False) -> Iterator[Path]:
                         out.rmdir()
 
 
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Hold the folder of a run while it is trained: two would write each other's log and checkpoints away.
+
+    Raises `RequestError` where another process trains in it.
+    """
+    with locked(out) as alone:
+        if alone is False:
+            raise RequestError(
+                f"another process is training in {out}", "wait until it has ended, or stop it; or choose another folder"
+            )
+        yield
+
+
 def under_way(out: Path) -> bool:
     """Whether `out` is the folder of a run, and none is being prepared to take it over."""
     return any((out / name).exists() for name in (RECIPE, _BEGUN)) and not (out / BEGINNING).exists()

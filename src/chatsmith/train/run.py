@@ -30,6 +30,7 @@ from chatsmith.text.shards import TokenSplit
 from chatsmith.train.beginning import (
     BEGINNING,
     RECIPE,
+    alone_in,
     beginning,
     check_free,
     finish,
@@ -103,8 +104,9 @@ def train(
         going = of_first(process, resume or (again and under_way(out)))
 
         def first() -> tuple[Recipe, TrainingState | None, Corpus]:
-            finish(out)
             if going:
+                preparing.enter_context(alone_in(out))
+                finish(out)
                 give_up(out)
                 asked, state = _resumed(recipe, out, note)
                 return asked, state, corpus or prepare(asked, out, reuse=True, note=note)
@@ -113,6 +115,8 @@ def train(
             check_free(out, overwrite)
             if corpus is None or not corpus.lies_in(place):
                 preparing.enter_context(beginning(out, keep=overwrite and may_restart()))
+            preparing.enter_context(alone_in(out))
+            finish(out)
             write_recipe(place, recipe)
             return recipe, None, corpus or prepare(recipe, out, into=place, note=note)
 

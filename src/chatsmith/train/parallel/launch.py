@@ -22,9 +22,9 @@ _STOPPED = 128  # exit codes from here on are those of runs that a signal ended 
 def launch(words: Sequence[str], processes: int, restarts: int = MOST_RESTARTS) -> int:
     """Run `python words` in so many processes; returns the exit code that all of it comes to.
 
-    torchrun starts anew whatever failed, and then shows a page of its own code. Here a wrong request, which would be
-    as wrong again, and a run that was told to stop end at once. Raises `WorkError` where a process was killed once
-    more than there are `restarts`.
+    torchrun starts anew whatever failed, and then shows a page of its own code. Here what would fail again ends all at
+    once: a wrong request, work of which a process said why it failed (a loss that is no number, a full disk), and a run
+    that was told to stop. Raises `WorkError` where a process was killed once more than there are `restarts`.
     """
     start = ["--standalone", f"--nproc-per-node={processes}", "--max-restarts=0", *words]
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SAVING_SECONDS)  # to end the step and save it
@@ -40,13 +40,21 @@ def launch(words: Sequence[str], processes: int, restarts: int = MOST_RESTARTS) 
             codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
             if RequestError.exit_code in codes.values():
                 return RequestError.exit_code
+            # Of a process that was killed the others may say all kinds of things.
+            if WorkError.exit_code in codes.values() and not any(map(_killed, codes.values())):
+                return WorkError.exit_code
             if min(codes.values()) >= _STOPPED:
                 return max(codes.values())
     # A process that torchrun ended because of another says nothing; every other has said what was wrong, or was killed.
     for rank, code in codes.items():
-        if code < 0 and code != -signal.SIGTERM:
+        if _killed(code):
             raise WorkError(
                 f"process {rank} of {processes} was ended by {signal.Signals(-code).name}, {restarts + 1} times in all",
                 "where memory ran out, a smaller batch.micro_batch or parallel.shard needs less; then resume the run",
             )
     return WorkError.exit_code
+
+
+def _killed(code: int) -> bool:
+    """Whether an exit code is that of a process which a signal ended, other than torchrun's own."""
+    return code < 0 and code != -signal.SIGTERM
