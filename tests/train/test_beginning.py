@@ -132,17 +132,42 @@ def test_killed_in_the_exchange_it_is_finished(recipe: Recipe, out: Path, tmp_pa
 def test_started_anew_by_torchrun_it_begins_what_had_not_begun(
     recipe: Recipe, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And goes on with what had: the run that was to be overwritten is taken for neither."""
+    """And goes on with what had: the run that was to be overwritten is taken for neither, whenever a process died."""
     longer = replace(recipe, schedule=replace(recipe.schedule, steps=25))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "before")
+    train(recipe, out, overwrite=True)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
-    with pytest.raises(RequestError, match="does not exist"):
-        train(other(longer, tmp_path / "nope.txt"), out, overwrite=True)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(RequestError, match="already holds"):  # not told to replace it
+        train(recipe, out)
     notes = Notes()
     train(longer, out, overwrite=True, callbacks=[notes])
     assert (notes.first_step, notes.total_steps) == (0, 25)
     train(longer, out, overwrite=True, callbacks=[notes])
     assert notes.first_step == 25
+
+
+@pytest.mark.parametrize("done", ["nothing", "renamed"])
+def test_a_launch_of_the_same_name_is_not_taken_for_one_that_was_begun(
+    recipe: Recipe, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: str
+) -> None:
+    """As soon as it prepares a run; and that one is its own from the renaming on."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    train(recipe, out, overwrite=True)
+    longer = replace(recipe, schedule=replace(recipe.schedule, steps=25))
+
+    def killed(*_: Any) -> None:
+        if done == "renamed":
+            os.rename(out / ".beginning", out / ".begun")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "take_over", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(longer, out, overwrite=True)
+    assert beginning.begun_by(out, "one") == (done == "renamed")
+    assert not beginning.begun_by(out, "two")
+    beginning.finish(out)
+    assert beginning.begun_by(out, "one") == (done == "renamed")
 
 
 class Notes(Callback):

@@ -29,6 +29,8 @@ _TIMEOUT = "CHATSMITH_TIMEOUT"
 _DEFAULT_TIMEOUT, _LONGEST_TIMEOUT = 600.0, 1e7
 RESTARTS = "CHATSMITH_RESTARTS"
 """How often our own launcher has started the processes anew, as torchrun says it in a variable of its own."""
+LAUNCH = "CHATSMITH_LAUNCH"
+"""What our own launcher calls itself."""
 _ROUND = "chatsmith/round"
 _SIGNAL_AT_DEATH_OF_PARENT = 1  # PR_SET_PDEATHSIG of Linux' prctl
 _POLL_SECONDS = 0.01
@@ -130,14 +132,17 @@ def of_first(process: Process, value: T) -> T:
     return told[0]
 
 
-def may_restart() -> bool:
-    """Whether torchrun started this process, and will again where it fails."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
+def launched_as() -> str | None:
+    """What tells the launch that this process belongs to from others, and stays the same when it is started anew.
+
+    None where no launcher started it. torchrun's name is one that only `--rdzv-id` makes the same for several launches.
+    """
+    return os.environ.get(LAUNCH) or os.environ.get("TORCHELASTIC_RUN_ID")
 
 
 def _end_with_launcher() -> None:
     """Have this process told to save and stop where what started it is killed: nobody else would ever end it."""
-    if may_restart() and sys.platform == "linux":
+    if launched_as() is not None and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SIGNAL_AT_DEATH_OF_PARENT, signal.SIGTERM)
 
 
