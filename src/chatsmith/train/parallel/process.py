@@ -9,6 +9,7 @@ import ctypes
 import datetime
 import json
 import os
+import re
 import secrets
 import signal
 import sys
@@ -102,7 +103,7 @@ def met(process: Process) -> Iterator[bool]:
         )
     except (RuntimeError, ValueError) as error:
         raise OutOfTouch(
-            f"process {process.rank} of {process.size} did not meet the others: {' '.join(str(error).split())}",
+            f"process {process.rank} of {process.size} did not meet the others: {_in_short(error)}",
             "all of them are started by one torchrun command per machine, which they must be able to reach",
         ) from error
     try:
@@ -111,7 +112,7 @@ def met(process: Process) -> Iterator[bool]:
         if not any(word in str(error) for word in _OF_MESSAGES):
             raise
         raise OutOfTouch(
-            f"process {process.rank} of {process.size} lost touch with another: {' '.join(str(error).split())}",
+            f"process {process.rank} of {process.size} lost touch with another: {_in_short(error)}",
             "torchrun starts them anew; where it has given up, resume the run",
         ) from error
     finally:
@@ -138,6 +139,11 @@ def launched_as() -> str | None:
     None where no launcher started it. torchrun's name is one that only `--rdzv-id` makes the same for several launches.
     """
     return os.environ.get(LAUNCH) or os.environ.get("TORCHELASTIC_RUN_ID")
+
+
+def _in_short(error: Exception) -> str:
+    """What an error of PyTorch's says first, without the place in its source that it begins with."""
+    return re.sub(r"^\[[^]]*\] ", "", " ".join(str(error).split())).partition(". ")[0]
 
 
 def _end_with_launcher() -> None:
