@@ -99,10 +99,20 @@ def test_the_sources_compile_for_every_processor_without_a_warning(processor: st
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("flags", ["-mno-amx-tile", "-march=x86-64-v3"])
-def test_the_kernels_of_lesser_processors_compute_the_same(flags: str, tmp_path: Path) -> None:
-    """The kernels' own tests, run with what a processor without matrix tiles, or without AVX-512, would compile."""
-    if platform.machine() != "x86_64" or not {"avx2", "fma"} <= set(machine.describe().isa):
+@pytest.mark.parametrize(
+    ("flags", "wanted", "multiplies"),
+    [
+        ("-mno-amx-tile", {"avx2", "fma"}, None),
+        ("-march=x86-64-v4", {"avx512"}, True),
+        ("-march=x86-64-v3", {"avx2", "fma"}, False),
+    ],
+)
+def test_the_kernels_of_lesser_processors_compute_the_same(
+    flags: str, wanted: set[str], multiplies: bool | None, tmp_path: Path
+) -> None:
+    """The kernels' own tests, run with what a processor without matrix tiles, without the instructions for bfloat16 as
+    well, or without AVX-512, would compile: the last alone has no matrix kernels."""
+    if platform.machine() != "x86_64" or not wanted <= set(machine.describe().isa):
         pytest.skip("this processor cannot run that code")
     tests = Path(__file__).with_name("test_native.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=", str(tests)]
@@ -110,3 +120,8 @@ def test_the_kernels_of_lesser_processors_compute_the_same(flags: str, tmp_path:
     done = subprocess.run(command, env=changed, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "passed" in done.stdout
+    ask = "import torch; from chatsmith.kernels import native; print(native.multiplies(torch.zeros(1)))"
+    said = subprocess.run(
+        [sys.executable, "-c", ask], env=changed, capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
+    assert multiplies is None or said.stdout.strip() == str(multiplies)

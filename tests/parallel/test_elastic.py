@@ -73,6 +73,23 @@ def test_a_killed_worker_is_replaced(tokens: str, tmp_path: Path) -> None:
     assert [step for step, _, _ in tell[0]] == list(range(1, 61))
 
 
+def test_workers_whose_launcher_is_killed_save_and_end(tokens: str, tmp_path: Path) -> None:
+    """Else they would train on, and who resumes the run would train beside them."""
+    out = tmp_path / "out"
+    run = start(write(tmp_path / "recipe.toml", tokens, {}, schedule={"steps": 10**6}), out)
+    while not checkpoints(out) and run.poll() is None:
+        time.sleep(0.02)
+    mine = workers(run.pid)
+    assert len(mine) == 2
+    run.kill()
+    run.wait()
+    deadline = time.monotonic() + PATIENCE
+    while any(Path(f"/proc/{pid}").exists() for pid in mine) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in mine if Path(f"/proc/{pid}").exists()]
+    assert checkpoints(out)[0].name == f"step-{len(read_log(out)):08d}"  # of the step that they were in
+
+
 def test_the_process_whose_copy_differs_is_named() -> None:
     """By what most hold; where two disagree nobody can tell, and both are named."""
     assert odd_ones([{"a": 1, "b": 5}, {"a": 1}, {"a": 2, "b": 5}, {"a": 1}]) == [2]

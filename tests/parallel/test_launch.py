@@ -55,8 +55,10 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
         ([[-15, 2]], 2, 1),
         ([[143, 143]], 143, 1),  # told to stop, all of them
         ([[1, -9], []], 0, 2),
-        ([[1, 143], []], 0, 2),  # one failed, and torchrun told the other to stop
-        ([[1, -15]] * 3, 1, 3),
+        ([[75, 143], []], 0, 2),  # one was out of touch, and torchrun told the other to stop
+        ([[75, -15]] * 3, 1, 3),
+        ([[1, 143]], 1, 1),  # it said what was wrong, which would be as wrong again
+        ([[75, 1]], 1, 1),
         ([SignalException("", sigval=signal.SIGINT)], 130, 1),
     ],
 )

@@ -73,6 +73,7 @@ def test_a_process_that_goes_wrong_is_named(tokens: str, tmp_path: Path) -> None
         faulty("stop", "replicas 2", {**nan, "ends": True}),
         faulty("skip", "replicas 2", nan, not_finite="skip"),
         faulty("flip", "tensor 2", {"kind": "flip", "rank": 1, "step": 7, "ends": True}),
+        faulty("tied", "pipeline 2 1f1b", {"kind": "flip", "rank": 1, "step": 7, "ends": True}),
     ]
     launch(2, cases, tmp_path)
     for rank in range(2):
@@ -80,7 +81,8 @@ def test_a_process_that_goes_wrong_is_named(tokens: str, tmp_path: Path) -> None
         assert "step 6: the loss or its gradient is not finite (process 1 on " in stopped
         assert "process 0" not in stopped
         # Of two copies that differ nobody can tell which is right. They are compared every five steps.
-        assert "step 10: the weights of process 0 on " in (tmp_path / f"flip.error-{rank}").read_text()
+        for name in ("flip", "tied"):
+            assert "step 10: the weights of process 0 on " in (tmp_path / f"{name}.error-{rank}").read_text()
     steps = read_log(tmp_path / "skip")
     assert [record["step"] for record in steps if record.get("skipped")] == [6]
     assert len(steps) == 20

@@ -135,6 +135,7 @@ def main() -> None:
     """Run the cases one after another; the world ends with the first that fails."""
     cases = json.loads(Path(sys.argv[1]).read_text())
     warnings.filterwarnings("error", message="FSDP2-wrapped module")  # what a user would see at every sharded run
+    warnings.filterwarnings("error", message="`torch.distributed")
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     for case in cases:

@@ -61,6 +61,9 @@ WIDE_SETTINGS = {
     "parallel.schedule": "interleaved",
     "parallel.interleave": "2",
     "precision.activation_checkpointing": "true",
+    "parallel.layout": "given",
+    "parallel.replicate": "0",
+    "parallel.context": "1",
 }
 
 
@@ -148,6 +151,19 @@ def test_recipes_take_what_the_files_carry(tmp_path: Path) -> None:
     taken = load_recipe(recipe, divided)
     assert taken.batch.rows == 64
     assert (taken.parallel.shard, taken.parallel.tensor, taken.parallel.pipeline) == (4, 4, 2)
+
+
+@pytest.mark.parametrize("table", ['layout = "auto"', "tensor = 2\nreshard = false", "pipeline = 2\nreplicate = 3"])
+@pytest.mark.parametrize("layout", [Layout(data=8), Layout(data=2, zero=3), WIDE])
+def test_nothing_of_a_division_that_the_recipe_has_shows_through(table: str, layout: Layout, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    plain = '[[data.sources]]\npath = "world"\n[model]\npreset = "gpt3-6.7b"\n[schedule]\nsteps = 1\n'
+    carried = [f"{key}={value}" for key, value in changes(program(launch_file("torchrun", plan(layout)))).items()]
+    found = []
+    for text in (plain, f"{plain}[precision]\nactivation_checkpointing = true\n[parallel]\n{table}\n"):
+        recipe.write_text(text)
+        found.append(load_recipe(recipe, carried))
+    assert found[0] == found[1]
 
 
 def run(text: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -200,6 +201,25 @@ parts.read_units = slow
 files, out, vocabulary = map(Path, sys.argv[1:])
 parts.write_part([files], Reading(Tokenizer.load(vocabulary)), out, 1, 2)
 """
+
+
+def test_a_part_that_two_make_at_once_is_made(
+    files: Path, tmp_path: Path, byte_tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a scheduler sent the work out twice; the slower of them finds it done."""
+    reading = Reading(byte_tokenizer, ReadSettings())
+    write_columns = parts_module._write_columns
+
+    def slow(*given: Any) -> tuple[int, int]:
+        monkeypatch.setattr(parts_module, "_write_columns", write_columns)
+        assert write_part([files], reading, tmp_path / "parts", 1, 2, threads=1)[1]
+        return write_columns(*given)
+
+    monkeypatch.setattr(parts_module, "_write_columns", slow)
+    record, new = write_part([files], reading, tmp_path / "parts", 1, 2, threads=1)
+    assert not new
+    assert record.documents > 0
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == [part_name(1, 2)]
 
 
 def test_a_killed_part_is_made_by_the_same_call(files: Path, tmp_path: Path, byte_tokenizer: Tokenizer) -> None:

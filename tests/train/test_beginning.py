@@ -132,17 +132,42 @@ def test_killed_in_the_exchange_it_is_finished(recipe: Recipe, out: Path, tmp_pa
 def test_started_anew_by_torchrun_it_begins_what_had_not_begun(
     recipe: Recipe, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And goes on with what had: the run that was to be overwritten is taken for neither."""
+    """And goes on with what had: the run that was to be overwritten is taken for neither, whenever a process died."""
     longer = replace(recipe, schedule=replace(recipe.schedule, steps=25))
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "before")
+    train(recipe, out, overwrite=True)
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
-    with pytest.raises(RequestError, match="does not exist"):
-        train(other(longer, tmp_path / "nope.txt"), out, overwrite=True)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(RequestError, match="already holds"):  # not told to replace it
+        train(recipe, out)
     notes = Notes()
     train(longer, out, overwrite=True, callbacks=[notes])
     assert (notes.first_step, notes.total_steps) == (0, 25)
     train(longer, out, overwrite=True, callbacks=[notes])
     assert notes.first_step == 25
+
+
+@pytest.mark.parametrize("done", ["nothing", "renamed"])
+def test_a_launch_of_the_same_name_is_not_taken_for_one_that_was_begun(
+    recipe: Recipe, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: str
+) -> None:
+    """As soon as it prepares a run; and that one is its own from the renaming on."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
+    train(recipe, out, overwrite=True)
+    longer = replace(recipe, schedule=replace(recipe.schedule, steps=25))
+
+    def killed(*_: Any) -> None:
+        if done == "renamed":
+            os.rename(out / ".beginning", out / ".begun")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "take_over", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(longer, out, overwrite=True)
+    assert beginning.begun_by(out, "one") == (done == "renamed")
+    assert not beginning.begun_by(out, "two")
+    beginning.finish(out)
+    assert beginning.begun_by(out, "one") == (done == "renamed")
 
 
 class Notes(Callback):
@@ -157,8 +182,8 @@ class Notes(Callback):
 HOLDER = """
 import sys
 from pathlib import Path
-from chatsmith.train.beginning import beginning
-with beginning(Path(sys.argv[1])):
+from chatsmith.train import beginning
+with getattr(beginning, sys.argv[1])(Path(sys.argv[2])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -167,7 +192,10 @@ with beginning(Path(sys.argv[1])):
 def test_two_processes_do_not_begin_in_one_folder(recipe: Recipe, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDER, "beginning", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
@@ -177,3 +205,19 @@ def test_two_processes_do_not_begin_in_one_folder(recipe: Recipe, tmp_path: Path
         holder.kill()
     train(recipe, folder)
     assert not (folder / ".beginning").exists()
+
+
+def test_two_processes_do_not_train_in_one_folder(recipe: Recipe, out: Path) -> None:
+    """Neither to go on with a run that is going on, nor to begin another in its place."""
+    before = contents(out)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, "alone_in", str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        for how in ("resume", "overwrite"):
+            with pytest.raises(RequestError, match="another process is training in"):
+                train(recipe, out, **{how: True})
+        assert contents(out) == before
+        holder.kill()
+    train(recipe, out, resume=True)

@@ -5,7 +5,7 @@
 
 #include "gemm.h"
 
-/* Whether this machine has the matrix kernels (AVX-512 with bfloat16), and gives us the tiles they were built for. */
+/* Whether this machine has the matrix kernels (AVX-512), and gives us the tiles they were built for. */
 int gemm_built(void) {
 #ifdef HAS_GEMM
     return tiles_allowed();

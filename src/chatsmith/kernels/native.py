@@ -49,7 +49,7 @@ def _multiplies() -> bool:
 
 
 def multiplies(x: Tensor) -> bool:
-    """Whether the matrix kernels serve tensors like x, too: on a processor with AVX-512 for bfloat16."""
+    """Whether the matrix kernels serve tensors like x, too: on a processor with AVX-512."""
     return ready(x) and _multiplies()
 
 

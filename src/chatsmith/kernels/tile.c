@@ -123,13 +123,13 @@ INLINE __m512i FN(words)(const NUM *row, int64_t stride, int pair, __mmask16 mas
 }
 #else
 INLINE __m512 FN(multiply)(uint32_t a, __m512i b, __m512 sum) {
-    return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32((int)a), (__m512bh)b);
+    return add_pairs(sum, _mm512_set1_epi32((int)a), b);
 }
 INLINE __m512 FN(load)(const NUM *from, __mmask16 mask) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from)), 16));
 }
 INLINE void FN(store)(NUM *to, __mmask16 mask, __m512 x) {
-    _mm256_mask_storeu_epi16(to, mask, (__m256i)_mm512_cvtneps_pbh(x));
+    _mm256_mask_storeu_epi16(to, mask, to_bf16(x));
 }
 INLINE __m512i FN(words)(const NUM *row, int64_t stride, int pair, __mmask16 mask) {
     __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, row));

@@ -26,6 +26,20 @@ _AGAIN = "# Started again, it goes on from the last checkpoint."
 _INSTEAD = '[ $# -eq 0 ] || program=("$@")'  # the file's own arguments replace the program
 _RUN = "recipe.toml"  # what a folder holds from the moment on that a run has begun in it
 
+_ONE_DEVICE: dict[str, int | str] = {
+    "parallel.layout": "given",
+    "parallel.replicate": 0,
+    "parallel.shard": 1,
+    "parallel.reshard": "true",
+    "parallel.tensor": 1,
+    "parallel.pipeline": 1,
+    "parallel.context": 1,
+    "parallel.schedule": "1f1b",
+    "parallel.interleave": 0,
+    "precision.activation_checkpointing": "false",
+}
+"""How a recipe says what `settings` leaves out."""
+
 # SkyPilot's names for the devices of the catalogue.
 _SKYPILOT = {
     "V100-SXM2-16GB": "V100",
@@ -82,6 +96,12 @@ def settings(plan: LayoutPlan) -> dict[str, int | str]:
     return found
 
 
+def _whole_division(plan: LayoutPlan) -> dict[str, int | str]:
+    """`settings` with those of one device, too: so nothing of a division that the recipe has shows through."""
+    found = settings(plan)
+    return found | {key: value for key, value in _ONE_DEVICE.items() if key not in found}
+
+
 def launch_file(kind: Kind, plan: LayoutPlan, *, recipe: str = "recipe.toml", out: str = "run") -> str:
     """The text of a launch file for this layout, that trains `recipe` into the folder `out`.
 
@@ -99,7 +119,7 @@ def launch_file(kind: Kind, plan: LayoutPlan, *, recipe: str = "recipe.toml", ou
     for path in (recipe, out):
         if not path or not path.isprintable() or path.startswith("-"):
             raise RequestError(f"{path!r} is not a path for a launch file")
-    changes = [word for key, value in settings(plan).items() for word in ("--set", f"{key}={value}")]
+    changes = [word for key, value in _whole_division(plan).items() for word in ("--set", f"{key}={value}")]
     if kind == "skypilot" and _nodes(plan)[0] > 1:
         out = str(PurePosixPath(SHARED) / out)
     return writers[kind](plan, ["-m", "chatsmith", "train", recipe, "--out", out, *changes])

@@ -170,17 +170,22 @@ def write_part(
     folder = Path(out) / part_name(number, parts)
     if not overwrite and (folder / RECORD).is_file():
         return _already(folder, wanted, files), False
-    with telling_of_the_disk(folder), write_folder(folder, overwrite, RECORD) as new:
-        documents, tokens = _write_columns(new, reading, files, report, threads)
-        reading.tokenizer.save(new.path)
-        for name in _VOCABULARY:
-            if (new.path / name).exists():
-                new.records[name] = _record(new.path / name)
-        for name, data in reading.files().items():
-            new.write(name, data)
-        records = dict(sorted(new.records.items()))
-        record = replace(wanted, documents=documents, tokens=tokens, report=report.to_json(), files=records)
-        new.write(RECORD, (json.dumps(to_mapping(record), indent=1) + "\n").encode())
+    try:
+        with telling_of_the_disk(folder), write_folder(folder, overwrite, RECORD) as new:
+            documents, tokens = _write_columns(new, reading, files, report, threads)
+            reading.tokenizer.save(new.path)
+            for name in _VOCABULARY:
+                if (new.path / name).exists():
+                    new.records[name] = _record(new.path / name)
+            for name, data in reading.files().items():
+                new.write(name, data)
+            records = dict(sorted(new.records.items()))
+            record = replace(wanted, documents=documents, tokens=tokens, report=report.to_json(), files=records)
+            new.write(RECORD, (json.dumps(to_mapping(record), indent=1) + "\n").encode())
+    except (RequestError, WorkError):
+        if overwrite or not (folder / RECORD).is_file():
+            raise
+        return _already(folder, wanted, files), False  # another process, told to make it as well, was faster
     return record, True
 
 

@@ -24,6 +24,7 @@ from chatsmith.train.recipe import Recipe
 
 RECIPE = "recipe.toml"
 BEGINNING, _BEGUN = ".beginning", ".begun"
+_LAUNCH = ".launch"  # which launch of several processes the run was begun by
 
 
 def check_free(out: Path, overwrite: bool) -> None:
@@ -39,11 +40,10 @@ def check_free(out: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def beginning(out: Path, *, keep: bool = False) -> Iterator[Path]:
-    """An empty folder in `out` to prepare a run in; what has not taken over when the block is left goes.
+def beginning(out: Path) -> Iterator[Path]:
+    """An empty folder in `out` to prepare a run in; if it has not taken over when the block is left, it goes.
 
-    With `keep` the folder itself stays after that: processes that torchrun starts anew see by it that the run had not
-    begun. Raises `RequestError` where `out` cannot be written to, or another process prepares a run there.
+    Raises `RequestError` where `out` cannot be written to, or another process prepares a run there.
     """
     place = out / BEGINNING
     try:
@@ -59,16 +59,40 @@ def beginning(out: Path, *, keep: bool = False) -> Iterator[Path]:
             yield place
         finally:
             if _identity(place) == own:  # else it has taken over, and what has this name is another's
-                _clear(place)
-                if not keep:
-                    place.rmdir()
-                    with suppress(OSError):  # there is something in it, which stays
-                        out.rmdir()
+                _remove(place)
+                with suppress(OSError):  # there is something in it, which stays
+                    out.rmdir()
 
 
-def under_way(out: Path) -> bool:
-    """Whether `out` is the folder of a run, and none is being prepared to take it over."""
-    return any((out / name).exists() for name in (RECIPE, _BEGUN)) and not (out / BEGINNING).exists()
+@contextmanager
+def alone_in(out: Path) -> Iterator[None]:
+    """Hold the folder of a run while it is trained: two would write each other's log and checkpoints away.
+
+    Raises `RequestError` where another process trains in it.
+    """
+    with locked(out) as alone:
+        if alone is False:
+            raise RequestError(
+                f"another process is training in {out}", "wait until it has ended, or stop it; or choose another folder"
+            )
+        yield
+
+
+def begun_by(out: Path, launch: str | None) -> bool:
+    """Whether the run in `out` was begun by this launch of several processes, which are started anew where one dies.
+
+    Else it is one that they were told to replace, or to leave alone.
+    """
+    found = next((path for path in (out / _BEGUN / _LAUNCH, out / _LAUNCH) if path.is_file()), None)
+    return launch is not None and found is not None and found.read_text(encoding="utf-8", errors="replace") == launch
+
+
+def prepare_launch(out: Path, launch: str | None) -> None:
+    """Have the run that is being prepared in `out` belong to this launch, and the one that it replaces to none."""
+    (out / _LAUNCH).unlink(missing_ok=True)
+    if launch is not None:
+        with atomic_write(out / BEGINNING / _LAUNCH, "w") as file:
+            file.write(launch)
 
 
 def give_up(out: Path) -> None:
@@ -93,6 +117,8 @@ def finish(out: Path) -> None:
         return
     if (begun / RECIPE).exists():  # first: whoever resumes reads this one from now on
         os.replace(begun / RECIPE, out / RECIPE)
+    if (begun / _LAUNCH).exists():
+        os.replace(begun / _LAUNCH, out / _LAUNCH)
     _remove(out / STATE)
     (out / LOG).unlink(missing_ok=True)
     if (begun / TOKENS).exists():  # else those that are there were made for this run

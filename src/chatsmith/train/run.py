@@ -29,12 +29,14 @@ from chatsmith.text.shards import TokenSplit
 from chatsmith.train.beginning import (
     BEGINNING,
     RECIPE,
+    alone_in,
     beginning,
+    begun_by,
     check_free,
     finish,
     give_up,
+    prepare_launch,
     take_over,
-    under_way,
     write_recipe,
 )
 from chatsmith.train.callbacks import Callback, Comparer, Outcome, RunStart, Sampler
@@ -46,7 +48,7 @@ from chatsmith.train.mixtures import weights
 from chatsmith.train.model_folder import write_model_folder
 from chatsmith.train.objectives import HeldOut, NextToken
 from chatsmith.train.optimizers import TrainingOptimizer
-from chatsmith.train.parallel.process import Process, all_there, from_environment, in_turn, may_restart, met, of_first
+from chatsmith.train.parallel.process import Process, all_there, from_environment, in_turn, launched_as, met, of_first
 from chatsmith.train.parallel.shared_folder import check_shared
 from chatsmith.train.precision import keep_memory
 from chatsmith.train.recipe import Recipe, check_resumable, load_recipe
@@ -96,11 +98,12 @@ def train(
     with met(process) as again, ExitStack() as preparing:
         check_shared(process, out)
         # What a launch file saw there, or this process sees, may differ from machine to machine.
-        going = of_first(process, resume or (again and under_way(out)))
+        going = of_first(process, resume or (again and begun_by(out, launched_as())))
 
         def first() -> tuple[Recipe, TrainingState | None, Corpus]:
-            finish(out)
             if going:
+                preparing.enter_context(alone_in(out))
+                finish(out)
                 give_up(out)
                 asked, state = _resumed(recipe, out, note)
                 return asked, state, corpus or prepare(asked, out, reuse=True, note=note)
@@ -108,7 +111,10 @@ def train(
                 raise RequestError("no recipe to train by", "name one, or resume the run in a folder")
             check_free(out, overwrite)
             if corpus is None or not corpus.lies_in(place):
-                preparing.enter_context(beginning(out, keep=overwrite and may_restart()))
+                preparing.enter_context(beginning(out))
+            preparing.enter_context(alone_in(out))
+            finish(out)
+            prepare_launch(out, launched_as())
             write_recipe(place, recipe)
             return recipe, None, corpus or prepare(recipe, out, into=place, note=note)
 

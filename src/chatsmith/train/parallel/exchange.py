@@ -8,6 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# PyTorch's names for them from 2.13 on; by the old ones it warns every user.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 class _Gather(torch.autograd.Function):
     @staticmethod
@@ -22,7 +26,7 @@ class _Gather(torch.autograd.Function):
         if not ctx.partial:
             return parts[rank].contiguous(), None, None, None
         mine = slope.new_empty(parts[rank].numel())
-        dist.reduce_scatter_tensor(mine, torch.cat([part.flatten() for part in parts]), group=ctx.group)
+        _reduce_scatter(mine, torch.cat([part.flatten() for part in parts]), group=ctx.group)
         return mine.view(parts[rank].shape), None, None, None
 
 
@@ -40,5 +44,5 @@ def gathered(part: Tensor, dim: int, group: dist.ProcessGroup) -> Tensor:
     """As `gather`, without a gradient."""
     size = dist.get_world_size(group)
     flat = part.new_empty(size * part.numel())
-    dist.all_gather_into_tensor(flat, part.contiguous().flatten(), group=group)
+    _all_gather(flat, part.contiguous().flatten(), group=group)
     return torch.cat(list(flat.view(size, *part.shape)), dim)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import secrets
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -13,20 +15,29 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from chatsmith.errors import RequestError, WorkError
 from chatsmith.plan.emit import RESTARTS as MOST_RESTARTS
-from chatsmith.train.parallel.process import RESTARTS
+from chatsmith.train.parallel.process import LAUNCH, RESTARTS
 
 _SAVING_SECONDS = "600"
+_TORCHRUN_LOG = "torch.distributed.elastic.multiprocessing.api"
 _STOPPED = 128  # exit codes from here on are those of runs that a signal ended as asked
 
 
-def launch(words: Sequence[str], processes: int, restarts: int = MOST_RESTARTS) -> int:
+def launch(
+    words: Sequence[str],
+    processes: int,
+    restarts: int = MOST_RESTARTS,
+    note: Callable[[str], None] = lambda text: None,
+) -> int:
     """Run `python words` in so many processes; returns the exit code that all of it comes to.
 
-    torchrun starts anew whatever failed, and then shows a page of its own code. Here a wrong request, which would be
-    as wrong again, and a run that was told to stop end at once. Raises `WorkError` where a process was killed once
-    more than there are `restarts`.
+    torchrun starts anew whatever failed, and then shows a page of its own code. Here what would fail again ends all at
+    once: a wrong request, work of which a process said why it failed (a loss that is no number, a full disk), and a run
+    that was told to stop. `note` is told of every new start. Raises `WorkError` where a process was killed once more
+    than there are `restarts`.
     """
     start = ["--standalone", f"--nproc-per-node={processes}", "--max-restarts=0", *words]
+    os.environ[LAUNCH] = secrets.token_hex(8)
+    logging.getLogger(_TORCHRUN_LOG).setLevel(logging.CRITICAL)  # what ended a process is told in words here
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SAVING_SECONDS)  # to end the step and save it
     sys.stdout.flush()
     for attempt in range(restarts + 1):
@@ -40,13 +51,35 @@ def launch(words: Sequence[str], processes: int, restarts: int = MOST_RESTARTS) 
             codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
             if RequestError.exit_code in codes.values():
                 return RequestError.exit_code
+            # Of a process that was killed the others may say all kinds of things.
+            if WorkError.exit_code in codes.values() and not any(map(_killed, codes.values())):
+                return WorkError.exit_code
             if min(codes.values()) >= _STOPPED:
                 return max(codes.values())
-    # A process that torchrun ended because of another says nothing; every other has said what was wrong, or was killed.
-    for rank, code in codes.items():
-        if code < 0 and code != -signal.SIGTERM:
-            raise WorkError(
-                f"process {rank} of {processes} was ended by {signal.Signals(-code).name}, {restarts + 1} times in all",
-                "where memory ran out, a smaller batch.micro_batch or parallel.shard needs less; then resume the run",
-            )
-    return WorkError.exit_code
+            ended = _ended(codes, processes)
+            if attempt < restarts:
+                note(f"{ended or 'processes lost touch'}; starting all anew ({attempt + 1} of {restarts} times)")
+    if ended is None:
+        return WorkError.exit_code  # all of them have said what was wrong
+    raise WorkError(
+        f"{ended}, {restarts + 1} times in all",
+        "where memory ran out, a smaller batch.micro_batch or parallel.shard needs less; then resume the run",
+    )
+
+
+def _ended(codes: Mapping[int, int], processes: int) -> str | None:
+    """Which process a signal ended, in words; None where none was."""
+    found = ((rank, -code) for rank, code in codes.items() if _killed(code))
+    return next((f"process {rank} of {processes} was ended by {_name(number)}" for rank, number in found), None)
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _killed(code: int) -> bool:
+    """Whether an exit code is that of a process which a signal ended, other than torchrun's own."""
+    return code < 0 and code != -signal.SIGTERM

@@ -6,6 +6,7 @@ divided, and is gathered for the product alone.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -150,8 +151,10 @@ class DividedOptimizer(TrainingOptimizer):
         groups: dict[str, list[Tensor]] = defaultdict(list)
         stage = self._place.at("pipeline")
         for d in self._divided:
-            if d.copies > 1 and not d.copy_of_tied:
-                groups[f"{stage} {d.at if d.weight.ndim else ()} {d.name}"].append(d.local.detach())
+            tied = d.name == _TIED and self._ties.apart
+            if tied or (d.copies > 1 and not d.copy_of_tied):
+                where = "both ends" if tied else str(stage)
+                groups[f"{where} {d.at if d.weight.ndim else ()} {d.name}"].append(d.local.detach())
         return groups
 
     @torch.no_grad()
@@ -185,6 +188,8 @@ class _DividedMuon(Part):
         rows, columns = divided[0].weight.shape
         self._stretch = max(1.0, rows / columns) ** 0.5
         self.momentum = self.exact.like()
+        # Of a matrix that is cut twice every process would say that gathering takes two exchanges.
+        logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
 
     def step(self, factor: float, scale: float) -> None:
         settings = self.settings
@@ -218,6 +223,11 @@ class _Ties:
             # The last stage is on the last process, unless the stages are laid out in a V; then both are on the first.
             other = 0 if self._first is None else dist.get_world_size(group) - 1
             self._peer = dist.get_global_rank(group, other)
+
+    @property
+    def apart(self) -> bool:
+        """Whether the copies lie on two processes, one of them this one's."""
+        return self._peer is not None
 
     def sum_gradients(self) -> None:
         """Give both copies the sum of their gradients, added in one order."""

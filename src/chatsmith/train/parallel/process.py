@@ -5,10 +5,14 @@ Nothing here is imported where a run has one process.
 
 from __future__ import annotations
 
+import ctypes
 import datetime
 import json
 import os
+import re
 import secrets
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,11 +30,20 @@ _TIMEOUT = "CHATSMITH_TIMEOUT"
 _DEFAULT_TIMEOUT, _LONGEST_TIMEOUT = 600.0, 1e7
 RESTARTS = "CHATSMITH_RESTARTS"
 """How often our own launcher has started the processes anew, as torchrun says it in a variable of its own."""
+LAUNCH = "CHATSMITH_LAUNCH"
+"""What our own launcher calls itself."""
 _ROUND = "chatsmith/round"
+_SIGNAL_AT_DEATH_OF_PARENT = 1  # PR_SET_PDEATHSIG of Linux' prctl
 _POLL_SECONDS = 0.01
 _OF_MESSAGES = ("gloo", "NCCL", "ProcessGroup", "TCPStore", "Connection reset", "Connection closed")
 """What errors of messages between processes say, which are RuntimeErrors like others."""
 T = TypeVar("T")
+
+
+class OutOfTouch(WorkError):
+    """Another process did not answer, which may have been killed: started anew, all may go well. Exit code 75."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,7 @@ def met(process: Process) -> Iterator[bool]:
     cuda = process.device.type == "cuda"
     if cuda:
         torch.cuda.set_device(process.device)
+    _end_with_launcher()
     seconds = patience()
     timeout = datetime.timedelta(seconds=seconds)
     try:
@@ -88,8 +102,8 @@ def met(process: Process) -> Iterator[bool]:
             "cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=size, timeout=timeout
         )
     except (RuntimeError, ValueError) as error:
-        raise WorkError(
-            f"process {process.rank} of {process.size} did not meet the others: {' '.join(str(error).split())}",
+        raise OutOfTouch(
+            f"process {process.rank} of {process.size} did not meet the others: {_in_short(error)}",
             "all of them are started by one torchrun command per machine, which they must be able to reach",
         ) from error
     try:
@@ -97,8 +111,8 @@ def met(process: Process) -> Iterator[bool]:
     except RuntimeError as error:
         if not any(word in str(error) for word in _OF_MESSAGES):
             raise
-        raise WorkError(
-            f"process {process.rank} of {process.size} lost touch with another: {' '.join(str(error).split())}",
+        raise OutOfTouch(
+            f"process {process.rank} of {process.size} lost touch with another: {_in_short(error)}",
             "torchrun starts them anew; where it has given up, resume the run",
         ) from error
     finally:
@@ -119,9 +133,23 @@ def of_first(process: Process, value: T) -> T:
     return told[0]
 
 
-def may_restart() -> bool:
-    """Whether torchrun started this process, and will again where it fails."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
+def launched_as() -> str | None:
+    """What tells the launch that this process belongs to from others, and stays the same when it is started anew.
+
+    None where no launcher started it. torchrun's name is one that only `--rdzv-id` makes the same for several launches.
+    """
+    return os.environ.get(LAUNCH) or os.environ.get("TORCHELASTIC_RUN_ID")
+
+
+def _in_short(error: Exception) -> str:
+    """What an error of PyTorch's says first, without the place in its source that it begins with."""
+    return re.sub(r"^\[[^]]*\] ", "", " ".join(str(error).split())).partition(". ")[0]
+
+
+def _end_with_launcher() -> None:
+    """Have this process told to save and stop where what started it is killed: nobody else would ever end it."""
+    if launched_as() is not None and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SIGNAL_AT_DEATH_OF_PARENT, signal.SIGTERM)
 
 
 def round_of(store: Store, rank: int, size: int, seconds: float) -> tuple[Store, bool]:

@@ -104,7 +104,8 @@ class _Together(Alone):
         where = ", ".join(bad) or "no process alone: the gradient overflowed"
         raise WorkError(
             f"step {step}: the loss or its gradient is not finite ({where})",
-            'set parallel.not_finite = "skip" to leave such steps out, or lower optimizer.learning_rate, and resume',
+            'resume with --set parallel.not_finite="skip", which leaves such steps out, or begin again with a lower '
+            "optimizer.learning_rate",
         )
 
     def watch(self, step: int) -> None:
