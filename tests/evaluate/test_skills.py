@@ -173,4 +173,7 @@ def test_what_a_short_context_cannot_hold_is_not_asked() -> None:
     assert report.too_long == report.to_mapping()["too_long"] > 0
     screen = StringIO()
     Console(file=screen, width=100).print(report)
+    narrow = StringIO()
+    Console(file=narrow, width=40).print(report)
+    assert "\u2026" not in narrow.getvalue()  # nothing is cut
     assert f"longer than the model's context: {report.too_long} questions" in screen.getvalue()

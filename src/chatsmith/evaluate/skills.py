@@ -131,11 +131,11 @@ class SkillReport:
         if self.too_long:
             table.caption = f"not asked, longer than the model's context: {self.too_long:,} questions"
             table.caption_justify = "left"
-        table.add_column("skill")
-        table.add_column("asked about")
+        table.add_column("skill", overflow="fold")
+        table.add_column("asked about", overflow="fold")
         for shots in self.shots:
-            table.add_column(_examples(shots), justify="right")
-        table.add_column("chance", justify="right")
+            table.add_column(_examples(shots), justify="right", overflow="fold")
+        table.add_column("chance", justify="right", overflow="fold")
         previous = ""
         for skill, split, found, chance in self._table():
             cells = [_cell(found.get(shots)) for shots in self.shots]
