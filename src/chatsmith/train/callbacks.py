@@ -72,6 +72,8 @@ class Outcome:
     bits_per_byte: float | None
     skipped_steps: int
     stopped: str | None
+    talks: bool = False
+    """Whether it learned from conversations."""
 
     @property
     def perplexity(self) -> float | None:
