@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import tomllib
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from chatsmith.errors import RequestError
 from chatsmith.language_model import load
 from chatsmith.serve.card import _trained
 from chatsmith.specs import ModelSpec
+from chatsmith.store.folder import load_decoder
 from chatsmith.text import world
+from chatsmith.text.shards import TokenFolder
+from chatsmith.text.tokenizer import Tokenizer
 from chatsmith.train.callbacks import Callback
 from chatsmith.train.recipe import Recipe, load_recipe
 
@@ -59,6 +63,22 @@ def test_the_report_says_what_to_expect(made: create.NewReport) -> None:
     assert 0.5 < made.xz < 8
     json.dumps(made.to_mapping())
     assert "held-out text" in str(made)
+
+
+def test_too_little_text_is_not_given_to_compressors(
+    made: create.NewReport, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of 80 bytes xz makes more than it was given: that says nothing of a model."""
+    tokens, tokenizer = made.folder / "tokens", Tokenizer.load(made.folder)
+    compare = create._Comparison(TokenFolder.open(tokens / "0"), tokenizer)
+    decoder = load_decoder(made.folder)
+    whole = compare(decoder)
+    assert whole is not None
+    assert whole.gzip_bits_per_byte is not None
+    monkeypatch.setattr(create, "_COMPARED_BYTES", 80)
+    part = compare(decoder)
+    assert part == replace(whole, gzip_bits_per_byte=None, xz_bits_per_byte=None)
+    assert "no comparison with gzip and xz would be fair" in replace(made, gzip=None, xz=None).expectation()
 
 
 def test_what_compressors_need_is_on_the_card(made: create.NewReport) -> None:

@@ -18,6 +18,7 @@ from chatsmith.text.tokenizer import Tokenizer
 PROVENANCE = "chatsmith.toml"
 GENERATION = "generation_config.json"
 CARD = "README.md"
+VOCABULARY = ("tokenizer.json", "tokenizer_config.json")
 _MOST_CARD = 2**20
 SAVING, READY = ".saving", ".ready"
 # Loads stay quick: weights above this are hashed only on request; sizes and headers are checked always.
