@@ -204,6 +204,10 @@ def test_parquet(tmp_path: Path, suffix: str) -> None:
     documents, _ = read(tmp_path / "voted.parquet")
     assert documents[0].texts == ("Be kind.", "Hi.", "Hello.")
     (tmp_path / "voted.parquet").unlink()
+    asked = {"question": "Which one?", "choices": ["BAD", "This one."], "answer": 1}
+    parquet.write_table(pyarrow.Table.from_pylist([asked]), tmp_path / "asked.parquet")
+    assert read(tmp_path / "asked.parquet")[0][0].texts == ("Which one?", "This one.")
+    (tmp_path / "asked.parquet").unlink()
     (tmp_path / "c.parquet").write_bytes(b"PAR1 nothing PAR1")
     assert read(tmp_path)[1].reasons == {"damaged": 1}
 

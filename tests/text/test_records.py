@@ -171,6 +171,15 @@ def test_of_two_answers_the_better_is_learned(record: Any) -> None:
     assert found(record) == [HI, "rejected answer"]
 
 
+def test_of_several_answers_the_best_is_learned() -> None:
+    rated = [{"response": "BAD", "overall_score": 2.0}, {"response": "Hello.", "overall_score": 8.5}]
+    assert found({"instruction": "Hi.", "completions": rated, "models": ["a", "b"]}) == [HI]
+    ranked = [{"answer": "BAD", "rank": 7}, {"answer": "Hello.", "rank": 1}]
+    assert found({"prompt": "Hi.", "answers": ranked}) == [HI]
+    assert found({"question": "Hi.", "choices": ["BAD", "Hello."], "answer": 1}) == [HI]
+    assert found({"question": "How many?", "answer": 1}) == [[("user", "How many?"), ("assistant", "1")]]
+
+
 def test_two_answers_of_which_none_is_better() -> None:
     two = {"conversation_a": TURNS, "conversation_b": [TURNS[0], {"role": "assistant", "content": "Hey."}]}
     other = [HI[0], ("assistant", "Hey.")]

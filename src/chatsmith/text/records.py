@@ -5,7 +5,8 @@ The first of these rules that finds anything decides:
 1. the field that was asked for, by its path (`field="data.summary"`);
 2. a conversation: a list of turns under one of the usual names (`messages`, `conversations`, …), or ChatGPT's export;
 3. what was asked and what was answered (`instruction` and `output`, `question` and `answer`, `prompt` and `chosen`, …):
-   a conversation, of two turns where both are texts; of two answers (`response_a`, `response_b`) the better one;
+   a conversation, of two turns where both are texts; of answers that somebody compared (`response_a` and
+   `response_b`) or scored, the best one;
 4. a text under one of the usual names (`text`, `content`, `body`, …);
 5. objects in lists within (`{"data": [{…}, …]}`), by these rules each;
 6. the fields that hold words rather than codes, one to a line.
@@ -50,7 +51,9 @@ ASKED = {  # what a request may be called, and what is added to it where it is t
     "query": ((), "after"),
 }
 _PREFERRED = ("chosen", "chosen_response", "accepted", "preferred_output")
-ANSWERED = ("output", "response", "completion", "answer", "answers", *_PREFERRED)
+ANSWERED = ("output", "response", "completion", "answer", "answers", "completions", *_PREFERRED)
+CHOICES = ("choices", "options")  # of which an answer that is a number is one, counted from 0
+_SCORES = ("overall_score", "score", "rating")  # of one of several answers; or its rank, the best having the least
 REJECTED = ("rejected", "rejected_response", "rejected_responses", "rejected_output", "non_preferred_output")
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 SYSTEM = ("system", "system_prompt", "system_message")
@@ -58,7 +61,9 @@ _HISTORY = "history"
 _VERDICT = "label"  # false where a completion is a bad one (the unpaired preferences of TRL)
 BESIDE = (*REJECTED, *_MEDIA, _VERDICT, *SYSTEM, _HISTORY)
 """Names of what is no text to read by itself, but decides about it or belongs to it."""
-_EXCHANGE = frozenset((*ASKED, *ANSWERED, *(name for more, _ in ASKED.values() for name in more), _VERDICT, _HISTORY))
+_EXCHANGE = frozenset(
+    (*ASKED, *ANSWERED, *(name for more, _ in ASKED.values() for name in more), _VERDICT, _HISTORY, *CHOICES)
+)
 _DEEPEST = 16
 
 KNOWN = frozenset((*TEXTS, *CONVERSATIONS, *ASKED, *ANSWERED, *REJECTED, "title", "label", "id"))
@@ -216,7 +221,7 @@ def _exchange(by_name: Mapping[str, Any]) -> list[Content]:
     if earlier := pairs(by_name.get(_HISTORY), sure=True) or turns(by_name.get(_HISTORY)) or []:
         asked = [*earlier, *([["user", asked]] if asked else [])] if isinstance(asked, str) else asked
     for name in ANSWERED:
-        value = by_name.get(name)
+        value = _chosen(by_name.get(name), by_name)
         if name in _PREFERRED and (told := _cell(value)) is not value:  # as the prompt beside it may be
             value, asked = told, turns(_cell(by_name.get("prompt"))) or asked
         if isinstance(asked, str) and asked and turns(value) is None and (answer := _answer(value)):
@@ -253,11 +258,31 @@ def _answered(value: Any) -> list[Any]:
     return found if found is not None else [["assistant", answer]] if (answer := _answer(value).strip()) else []
 
 
+def _chosen(value: Any, by_name: Mapping[str, Any]) -> Any:
+    """The choice that an answer names by its number; else the answer itself."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    choices: list[Any] = next((by_name[name] for name in CHOICES if isinstance(by_name.get(name), list)), [])
+    return choices[value] if 0 <= value < len(choices) else value
+
+
+def _score(answer: Any) -> float:
+    """How good somebody found one of several answers; 0 where nobody said so."""
+    if not isinstance(answer, dict):
+        return 0.0
+    told = [answer[name] for name in _SCORES if name in answer] or [answer.get("rank")]
+    score = told[0]
+    if isinstance(score, bool) or not isinstance(score, int | float) or score != score:
+        return 0.0
+    return score if any(name in answer for name in _SCORES) else -score
+
+
 def _answer(value: Any) -> str:
-    """An answer as text: of several, the first."""
+    """An answer as text: of several, the best, or the first where none is said to be better."""
     if isinstance(value, dict):
-        value = value.get("text")
+        value = next((value[name] for name in ("text", "response", "answer") if name in value), None)
     if isinstance(value, list):
+        value = sorted(value, key=_score, reverse=True) if any(map(_score, value)) else value
         return next((answer for item in value if (answer := _answer(item))), "")
     if isinstance(value, bool) or value is None:
         return ""
