@@ -65,6 +65,7 @@ _CLOSING_SECONDS, _CLOSING_SHARE = 3.0, 0.02
 # Less text than the first is less than a window of the smallest model; files of the second in all are hardly ever.
 _LEAST_TEXT, _SURELY_ENOUGH = 2000, 2**16
 _COMPARED_BYTES = 2**20  # held-out text given to gzip and xz at most
+_LEAST_COMPARED = 2000  # bytes: of less, much is the headers of gzip and xz, 18 bytes and about 60
 _COMPARED_TOKENS = 40_000  # and to the model
 # With so many tokens nearly every word of the small world is one token at the beginning of a line, which lists and
 # mappings need; with 2,048 two thirds of them are two or more.
@@ -299,8 +300,10 @@ class _Comparison:
         text = _beginning(split, self._tokenizer)
         if not text or not measured.bytes or measured.bits_per_byte is None:
             return None
-        gzipped = 8 * len(gzip.compress(text, 9)) / len(text)
-        xzipped = 8 * len(lzma.compress(text, preset=9)) / len(text)
+        gzipped = xzipped = None
+        if len(text) >= _LEAST_COMPARED:
+            gzipped = 8 * len(gzip.compress(text, 9)) / len(text)
+            xzipped = 8 * len(lzma.compress(text, preset=9)) / len(text)
         self.found = Compared(measured.bits_per_byte, gzipped, xzipped)
         return self.found
 

@@ -241,6 +241,11 @@ class LanguageModel:
         ]
         return [done.text for done in self.engine.complete(requests)]
 
+    def fits(self, prompt: str | Iterable[Message], max_tokens: int = 1) -> bool:
+        """Whether the context has room for a text or conversation and an answer of so many tokens."""
+        ids = self.prompt_ids(prompt) if isinstance(prompt, str) else self.chat_ids(read_messages(prompt))
+        return len(ids) + max_tokens <= self.spec.context
+
     @cached_property
     def turn_ends(self) -> frozenset[int]:
         """What ends a reply: the tokenizer's own endings, and any sign that someone else's turn begins."""

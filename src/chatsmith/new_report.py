@@ -44,8 +44,11 @@ class NewReport:
             )
         start = f"A {self.minutes:g}-minute model babbles" if self.minutes < 30 else "It is a small model"
         body = f"{start}: it has the words and the tone of the text, not its knowledge."
-        if self.bits_per_byte is None or self.xz is None or self.gzip is None:
+        if self.bits_per_byte is None:
             return body
+        if self.xz is None or self.gzip is None:
+            few = "too little for a fair comparison with gzip and xz"
+            return f"{body} It needs {self.bits_per_byte:.2f} bits per byte of held-out text, {few}."
         better = "less than either" if self.bits_per_byte < min(self.xz, self.gzip) else "not yet less than both"
         return (
             f"{body} It needs {self.bits_per_byte:.2f} bits per byte of held-out text; gzip needs {self.gzip:.2f} "

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,21 @@ def test_every_command_is_listed_with_the_first_line_of_its_help(run: Callable[.
         module, _, function = command.target.partition(":")
         documented = getattr(__import__(module, fromlist=[function]), function).__doc__
         assert documented, f"{command.name} has no docstring"
+
+
+def test_help_breaks_lines_where_the_terminal_ends() -> None:
+    def paragraph(columns: str | None) -> list[str]:
+        width = {} if columns is None else {"COLUMNS": columns}
+        environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | width
+        command = [sys.executable, "-m", "chatsmith", "new", "--help"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+        return shown[shown.index("Reads the") :].split("\n\n")[0].splitlines()
+
+    for columns, width in ((None, 100), ("70", 70)):
+        lines = paragraph(columns)
+        assert all(len(line) <= width for line in lines)
+        for line, after in pairwise(lines):  # no line ends before it must
+            assert len(f"{line.rstrip()} {after.split()[0]}") > width
 
 
 def test_the_flags_grow_only_on_purpose() -> None:

@@ -39,3 +39,8 @@ def test_a_folder_without_a_run(run: Callable[..., Any], tmp_path: Path) -> None
     ran = run("plot", tmp_path)
     assert ran.code == 2
     assert "no log.jsonl" in ran.err
+    (tmp_path / "letter.txt").write_text("Dear Ann,\n")
+    ran = run("plot", tmp_path / "letter.txt")
+    assert ran.code == 2
+    assert "is not the log of a training run" in ran.err
+    assert "delete" not in ran.err

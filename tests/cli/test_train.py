@@ -167,6 +167,11 @@ def test_resume_takes_the_runs_folder(run: Callable[..., Any], recipe: Path, tmp
     refused = run("train", out)
     assert refused.code == 2
     assert f"chatsmith train --resume {out}" in refused.err
+    assert f"next: chatsmith chat {out}" in ran.err  # the small world has talks
+    missing = run("train", "--resume", tmp_path / "oot")
+    assert missing.code == 2
+    assert f"there is no run {tmp_path / 'oot'}" in missing.err
+    assert "did you mean out?" in missing.err
 
 
 def test_tensorboard_is_an_extra(run: Callable[..., Any], recipe: Path, tmp_path: Path) -> None:

@@ -162,3 +162,18 @@ def test_items_repeat_differ_and_show_their_examples(skill: str) -> None:
                     assert isinstance(item.messages[0], Message)
                 else:
                     assert not item.prompt.endswith((" ", "\n"))
+
+
+def test_what_a_short_context_cannot_hold_is_not_asked() -> None:
+    def fits(prompt: Prompt) -> bool:
+        return isinstance(prompt, str) and prompt.count("=>") < 4
+
+    report = measure_skills(Oracle(0, 12), skills=["lookup"], shots=SHOTS, count=12, fits=fits)
+    assert report.shots == (0, 1)
+    assert report.too_long == report.to_mapping()["too_long"] > 0
+    screen = StringIO()
+    Console(file=screen, width=100).print(report)
+    narrow = StringIO()
+    Console(file=narrow, width=40).print(report)
+    assert "\u2026" not in narrow.getvalue()  # nothing is cut
+    assert f"longer than the model's context: {report.too_long} questions" in screen.getvalue()

@@ -194,11 +194,16 @@ def test_a_damaged_config_is_named(text: str, words: str, tmp_path: Path) -> Non
 
 
 def test_a_folder_without_a_model_says_what_a_model_folder_is(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"no config\.json") as caught:
+    with pytest.raises(RequestError, match="there is no folder") as caught:
         read_config(tmp_path / "nowhere")
     assert "path of a model folder" in (caught.value.hint or "")
     (tmp_path / "run").mkdir()
+    with pytest.raises(RequestError, match=r"no config\.json"):
+        read_config(tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(RequestError, match="there is no folder") as caught:
+        read_config(tmp_path / "rum")
+    assert caught.value.hint == f"did you mean {tmp_path / 'run'}?"
     with pytest.raises(RequestError) as caught:
         read_config(tmp_path)
     assert caught.value.hint == f"did you mean {tmp_path / 'run'}?"

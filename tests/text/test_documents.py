@@ -43,6 +43,42 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def message(name: str, parent: str | None, role: str, text: str, rank: int | None = None) -> dict[str, object]:
+    """One row of OpenAssistant's flat tables."""
+    return {"message_tree_id": name[0], "message_id": name, "parent_id": parent, "role": role, "text": text} | {
+        "rank": rank,
+        "lang": "en",
+    }
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_messages_of_one_tree_become_a_talk(tmp_path: Path, kind: str) -> None:
+    rows = [
+        message("a1", None, "prompter", "How do birds fly?"),
+        message("a2", "a1", "assistant", "BAD", 1),
+        message("a3", "a1", "assistant", "With wings.", 0),
+        message("a4", "a3", "prompter", "And planes?"),
+        message("a5", "a4", "assistant", "With engines."),
+        message("b1", None, "prompter", "Who are you?"),
+        message("b2", "b1", "assistant", "A friend."),
+        message("c1", "c0", "assistant", "BAD"),
+        message("d1", "d2", "prompter", "BAD"),
+        message("d2", "d1", "assistant", "BAD"),
+    ]
+    if kind == "jsonl":
+        (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    else:
+        pyarrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    documents, report = read(tmp_path)
+    assert [document.texts for document in documents] == [
+        ("How do birds fly?", "With wings.", "And planes?", "With engines."),
+        ("Who are you?", "A friend."),
+    ]
+    assert [document.source.rpartition(":")[2] for document in documents] == ["1", "6"]
+    assert report.reasons == {"turn without its conversation": 3}
+
+
 @pytest.mark.parametrize("suffix", PACKERS)
 def test_each_compression(tmp_path: Path, suffix: str) -> None:
     pack = PACKERS[suffix]
@@ -163,6 +199,15 @@ def test_parquet(tmp_path: Path, suffix: str) -> None:
         assert [document.source for document in documents] == [f"{tmp_path}/{name}:1"]
         assert report.reasons == skipped
         (tmp_path / name).unlink()
+    voted = {"prompt": "Hi.", "response_a": "BAD", "response_b": "Hello.", "winner_model_a": 0, "winner_model_b": 1}
+    parquet.write_table(pyarrow.Table.from_pylist([{**voted, "system": "Be kind."}]), tmp_path / "voted.parquet")
+    documents, _ = read(tmp_path / "voted.parquet")
+    assert documents[0].texts == ("Be kind.", "Hi.", "Hello.")
+    (tmp_path / "voted.parquet").unlink()
+    asked = {"question": "Which one?", "choices": ["BAD", "This one."], "answer": 1}
+    parquet.write_table(pyarrow.Table.from_pylist([asked]), tmp_path / "asked.parquet")
+    assert read(tmp_path / "asked.parquet")[0][0].texts == ("Which one?", "This one.")
+    (tmp_path / "asked.parquet").unlink()
     (tmp_path / "c.parquet").write_bytes(b"PAR1 nothing PAR1")
     assert read(tmp_path)[1].reasons == {"damaged": 1}
 

@@ -155,6 +155,14 @@ def test_nothing_to_read_is_an_error_that_says_why(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_bytes(b"")
     with pytest.raises(RequestError, match=r"skipped 1 unknown kind of file, 1 empty; such as .*a\.exe"):
         read(tmp_path)
+    (tmp_path / "c.txt").write_bytes("Très bien, dit-elle à l'été éternel. ".encode("cp1252") * 9)
+    with pytest.raises(RequestError, match=r"c\.txt: not UTF-8 text but probably WINDOWS-1252\n") as caught:
+        read(tmp_path / "c.txt")
+    assert caught.value.hint == "convert it first: iconv -f WINDOWS-1252 -t UTF-8"
+    (tmp_path / "d.jsonl").write_text('{"role": "user", "content": "Hi."}\n')
+    with pytest.raises(RequestError, match="turn without its conversation") as caught:
+        read(tmp_path / "d.jsonl")
+    assert "--field" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(

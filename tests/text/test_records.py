@@ -66,6 +66,9 @@ def found(record: Any, field: str | None = None) -> list[Any]:
             ]
         },
         {"prompt": "Hi.", "chosen": [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]},
+        {"messages": '[{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]'},
+        {"conversations": "[{'from': 'human', 'value': 'Hi.'}\n {'from': 'gpt', 'value': 'Hello.'}]"},  # by pandas
+        {"prompt": {"role": "prompter", "text": "Hi.", "replies": [{"role": "assistant", "text": "Hello."}]}},
     ],
 )
 def test_conversations(record: Any) -> None:
@@ -89,6 +92,30 @@ def test_more_conversations() -> None:
     assert found({"instruction": "Add.", "input": "1 2", "output": "3"}) == [
         [("user", "Add.\n\n1 2"), ("assistant", "3")]
     ]
+
+
+def test_what_was_said_before_a_question_is_learned() -> None:
+    asked = {"instruction": "And?", "output": "No."}
+    last = [("user", "And?"), ("assistant", "No.")]
+    assert found({**asked, "history": [["Hi.", "Hello."]], "input": ""}) == [[*HI, *last]]
+    assert found({**asked, "history": [{"role": r, "content": c} for r, c in HI]}) == [[*HI, *last]]
+    assert found({**asked, "history": []}) == found({**asked, "history": None}) == [last]
+    kind = ("system", "Be kind.")
+    assert found({"system_prompt": "Be kind.", "question": "Hi.", "response": "Hello."}) == [[kind, *HI]]
+    assert found({"system": "Be kind.", "messages": TURNS}) == [[kind, *HI]]
+    assert found({"system": "", "messages": TURNS}) == [HI]
+    told = {"system": "Be rude.", "messages": [{"role": "system", "content": "Be kind."}, *TURNS]}
+    assert found(told) == [[kind, *HI]]
+
+
+def test_a_string_that_spells_a_conversation() -> None:
+    cell = '[{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]'
+    assert found({"chat": cell}, "chat") == [HI]
+    assert found({"prompt": cell[:35] + "]", "chosen": "[" + cell[37:], "rejected": cell}) == [HI, "rejected answer"]
+    assert found({"question": "As JSON?", "answer": cell}) == [[("user", "As JSON?"), ("assistant", cell)]]
+    assert found({"text": '["a", "b"]'}, "text") == ['["a", "b"]']
+    for broken in ('[{"role": "user"', "[1, __import__('os')]", "[" * 5000 + "]" * 5000, "[{'a': '\\d'}]"):
+        assert found({"messages": broken}) in ([broken], [])
 
 
 TURNS = [{"role": role, "content": words} for role, words in HI]
@@ -123,6 +150,55 @@ def test_what_was_judged_bad_is_not_learned() -> None:
     assert found({**judged, "label": True}) == [HI]
     assert found({**judged, "label": False}) == found({**judged, "label": "False"}) == ["rejected answer"]
     assert found({"chosen": "yes", "rejected": "no"}, "rejected") == ["no"]  # as asked for
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"conversation_a": TURNS, "conversation_b": [TURNS[0], BAD], "winner": "model_a"},
+        {"conversation_a": [TURNS[0], BAD], "conversation_b": TURNS, "winner": "model_b", "question_id": "x y"},
+        {"history": "Hi.", "human_ref_A": "BAD", "human_ref_B": "Hello.", "labels": 0, "score_A": 9, "score_B": 1},
+        {"history": "Hi.", "human_ref_A": "Hello.", "human_ref_B": "BAD", "labels": "1"},
+        {"prompt": "Hi.", "response_0": "Hello.", "response_1": "BAD", "better_response_id": 0},
+        {"prompt": '["Hi."]', "response_a": '["Hello."]', "response_b": '["BAD"]', "winner_model_a": 1}
+        | {"winner_model_b": 0, "winner_tie": 0},
+        {"question": "Hi.", "answer_0": "BAD", "answer_1": "Hello.", "score_0": -1.0, "score_1": 1.0},
+        {"prompt": "Hi.", "response_1": "Hello.", "response_2": "BAD", "preference_strength": -2},
+        {"context": TURNS[:1], "response1": "BAD", "response2": "Hello.", "overall_preference": 1},
+    ],
+)
+def test_of_two_answers_the_better_is_learned(record: Any) -> None:
+    assert found(record) == [HI, "rejected answer"]
+
+
+def test_of_several_answers_the_best_is_learned() -> None:
+    rated = [{"response": "BAD", "overall_score": 2.0}, {"response": "Hello.", "overall_score": 8.5}]
+    assert found({"instruction": "Hi.", "completions": rated, "models": ["a", "b"]}) == [HI]
+    ranked = [{"answer": "BAD", "rank": 7}, {"answer": "Hello.", "rank": 1}]
+    assert found({"prompt": "Hi.", "answers": ranked}) == [HI]
+    assert found({"question": "Hi.", "choices": ["BAD", "Hello."], "answer": 1}) == [HI]
+    assert found({"question": "How many?", "answer": 1}) == [[("user", "How many?"), ("assistant", "1")]]
+
+
+def test_two_answers_of_which_none_is_better() -> None:
+    two = {"conversation_a": TURNS, "conversation_b": [TURNS[0], {"role": "assistant", "content": "Hey."}]}
+    other = [HI[0], ("assistant", "Hey.")]
+    assert found({**two, "winner": "tie"}) == [HI, other]
+    for nobody in ("tie (bothbad)", None, float("nan")):
+        assert found({**two, "winner": nobody}) == ["two answers, none of them said to be good"]
+    assert found({"question": "Which one?", "answer_a": "This here.", "answer_b": "That there."}) == [
+        "Which one?\nThis here.\nThat there."  # nothing says that they were compared
+    ]
+
+
+def test_of_a_tree_the_best_answers_are_read() -> None:
+    tree: dict[str, Any] = {"role": "prompter", "text": "Hi."}
+    tree["replies"] = [
+        {"role": "assistant", "text": "BAD", "rank": 1, "replies": [{"role": "prompter", "text": "BAD"}]},
+        {"role": "assistant", "text": "Hello.", "rank": 0},
+        {"role": "assistant", "text": "BAD", "rank": 0, "deleted": True},
+    ]
+    assert found(tree) == found({"message_tree_id": "t", "prompt": tree}) == [HI]
 
 
 @pytest.mark.parametrize(
@@ -168,7 +244,7 @@ def test_more_that_is_no_conversation() -> None:
     assert found(pictured) == ["conversation with more than text"]
     assert found({**pictured, "image": None}) == [HI]
     assert found({"role": "prompter", "text": "Hi.", "message_id": "1"}) == ["turn without its conversation"]
-    assert found({"prompt": {"role": "prompter", "text": "Hi.", "replies": [BAD]}}) == ["turn without its conversation"]
+    assert found({"prompt": {"role": "prompter", "text": "Hi.", "replies": []}}) == ["half a conversation"]
     assert found({"instruction": "Add them up.", "input": "", "output": ""}) == ["half a conversation"]
     assert found({"data": [{"messages": TURNS}, {"messages": [QUESTION]}]}) == [HI, "half a conversation"]
 
@@ -258,9 +334,20 @@ NAMES = [
     "prompt",
     "chosen",
     "rejected",
+    "history",
+    "system",
+    "replies",
+    "message_id",
+    "message_tree_id",
+    "parent_id",
+    "rank",
+    "response_a",
+    "response_b",
+    "winner",
+    "labels",
     "x",
 ]
-WORDS = ["user", "assistant", "tool", "\n\nHuman: Hi.\n\nAssistant:", " "]
+WORDS = ["[1]", "a", "user", "assistant", "tool", "\n\nHuman: Hi.\n\nAssistant:", " "]
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text() | st.sampled_from(WORDS),
     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(NAMES), inner),

@@ -54,6 +54,18 @@ def test_a_run_takes_its_folder_over(recipe: Recipe, out: Path) -> None:
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("name", ["README.md", "tokenizer.json"])
+def test_what_lies_in_the_folder_is_not_replaced(recipe: Recipe, tmp_path: Path, name: str) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / name).write_text("my own")
+    before = contents(mine)
+    with pytest.raises(RequestError, match=f"mine holds a {name} of yours"):
+        train(recipe, mine)
+    assert contents(mine) == before
+    train(recipe, mine, overwrite=True)  # as asked for
+
+
 def test_a_request_that_cannot_be_met_changes_nothing(recipe: Recipe, out: Path, tmp_path: Path) -> None:
     before = contents(out)
     (tmp_path / "short.txt").write_text("short text")

@@ -44,7 +44,7 @@ def test_pictures_of_any_length(steps: int) -> None:
 def test_the_curve_falls_from_left_to_right() -> None:
     drawn = curve("run", records(400))
     lines = terminal_picture(drawn).splitlines()
-    assert "held out 1.1" in lines[0]
+    assert "(smoothed), held out 1.1" in lines[0]
     first, last = (
         next(row for row, line in enumerate(lines[1:-2]) if line[10:][column:].strip()) for column in (0, 55)
     )

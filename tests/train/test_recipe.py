@@ -87,7 +87,7 @@ def test_a_changed_preset_keeps_what_follows_in_step() -> None:
         ({"data__stages": [{"until": 1, "weights": [1, 2]}]}, "2 weights for 1 sources", ""),
         ({"data__held_out": 0}, "nothing to measure on", "evaluation.times = 0"),
         ({"data__held_out": 0.9}, "held_out is a share", ""),
-        ({"schedule": {"steps": 9, "replans": [[0, 9]]}}, "replans belong to a run of minutes", "remove"),
+        ({"schedule": {"steps": 9, "replans": [[0, 8]]}}, "replans belong to a run of minutes", "remove"),
         ({"schedule": {"minutes": 9, "replans": [[3, 9]]}}, "must begin at step 0", ""),
         ({"checkpoint__keep": 0}, "keep must be from 1", ""),
         ({"evaluation__times": -1}, "times must be from 0", ""),

@@ -224,6 +224,27 @@ def test_a_longer_schedule_goes_on_from_where_it_stands(tiny: TinyRecipe, tmp_pa
     assert progress[-1] == 1.0
 
 
+def test_a_finished_run_made_longer_learns_on_and_can_be_repeated(tiny: TinyRecipe, tmp_path: Path) -> None:
+    out, short = tmp_path / "out", tiny(schedule={"steps": 20})
+    train(short, out)
+    outcome = train(replace(short, schedule=replace(short.schedule, steps=40)), out, resume=True)
+    rates = [record["learning_rate"] for record in read_log(out)]
+    assert rates[20] == pytest.approx(rates[3] * (1 - 20.5 / 40) / (1 - 3.5 / 20))  # where a run of 40 steps would be
+    assert min(rates[20:]) > 0
+    assert outcome.recipe.schedule.replans == ((0, 20), (20, 40))
+    train(load_recipe(out / "chatsmith.toml"), tmp_path / "again")
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+
+
+def test_a_finished_run_is_given_more_minutes(tiny: TinyRecipe, tmp_path: Path) -> None:
+    out, short = tmp_path / "out", tiny(schedule={"minutes": 0.02})
+    steps = train(short, out).steps
+    assert train(short, out, resume=True).steps == steps
+    longer = replace(short, schedule=replace(short.schedule, minutes=0.06))
+    assert train(longer, out, resume=True).steps > steps
+    assert all(record["learning_rate"] > 0 for record in read_log(out))
+
+
 @pytest.mark.parametrize("stop", [12, 40])
 def test_a_run_made_longer_is_resumed_plainly(tiny: TinyRecipe, tmp_path: Path, stop: int) -> None:
     """Stopped on its longer way, or at its end; recipe.toml says what it was last asked for."""

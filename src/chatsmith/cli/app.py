@@ -7,6 +7,8 @@ hint on stderr; a traceback is shown only with `--debug`.
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
 import re
 import sys
@@ -96,13 +98,21 @@ def build(described: str | None = None) -> App:
         (families[family] if family else app).command(
             command.target,
             name=name,
-            help=None if whole else command.summary,
+            help=None if described == "*" else _flowing(command.target) if whole else command.summary,
             group=groups[command.group],
             sort_key=order,
             help_epilogue="",
         )
     app.default(_bare)
     return app
+
+
+def _flowing(target: str) -> str:
+    """What a command's function says of itself, a paragraph a line: the terminal breaks lines where it ends."""
+    module, _, function = target.partition(":")
+    text = inspect.cleandoc(getattr(importlib.import_module(module), function).__doc__ or "")
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(part if "\n " in part else part.replace("\n", " ") for part in paragraphs)
 
 
 def _version() -> str:

@@ -11,6 +11,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -61,8 +62,9 @@ def _console(*, stderr: bool) -> Console:
         def on_broken_pipe(self) -> NoReturn:
             raise BrokenPipeError
 
-    terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Quiet(stderr=stderr, highlight=False, markup=False, emoji=False, width=None if terminal else _PIPED_WIDTH)
+    # COLUMNS is what rich asks for itself; a shell does not hand it on unless somebody wants it.
+    known = (sys.stderr if stderr else sys.stdout).isatty() or os.environ.get("COLUMNS", "").isdigit()
+    return Quiet(stderr=stderr, highlight=False, markup=False, emoji=False, width=None if known else _PIPED_WIDTH)
 
 
 def bear_any_text() -> None:

@@ -39,6 +39,7 @@ def skills(
         count=count,
         seed=seed,
         keep_misses=misses,
+        fits=loaded.fits,
     )
     if json:
         print_json(report.to_mapping())

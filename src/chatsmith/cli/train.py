@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from chatsmith.cli.options import Json
-from chatsmith.errors import RequestError
+from chatsmith.errors import RequestError, did_you_mean
 
 if TYPE_CHECKING:
     from chatsmith.train.callbacks import Callback, Outcome
@@ -63,7 +63,7 @@ def train(
         return 0 if outcome.stopped is None else 128 + signal.Signals[outcome.stopped]
     if json:
         print_json({"folder": folder, **_figures(outcome)})
-    return farewell(outcome, f'chatsmith write {folder} "…"')
+    return farewell(outcome, f"chatsmith chat {folder}" if outcome.talks else f'chatsmith write {folder} "…"')
 
 
 def _check(recipe: Recipe, processes: int) -> None:
@@ -95,6 +95,9 @@ def _chosen(recipe: Path, out: Path | None, resume: bool, changes: Sequence[str]
     """The recipe and the folder that the arguments mean."""
     from chatsmith.train.recipe import load_recipe
 
+    if resume and not recipe.exists():
+        near = [path.name for path in recipe.parent.glob("*") if (path / "recipe.toml").is_file()]
+        raise RequestError(f"there is no run {recipe}", did_you_mean(recipe.name, near))
     if recipe.is_dir():
         names = [recipe / "recipe.toml", recipe / "chatsmith.toml"]
         found = next((path for path in names if path.is_file()), None)

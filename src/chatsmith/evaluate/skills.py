@@ -7,7 +7,7 @@ published one, or one behind an API are measured by the same count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import sqrt
@@ -95,6 +95,8 @@ class SkillReport:
 
     rows: tuple[SkillRow, ...]
     misses: tuple[Miss, ...] = ()
+    too_long: int = 0
+    """Questions that were not asked: with their examples they are longer than the model reads."""
 
     def row(self, skill: str, split: Split, shots: int) -> SkillRow:
         """The row of this skill, split and number of examples; `RequestError` where it was not measured."""
@@ -113,7 +115,7 @@ class SkillReport:
 
     def to_mapping(self) -> dict[str, Any]:
         """Everything measured, ready for JSON."""
-        return {"rows": [row.to_mapping() for row in self.rows]}
+        return {"rows": [row.to_mapping() for row in self.rows], "too_long": self.too_long}
 
     def _table(self) -> list[tuple[str, str, dict[int, SkillRow], float]]:
         groups: dict[tuple[str, Split], dict[int, SkillRow]] = {}
@@ -126,11 +128,14 @@ class SkillReport:
 
     def __rich__(self) -> Table:
         table = Table(title="Skills: share of right answers, with the 95% interval", title_justify="left")
-        table.add_column("skill")
-        table.add_column("asked about")
+        if self.too_long:
+            table.caption = f"not asked, longer than the model's context: {self.too_long:,} questions"
+            table.caption_justify = "left"
+        table.add_column("skill", overflow="fold")
+        table.add_column("asked about", overflow="fold")
         for shots in self.shots:
-            table.add_column(_examples(shots), justify="right")
-        table.add_column("chance", justify="right")
+            table.add_column(_examples(shots), justify="right", overflow="fold")
+        table.add_column("chance", justify="right", overflow="fold")
         previous = ""
         for skill, split, found, chance in self._table():
             cells = [_cell(found.get(shots)) for shots in self.shots]
@@ -181,11 +186,13 @@ def measure_skills(
     count: int = 100,
     seed: int = 0,
     keep_misses: int = 3,
+    fits: Callable[[Prompt], bool] | None = None,
 ) -> SkillReport:
     """Asks `complete` up to `count` different questions for each skill, split and number of examples, and counts.
 
     A skill that has fewer different questions (there are only so many sums) is asked all it has, and the row says how
-    many. Splits and numbers of examples that make no sense for a skill are left out. Raises `RequestError` for unknown
+    many. Splits and numbers of examples that make no sense for a skill are left out, and so is a question that does not
+    fit a short context (`fits`); the report counts these. Raises `RequestError` for unknown
     skills and `WorkError` when `complete` answers with another number of texts than it was asked.
     """
     chosen = list(SKILLS if skills is None else skills)
@@ -197,6 +204,7 @@ def measure_skills(
     wanted = tuple(splits)
     rows: list[SkillRow] = []
     misses: list[Miss] = []
+    too_long = 0
     for name in chosen:
         skill = SKILLS[name]
         for split in wanted:
@@ -206,10 +214,14 @@ def measure_skills(
                 if skill.shots is not None and examples not in skill.shots:
                     continue
                 items = skill_items(name, seed=seed, count=count, shots=examples, split=split)
-                row, wrong = _measure(complete, items, skill.chance)
+                asked = items if fits is None else [item for item in items if fits(_question(item))]
+                too_long += len(items) - len(asked)
+                if not asked:
+                    continue
+                row, wrong = _measure(complete, asked, skill.chance)
                 rows.append(row)
                 misses += wrong[:keep_misses]
-    return SkillReport(tuple(rows), tuple(misses))
+    return SkillReport(tuple(rows), tuple(misses), too_long)
 
 
 def _measure(complete: Complete, items: list[SkillItem], chance: float) -> tuple[SkillRow, list[Miss]]:

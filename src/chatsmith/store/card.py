@@ -33,6 +33,7 @@ class Measured:
     train_loss: float | None = None  # nats per token
     held_out_loss: float | None = None  # nats per token, on documents kept out of training
     held_out_bits_per_byte: float | None = None
+    first_alone: bool = False  # whether those are of the first source, and the loss of all
     gzip_bits_per_byte: float | None = None  # of the same held-out text
     xz_bits_per_byte: float | None = None
     chat: bool = False  # whether it was tuned to talk
@@ -141,10 +142,11 @@ def _data(measured: Measured) -> str:
 
 
 def _result_rows(measured: Measured) -> list[tuple[str, str | None]]:
+    which = " of the first source alone" if measured.first_alone else ""
     return [
         ("training loss", _number(measured.train_loss, 4, " nats per token")),
         ("held-out loss", _number(measured.held_out_loss, 4, " nats per token")),
-        ("held-out bits per byte", _number(measured.held_out_bits_per_byte, 3)),
+        (f"held-out bits per byte{which}", _number(measured.held_out_bits_per_byte, 3)),
         ("the same text by gzip", _number(measured.gzip_bits_per_byte, 3, " bits per byte")),
         ("the same text by xz", _number(measured.xz_bits_per_byte, 3, " bits per byte")),
     ]

@@ -19,6 +19,7 @@ PROVENANCE = "chatsmith.toml"
 GENERATION = "generation_config.json"
 CARD = "README.md"
 PACKED = "packed.safetensors"
+VOCABULARY = ("tokenizer.json", "tokenizer_config.json")
 _MOST_CARD = 2**20
 SAVING, READY = ".saving", ".ready"
 # Loads stay quick: weights above this are hashed only on request; sizes and headers are checked always.

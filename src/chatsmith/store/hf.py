@@ -9,12 +9,13 @@ under their own names. Read: those, in the older spelling (rope_theta, rope_scal
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from chatsmith.arguments import is_finite
-from chatsmith.errors import RequestError, did_you_mean
+from chatsmith.errors import RequestError, did_you_mean, nearest
 from chatsmith.settings import from_mapping, to_mapping
 from chatsmith.specs import Activation, ModelSpec, RopeScaling
 
@@ -107,6 +108,8 @@ def load_json(path: Path) -> dict[str, Any]:
             raise RequestError(f"{path} is {size} bytes; a configuration has at most {_MAX_CONFIG_BYTES}")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if not path.parent.exists():
+            raise RequestError(f"there is no folder {path.parent}", _missing_hint(path.parent)) from None
         raise RequestError(f"no {path.name} in {path.parent}", _missing_hint(path.parent)) from None
     except NotADirectoryError:
         raise RequestError(f"{path.parent} is a file, not a model folder", _file_hint(path.parent)) from None
@@ -127,6 +130,9 @@ def _file_hint(file: Path) -> str:
 
 def _missing_hint(folder: Path) -> str:
     if not folder.is_dir():
+        beside = [one.name for one in folder.parent.glob("*") if os.path.isfile(one / CONFIG)]
+        if near := nearest(folder.name, beside):
+            return f"did you mean {folder.parent / near[0]}?"
         return "give the path of a model folder (one with config.json and model.safetensors)"
     inside = sorted(p.name for p in folder.iterdir() if (p / CONFIG).is_file())
     if inside:

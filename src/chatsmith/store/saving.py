@@ -18,7 +18,16 @@ from chatsmith.errors import RequestError
 from chatsmith.paths import atomic_write, sync_dir
 from chatsmith.settings import dump_toml
 from chatsmith.specs import ModelSpec
-from chatsmith.store.contents import CARD, GENERATION, PROVENANCE, READY, SAVING, check_vocabulary, finish_save
+from chatsmith.store.contents import (
+    CARD,
+    GENERATION,
+    PROVENANCE,
+    READY,
+    SAVING,
+    VOCABULARY,
+    check_vocabulary,
+    finish_save,
+)
 from chatsmith.store.hf import CONFIG, spec_to_config
 from chatsmith.store.tensors import disk_error, file_sha256
 from chatsmith.text.tokenizer import Tokenizer
@@ -29,14 +38,25 @@ def holds_model(folder: Path) -> bool:
     return (folder / CONFIG).exists() or (folder / READY).exists() or any(folder.glob("*.safetensors"))
 
 
+def check_others(folder: Path) -> None:
+    """Raises `RequestError` where a folder without a model holds a file of somebody's that a model's would replace."""
+    for name in (CARD, PROVENANCE, GENERATION, *VOCABULARY):
+        if (folder / name).exists():
+            raise RequestError(
+                f"{folder} holds a {name} of yours, which the model's own would replace", "choose another folder"
+            )
+
+
 def check_target(folder: Path, overwrite: bool) -> None:
-    """Raises `RequestError` where no model can be saved: the folder holds one already (unless `overwrite`), or it, or
-    what it would lie in, is a file."""
+    """Raises `RequestError` where no model can be saved: the folder holds one already, or other files that it would
+    replace (unless `overwrite`), or it, or what it would lie in, is a file."""
     check_parents(folder)
     if folder.exists() and not folder.is_dir():
         raise RequestError(f"{folder} is a file, not a folder", "choose another folder to save to")
     if folder.exists() and holds_model(folder) and not overwrite:
         raise RequestError(f"{folder} already holds a model", "choose another folder, or add --overwrite")
+    if not overwrite:
+        check_others(folder)
 
 
 def check_parents(path: Path) -> None:

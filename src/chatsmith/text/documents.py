@@ -27,10 +27,12 @@ from chatsmith.text.chat import Conversation, Message
 from chatsmith.text.clean import Deduplicator, normalise
 from chatsmith.text.formats import ARCHIVES, Format, Kind, format_of, readable
 from chatsmith.text.members import DEEPEST, Budget, Budgeted, Member, tar_members, zip_members
+from chatsmith.text.message_trees import grown
 from chatsmith.text.pages import NO_TEXT, docx_text, pdf_text
-from chatsmith.text.plain import RECORD_BYTES, blocks, pieces
-from chatsmith.text.records import contents, strings
+from chatsmith.text.plain import NOT_UTF8, RECORD_BYTES, blocks, pieces
+from chatsmith.text.records import UNDECIDED, contents, strings
 from chatsmith.text.report import ReadReport, Skipped, Unreadable
+from chatsmith.text.talks import HALF, LONE
 from chatsmith.text.walk import HIDDEN, NO_PERMISSION, existing, is_hidden_name, walk
 from chatsmith.text.webpage import page_text
 
@@ -149,10 +151,22 @@ def nothing_found(paths: list[Path], report: ReadReport) -> RequestError:
     if not report.skipped:
         return RequestError(f"no document found in {where}: nothing is there", kinds)
     example = next((one for one in report.skipped if one.detail), report.skipped[0])
-    hint = kinds if UNKNOWN in report.reasons else "name files or folders with text in them"
+    hint = kinds if UNKNOWN in report.reasons else _instead(report.skipped)
     if len(report.skipped) == 1:
+        if example.detail == hint:
+            example = Skipped(example.source, example.reason)
         return RequestError(f"no document found: {example}", hint)
     return RequestError(f"no document found in {where}: skipped {report.skipped_because()}; such as {example}", hint)
+
+
+def _instead(skipped: list[Skipped]) -> str:
+    """What to do where files of known kinds gave nothing."""
+    for one in skipped:
+        if one.reason.startswith(NOT_UTF8):
+            return one.detail
+        if one.reason in (NO_TEXT_RECORD, HALF, LONE, UNDECIDED):
+            return "--field NAME reads the field of that name as text, whatever the record is"
+    return "name files or folders with text in them"
 
 
 def _note(report: ReadReport, deduplicator: Deduplicator) -> None:
@@ -309,7 +323,8 @@ class _Reading:
 
     def _records(self, rows: Iterable[tables.Record], source: str) -> Iterator[Document]:
         longest = self.document_bytes // 4  # characters that are surely no longer than a document may be
-        for number, record in rows:
+        whole = rows if self.strings or self.field is not None else grown(rows)
+        for number, record in whole:
             place = f"{source}:{number}"
             empty = True
             for content in strings(record) if self.strings else contents(record, self.field):

@@ -52,7 +52,7 @@ class MergeReport:
         table.add_column()
         table.add_column(justify="right")
         for name, split in self.manifest.splits.items():
-            documents = f"{split.documents:,} documents"
+            documents = f"{split.documents:,} document{'' if split.documents == 1 else 's'}"
             table.add_row(name.replace("_", " "), f"{documents}, {split.tokens:,} tokens")
         table.add_row("fingerprint", self.manifest.fingerprint[:16])
         return Group(self.read, table)

@@ -5,12 +5,14 @@ The first of these rules that finds anything decides:
 1. the field that was asked for, by its path (`field="data.summary"`);
 2. a conversation: a list of turns under one of the usual names (`messages`, `conversations`, …), or ChatGPT's export;
 3. what was asked and what was answered (`instruction` and `output`, `question` and `answer`, `prompt` and `chosen`, …):
-   a conversation, of two turns where both are texts;
+   a conversation, of two turns where both are texts; of answers that somebody compared (`response_a` and
+   `response_b`) or scored, the best one;
 4. a text under one of the usual names (`text`, `content`, `body`, …);
 5. objects in lists within (`{"data": [{…}, …]}`), by these rules each;
 6. the fields that hold words rather than codes, one to a line.
 
-What somebody rejected is never read, and nothing is made of a conversation but a conversation.
+What somebody rejected is never read, and nothing is made of a conversation but a conversation. `system` beside one is
+its first turn, and the `history` beside a question stands before it.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from chatsmith.text.cells import spelled
 from chatsmith.text.chat import Message
+from chatsmith.text.preferences import Pair, pair_of, sorted_out
 from chatsmith.text.report import Unreadable
 from chatsmith.text.talks import (
     HALF,
@@ -47,19 +51,26 @@ ASKED = {  # what a request may be called, and what is added to it where it is t
     "query": ((), "after"),
 }
 _PREFERRED = ("chosen", "chosen_response", "accepted", "preferred_output")
-ANSWERED = ("output", "response", "completion", "answer", "answers", *_PREFERRED)
+ANSWERED = ("output", "response", "completion", "answer", "answers", "completions", *_PREFERRED)
+CHOICES = ("choices", "options")  # of which an answer that is a number is one, counted from 0
+_SCORES = ("overall_score", "score", "rating")  # of one of several answers; or its rank, the best having the least
 REJECTED = ("rejected", "rejected_response", "rejected_responses", "rejected_output", "non_preferred_output")
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+SYSTEM = ("system", "system_prompt", "system_message")
+_HISTORY = "history"
 _VERDICT = "label"  # false where a completion is a bad one (the unpaired preferences of TRL)
-BESIDE = (*REJECTED, *_MEDIA, _VERDICT)
-"""Names of what is no text to read, but decides about it."""
-_EXCHANGE = frozenset((*ASKED, *ANSWERED, *(name for more, _ in ASKED.values() for name in more), _VERDICT))
+BESIDE = (*REJECTED, *_MEDIA, _VERDICT, *SYSTEM, _HISTORY)
+"""Names of what is no text to read by itself, but decides about it or belongs to it."""
+_EXCHANGE = frozenset(
+    (*ASKED, *ANSWERED, *(name for more, _ in ASKED.values() for name in more), _VERDICT, _HISTORY, *CHOICES)
+)
 _DEEPEST = 16
 
 KNOWN = frozenset((*TEXTS, *CONVERSATIONS, *ASKED, *ANSWERED, *REJECTED, "title", "label", "id"))
 """Names by which the heading of a table is known for one."""
 
 WORSE = "rejected answer"
+UNDECIDED = "two answers, none of them said to be good"
 
 
 def contents(record: Any, field: str | None = None) -> list[Content]:
@@ -68,7 +79,8 @@ def contents(record: Any, field: str | None = None) -> list[Content]:
     Among them, as `Unreadable`, what was left out, and why.
     """
     if field is not None:
-        found = [conversation(value) or [_text(value)] for value in _at(record, field.split("."))]
+        values = map(_cell, _at(record, field.split(".")))
+        found = [conversation(value) or [_text(value)] for value in values]
         return [content for one in found for content in one if content]
     return _contents(record, 0)
 
@@ -103,17 +115,19 @@ class _Names:
     """By their usual spelling, the names of what was asked and answered; empty where there cannot be both."""
     rejected: tuple[str, ...]
     media: tuple[str, ...]
+    system: tuple[str, ...]
+    pair: Pair | None
     speaks: bool
     """Whether one of the names may be that of a speaker."""
 
 
 @remembered
 def _names(names: tuple[str, ...]) -> _Names:
-    spelled = {name.lower(): name for name in names}
-    exchange = {name: own for name, own in spelled.items() if name in _EXCHANGE}
+    known = {name.lower(): name for name in names}
+    exchange = {name: own for name, own in known.items() if name in _EXCHANGE}
 
     def own(usual: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple([spelled[name] for name in usual if name in spelled])
+        return tuple([known[name] for name in usual if name in known])
 
     return _Names(
         conversations=own(CONVERSATIONS),
@@ -122,12 +136,18 @@ def _names(names: tuple[str, ...]) -> _Names:
         exchange=exchange if any(name in exchange for name in (*ASKED, *_PREFERRED, "input")) else {},
         rejected=own(REJECTED),
         media=own(_MEDIA),
-        speaks=any(name in spelled for name in SPEAKER),
+        system=own(SYSTEM),
+        pair=pair_of(names) if not any(name in known for name in _PREFERRED) else None,
+        speaks=any(name in known for name in SPEAKER),
     )
 
 
 def _of_object(record: dict[str, Any], depth: int) -> list[Content]:
     names = _names(tuple(record))
+    if names.pair is not None:
+        if (compared := sorted_out(record, names.pair)) is None:
+            return [Unreadable(UNDECIDED)]
+        return [content for one in compared for content in _of_object(one, depth)]
     if not names.rejected:
         return _of_rest(record, names, depth)
     rest = {name: value for name, value in record.items() if name not in names.rejected}
@@ -139,7 +159,10 @@ def _of_rest(record: dict[str, Any], names: _Names, depth: int) -> list[Content]
     exchange = {name: record[own] for name, own in names.exchange.items()}
     if talk := _conversation(record, names) or (_exchange(exchange) if exchange else []):
         shown = next((name for name in names.media if record[name]), None)
-        return talk if shown is None else [Unreadable(MORE_THAN_TEXT, shown)]
+        if shown is not None:
+            return [Unreadable(MORE_THAN_TEXT, shown)]
+        system = next((text for name in names.system if (text := _text(record[name]))), "")
+        return [_led(content, system) for content in talk] if system else talk
     if names.speaks and is_lone_turn(record):
         return [Unreadable(LONE)]
     for name in names.texts:
@@ -153,13 +176,24 @@ def _of_rest(record: dict[str, Any], names: _Names, depth: int) -> list[Content]
     return _wordy(record)
 
 
+def _led(content: Content, system: str) -> Content:
+    """The conversation with what was said to the model before it began, unless it says so itself."""
+    if not isinstance(content, tuple) or content[0].role == "system":
+        return content
+    return (Message("system", system), *content)
+
+
 def _conversation(record: dict[str, Any], names: _Names) -> list[Content]:
+    tree = record if "replies" in record else record.get("prompt")
+    if isinstance(tree, dict) and "replies" in tree and (found := conversation(tree)):
+        return found
     if isinstance(record.get("mapping"), dict) and (found := conversation(record)):
         return found
     for name in names.conversations:
         # What the last question was answered may stand beside the conversation, as in preference data.
         answer = next((turn for own in names.answers if (turn := _answered(record[own]))), None)
-        if found := conversation(pairs(record[name]) or record[name], answer):
+        value = spelled(record[name])
+        if found := conversation(pairs(value) or value, answer):
             return found
     if record.keys() == {"id", "data"} and isinstance(record["data"], list) and len(record["data"]) % 2 == 0:
         return conversation(record["data"])  # UltraChat: two take turns
@@ -184,8 +218,12 @@ def _exchange(by_name: Mapping[str, Any]) -> list[Content]:
     asked = _asked(by_name)
     if "completion" in by_name and str(by_name.get(_VERDICT)).lower() == "false":
         return [Unreadable(WORSE)]
+    if earlier := pairs(by_name.get(_HISTORY), sure=True) or turns(by_name.get(_HISTORY)) or []:
+        asked = [*earlier, *([["user", asked]] if asked else [])] if isinstance(asked, str) else asked
     for name in ANSWERED:
-        value = by_name.get(name)
+        value = _chosen(by_name.get(name), by_name)
+        if name in _PREFERRED and (told := _cell(value)) is not value:  # as the prompt beside it may be
+            value, asked = told, turns(_cell(by_name.get("prompt"))) or asked
         if isinstance(asked, str) and asked and turns(value) is None and (answer := _answer(value)):
             return [(Message("user", asked), Message("assistant", answer))]
         if said := _answered(value):
@@ -205,7 +243,13 @@ def _asked(by_name: Mapping[str, Any]) -> str | list[Any]:
             extra = next((by_name[name] for name in more if isinstance(by_name.get(name), str) and by_name[name]), "")
             parts = [text, extra] if where == "after" else [extra, text]
             return "\n\n".join(part for part in parts if part)
-    return turns(by_name.get("input")) or ""
+    return turns(by_name.get("input")) or turns(by_name.get("context")) or ""
+
+
+def _cell(value: Any) -> Any:
+    """The conversation that a string spells in JSON; else the value itself."""
+    told = spelled(value)
+    return told if told is not value and turns(told) is not None else value
 
 
 def _answered(value: Any) -> list[Any]:
@@ -214,11 +258,31 @@ def _answered(value: Any) -> list[Any]:
     return found if found is not None else [["assistant", answer]] if (answer := _answer(value).strip()) else []
 
 
+def _chosen(value: Any, by_name: Mapping[str, Any]) -> Any:
+    """The choice that an answer names by its number; else the answer itself."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    choices: list[Any] = next((by_name[name] for name in CHOICES if isinstance(by_name.get(name), list)), [])
+    return choices[value] if 0 <= value < len(choices) else value
+
+
+def _score(answer: Any) -> float:
+    """How good somebody found one of several answers; 0 where nobody said so."""
+    if not isinstance(answer, dict):
+        return 0.0
+    told = [answer[name] for name in _SCORES if name in answer] or [answer.get("rank")]
+    score = told[0]
+    if isinstance(score, bool) or not isinstance(score, int | float) or score != score:
+        return 0.0
+    return score if any(name in answer for name in _SCORES) else -score
+
+
 def _answer(value: Any) -> str:
-    """An answer as text: of several, the first."""
+    """An answer as text: of several, the best, or the first where none is said to be better."""
     if isinstance(value, dict):
-        value = value.get("text")
+        value = next((value[name] for name in ("text", "response", "answer") if name in value), None)
     if isinstance(value, list):
+        value = sorted(value, key=_score, reverse=True) if any(map(_score, value)) else value
         return next((answer for item in value if (answer := _answer(item))), "")
     if isinstance(value, bool) or value is None:
         return ""

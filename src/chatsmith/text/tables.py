@@ -11,8 +11,10 @@ from typing import IO, Any
 
 from chatsmith.errors import MissingExtra
 from chatsmith.text.archives import DAMAGED, seekable
+from chatsmith.text.message_trees import ROW, TREE
 from chatsmith.text.plain import RECORD_BYTES, TOO_LONG, lines
-from chatsmith.text.records import ANSWERED, ASKED, BESIDE, CONVERSATIONS, KNOWN, TEXTS
+from chatsmith.text.preferences import decides, pair_of
+from chatsmith.text.records import ANSWERED, ASKED, BESIDE, CHOICES, CONVERSATIONS, KNOWN, TEXTS
 from chatsmith.text.report import Unreadable
 
 NOT_JSON = "not valid JSON"
@@ -225,6 +227,14 @@ def _text_columns(schema: Any, field: str | None) -> list[str]:
         return [name for name in schema.names if name == field or field.startswith(f"{name}.")]
     likely = [name for name, kind in zip(schema.names, schema.types, strict=True) if textual(kind)]
     usual = {*TEXTS, *CONVERSATIONS, *ASKED, *ANSWERED, *(name for more, _ in ASKED.values() for name in more)}
-    if not any(name.lower() in usual for name in likely):
+    beside = {*BESIDE, *(ROW if TREE in schema.names else ())}
+    if any(name.lower() in CHOICES for name in likely):
+        beside |= {*CHOICES, "answer"}  # which is then a number
+    compared = pair_of(schema.names) is not None
+    if not compared and not any(name.lower() in usual for name in likely):
         return likely
-    return [name for name in schema.names if name.lower() in BESIDE or (name.lower() in usual and name in likely)]
+    return [
+        name
+        for name in schema.names
+        if name.lower() in beside or (compared and decides(name)) or (name.lower() in usual and name in likely)
+    ]

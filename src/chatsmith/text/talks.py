@@ -1,8 +1,8 @@
 """Conversations as people keep them: lists of turns, transcripts and trees, made into messages; or why one is left out.
 
 A turn is an object with a speaker and words, a pair [speaker, words], or words alone (then two take turns). A
-transcript is one text in which "Human:" and "Assistant:" begin paragraphs. A tree is ChatGPT's export: its current
-branch is read.
+transcript is one text in which "Human:" and "Assistant:" begin paragraphs. A tree is ChatGPT's export, of which the
+current branch is read, or OpenAssistant's, of which the best answers are.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from chatsmith.text.chat import Conversation, Message, Role
+from chatsmith.text.message_trees import best_path
 from chatsmith.text.report import Unreadable
 
 Content: TypeAlias = str | Conversation | Unreadable
@@ -117,6 +118,8 @@ def turns(value: Any) -> list[Any] | None:
             return _branch(tree, value.get("current_node"))
         if isinstance(value.get("messages"), list):
             return turns(value["messages"])
+        if isinstance(value.get("replies"), list) and _is_turn(value):
+            return best_path(value)
         return [value] if _is_turn(value) else None
     if isinstance(value, list) and any(map(_is_turn, value)):
         return value
@@ -130,11 +133,15 @@ def joined(before: Sequence[Any], after: list[Any]) -> list[Any]:
     return [*before, *after] if _role(before[-1:]) == "user" else list(before)
 
 
-def pairs(rounds: Any) -> list[Any] | None:
-    """The turns of a list of rounds, objects or pairs that hold a question and its answer; None for any other list."""
+def pairs(rounds: Any, sure: bool = False) -> list[Any] | None:
+    """The turns of a list of rounds, objects or pairs that hold a question and its answer; None for any other list.
+
+    Where it is not `sure`, pairs may be [speaker, words] too, unless one begins with a sentence.
+    """
     if not isinstance(rounds, list):
         return None
-    if all(map(_is_pair, rounds)) and any(_is_sentence(one[0]) for one in rounds) and not any(map(_is_turn, rounds)):
+    asking = sure or any(isinstance(one, list) and one and _is_sentence(str(one[0])) for one in rounds)
+    if asking and all(map(_is_pair, rounds)) and not any(map(_is_turn, rounds)):
         return [[role, words] for one in rounds for role, words in zip(("user", "assistant"), one, strict=True)]
     if not all(isinstance(one, dict) and not _speaker(one) for one in rounds):
         return None

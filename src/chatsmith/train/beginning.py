@@ -16,7 +16,7 @@ from pathlib import Path
 
 from chatsmith.errors import RequestError
 from chatsmith.paths import atomic_write, locked, sync_dir
-from chatsmith.store.saving import holds_model
+from chatsmith.store.saving import check_others, holds_model
 from chatsmith.store.state import STATE
 from chatsmith.train.data import TOKENS
 from chatsmith.train.metrics import LOG
@@ -28,7 +28,8 @@ _LAUNCH = ".launch"  # which launch of several processes the run was begun by
 
 
 def check_free(out: Path, overwrite: bool) -> None:
-    """Raise `RequestError` unless a new run may use the folder `out`: it is no file, and holds no model and no run."""
+    """Raise `RequestError` unless a new run may use the folder `out`: it is no file, and holds no model, no run,
+    and nothing that they would replace."""
     if out.exists() and not out.is_dir():
         raise RequestError(f"{out} is a file, not a folder", "choose another folder")
     held = out.is_dir() and (holds_model(out) or any((out / name).exists() for name in (STATE, LOG, RECIPE, _BEGUN)))
@@ -37,6 +38,8 @@ def check_free(out: Path, overwrite: bool) -> None:
             f"{out} already holds a model or a training run",
             f"go on with it: chatsmith train --resume {out}; or choose another folder",
         )
+    if not overwrite:
+        check_others(out)
 
 
 @contextmanager

@@ -22,11 +22,12 @@ Sampler = Callable[["Decoder", "Tokenizer", Sequence[str], int, float], Sequence
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Bits per byte that a model needs for held-out text, and two compressors for the same text."""
+    """Bits per byte that a model needs for held-out text, and two compressors for the same text; None where that is so
+    little that their headers would count for much."""
 
     bits_per_byte: float
-    gzip_bits_per_byte: float
-    xz_bits_per_byte: float
+    gzip_bits_per_byte: float | None
+    xz_bits_per_byte: float | None
 
 
 Comparer = Callable[["Decoder"], "Compared | None"]
@@ -73,6 +74,8 @@ class Outcome:
     bits_per_byte: float | None
     skipped_steps: int
     stopped: str | None
+    talks: bool = False
+    """Whether it learned from conversations."""
 
     @property
     def perplexity(self) -> float | None:

@@ -126,7 +126,7 @@ def _line(start: tuple[int, int], end: tuple[int, int]) -> Iterable[tuple[int, i
 
 
 def _heading(drawn: Curve) -> str:
-    text = f"{drawn.name}: training loss {drawn.smooth[-1][1]:.3f}"
+    text = f"{drawn.name}: training loss {drawn.smooth[-1][1]:.3f} (smoothed)"
     if drawn.held_out:
         text += f", held out {drawn.held_out[-1][1]:.3f} (○)"
     if drawn.bits_per_byte is not None:

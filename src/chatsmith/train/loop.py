@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -165,6 +165,14 @@ class Trainer:
         self.timeline = Timeline([(at, total) for at, total in state.meta["plans"]])
         if asked and asked[0][1] > self.timeline.total:
             self.timeline.replan(self.counters.position, asked[0][1])
+        elif self.counters.position >= self.timeline.total and self._is_longer(state.meta["recipe"]["schedule"]):
+            step, seconds = self.counters.step, self.counters.seconds
+            self.timeline.replan(step, self._pace.plan(step, 0.0, seconds, 0.0))
+
+    def _is_longer(self, schedule: Mapping[str, Any]) -> bool:
+        """Whether this run of minutes has more of them than `schedule`, and than it took."""
+        budget, before = self._pace.budget, schedule.get("minutes")
+        return bool(budget and before and budget > max(before * 60, self.counters.seconds))
 
     # ---- the loop --------------------------------------------------------------------------------------------------
 

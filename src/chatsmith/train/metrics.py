@@ -187,5 +187,8 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 if not isinstance(values["step"], int):
                     raise TypeError("step is not a number")
             except (ValueError, KeyError, TypeError) as error:
+                if number == 1 and path.name != LOG:  # more likely somebody's own file than a log
+                    name = "name the folder that a training run wrote to"
+                    raise RequestError(f"{path} is not the log of a training run", name) from None
                 raise WorkError(f"{path}: line {number} is damaged ({error})", "delete that line") from None
             yield line.rstrip("\n"), values

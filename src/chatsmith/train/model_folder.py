@@ -59,6 +59,7 @@ def _measured(corpus: Corpus, outcome: Outcome, compared: Compared | None) -> Me
         train_loss=finite(outcome.loss),
         held_out_loss=outcome.held_out_loss,
         held_out_bits_per_byte=compared.bits_per_byte if compared else outcome.bits_per_byte,
+        first_alone=compared is not None and len(outcome.recipe.data.sources) > 1,
         gzip_bits_per_byte=compared.gzip_bits_per_byte if compared else None,
         xz_bits_per_byte=compared.xz_bits_per_byte if compared else None,
         chat=any(folder.split("train").has_loss for folder in corpus.folders),

@@ -89,6 +89,7 @@ class Schedule:
     It rises linearly from 0 over `warmup`, a share of the run, then falls as `decay` says until `decay_until` to
     `final_fraction` of its peak, where it stays. A run of minutes measures its own speed and re-plans its number of
     steps; each plan (step, total) is written to `replans`, and a recipe that has them repeats that run without a clock.
+    So are those of a run that was made longer.
     """
 
     steps: int | None = None
@@ -121,8 +122,11 @@ class Schedule:
     def _check_replans(self) -> None:
         if not self.replans:
             return
-        require(self.minutes is not None, "replans belong to a run of minutes", "remove replans")
         require(all(len(pair) == 2 for pair in self.replans), "each of replans is a pair [step, total]")
+        ends = self.minutes is not None or (self.steps or self.tokens) == self.replans[-1][1]
+        require(
+            ends, "replans belong to a run of minutes, or to one that ends as the last of them says", "remove replans"
+        )
         at = [pair[0] for pair in self.replans]
         sound = at[0] == 0 and at == sorted(set(at)) and all(step < total for step, total in self.replans)
         require(sound, "replans must begin at step 0 and go on in order, each with a total beyond its step")

@@ -193,7 +193,8 @@ def _train(
         stopped = trainer.run(on_ready=ready)
     except DiskFull as error:
         raise DiskFull(error.message, f"free some space and go on: chatsmith train --resume {out}") from error
-    outcome = trainer.outcome(run.repeatable(trainer), stopped)
+    talks = any(folder.split("train").has_loss for folder in corpus.folders)
+    outcome = replace(trainer.outcome(run.repeatable(trainer), stopped), talks=talks)
     for callback in callbacks:
         callback.on_end(outcome)
     return outcome
@@ -291,9 +292,9 @@ class _Run:
         )
 
     def repeatable(self, trainer: Trainer) -> Recipe:
-        """The recipe that repeats this run: settled, with the plans that a budget of minutes led to."""
+        """The recipe that repeats this run: settled, with the plans that minutes, or being made longer, led to."""
         recipe = self.settled
-        if recipe.schedule.minutes is None or trainer.timeline is None:
+        if trainer.timeline is None or (recipe.schedule.minutes is None and len(trainer.timeline.plans) == 1):
             return recipe
         return replace(recipe, schedule=replace(recipe.schedule, replans=trainer.timeline.plans))
 

@@ -19,7 +19,8 @@ class Timeline:
     """Progress from 0 to 1 over positions (steps, or tokens), along plans (position, total) made on the way.
 
     Between plans progress is linear: p_k + (1 - p_k)·(x - x_k)/(X_k - x_k), where plan k was made at position x_k and
-    progress p_k for a total of X_k positions.
+    progress p_k for a total of X_k positions. A plan made where the last one had ended makes a finished run longer: it
+    goes on from p_k = x_k / X_k, for at a progress of 1 nothing more would be learned.
     """
 
     def __init__(self, plans: Sequence[tuple[int, int]]) -> None:
@@ -43,6 +44,8 @@ class Timeline:
         if total <= at or (self._plans and at < self._plans[-1][0]) or (not self._plans and at != 0):
             raise RequestError(f"a plan at {at} for a total of {total} does not follow {self._plans[-1:]}")
         start = self.progress(at) if self._plans else 0.0
+        if self._plans and at >= self.total:
+            start = at / total
         if self._plans and self._plans[-1][0] == at:
             self._plans.pop()
             self._starts.pop()
