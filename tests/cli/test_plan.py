@@ -129,7 +129,7 @@ def test_the_plot_is_written(run: Callable[..., Any], tmp_path: Path) -> None:
         (("gpt3-175b", "--emit", "cron"), "emit"),
         (("nosuch.toml",), "no file nosuch.toml"),
         (("--table", "gpt4"), "no table called"),
-        (("gpt2-124m", "--table", "gpt3"), "a table is a paper's"),
+        (("gpt2-124m", "--table", "gpt3"), "takes no model"),
         (("bert-base", "--fits"), "this machine is planned for decoders"),
         (("gpt2-124m", "--run", "--on", "h100", "--on", "a100"), "generating is for one kind of device"),
     ],
