@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from importlib import util
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chatsmith.errors import MissingExtra, RequestError, WorkError
+from chatsmith.train.callbacks import Moment, Outcome, RunStart
 from chatsmith.train.metrics import LogWriter, StepRecord, read_log
 
 
@@ -100,3 +104,50 @@ def test_tensorboard_names_its_extra(tmp_path: Path) -> None:
     with pytest.raises(MissingExtra, match="tensorboard") as caught:
         TensorBoard(tmp_path)
     assert caught.value.hint == 'pip install "chatsmith[track]"'
+
+
+class Figures:
+    """Stands for TensorBoard's writer: a file a run, and what it was told."""
+
+    made: ClassVar[list[Figures]] = []
+
+    def __init__(self, folder: str, purge_step: int) -> None:
+        self.purge_step, self.closed, self.steps = purge_step, False, set[int]()
+        self.path = Path(folder) / f"events.out.tfevents.{len(self.made)}"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.touch()
+        self.made.append(self)
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        self.steps.add(step)
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_tensorboard_keeps_the_figures_of_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Figures))
+    monkeypatch.setattr(Figures, "made", [])
+    from chatsmith.train.tensorboard import TensorBoard
+
+    def run(steps: range) -> Figures:
+        callback = TensorBoard(tmp_path)
+        unstarted = len(Figures.made)
+        callback.on_checkpoint(tmp_path)  # nothing is touched before the run begins
+        assert len(Figures.made) == unstarted
+        start = SimpleNamespace(first_step=steps.start - 1)
+        callback.on_start(cast(RunStart, start))
+        for step in steps:
+            callback.on_step(Moment(record(step), 9, None))
+        callback.on_end(cast(Outcome, None))
+        return Figures.made[-1]
+
+    first, again = run(range(1, 4)), run(range(3, 6))
+    assert first.closed
+    assert (first.purge_step, again.purge_step) == (1, 3)  # TensorBoard passes over what the first said of steps from 3
+    assert again.steps == {3, 4, 5}
+    assert first.path.exists()
+    replaced = run(range(1, 3))
+    assert list(tmp_path.iterdir()) == [replaced.path]
