@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterable
 from importlib import util
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chatsmith.errors import MissingExtra, RequestError, WorkError
+from chatsmith.train.callbacks import Moment, RunStart
 from chatsmith.train.metrics import LogWriter, StepRecord, read_log
 
 
@@ -100,3 +104,26 @@ def test_tensorboard_names_its_extra(tmp_path: Path) -> None:
     with pytest.raises(MissingExtra, match="tensorboard") as caught:
         TensorBoard(tmp_path)
     assert caught.value.hint == 'pip install "chatsmith[track]"'
+
+
+def test_tensorboard_shows_the_run_that_is_there(tmp_path: Path) -> None:
+    """Not the one it replaced, nor steps behind the checkpoint that it went on from, nor one that never began."""
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from chatsmith.train.tensorboard import TensorBoard
+
+    folder = tmp_path / "tensorboard"
+    TensorBoard(folder)
+    assert not folder.exists()
+
+    def train(first_step: int, steps: Iterable[int]) -> None:
+        board = TensorBoard(folder)
+        board.on_start(cast("RunStart", SimpleNamespace(first_step=first_step)))
+        for step in steps:
+            board.on_step(Moment(record(step), 9, 0.0))
+        board.on_checkpoint(tmp_path)
+
+    train(0, range(1, 8))
+    train(0, range(1, 5))
+    train(2, range(3, 4))
+    shown = events.EventAccumulator(str(folder)).Reload()
+    assert [event.step for event in shown.Scalars("loss/training")] == [1, 2, 3]
