@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Iterable
 from importlib import util
 from pathlib import Path
 from types import SimpleNamespace
@@ -151,3 +152,26 @@ def test_tensorboard_keeps_the_figures_of_one_run(tmp_path: Path, monkeypatch: p
     assert first.path.exists()
     replaced = run(range(1, 3))
     assert list(tmp_path.iterdir()) == [replaced.path]
+
+
+def test_tensorboard_shows_the_run_that_is_there(tmp_path: Path) -> None:
+    """Not the one it replaced, nor steps behind the checkpoint that it went on from, nor one that never began."""
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from chatsmith.train.tensorboard import TensorBoard
+
+    folder = tmp_path / "tensorboard"
+    TensorBoard(folder)
+    assert not folder.exists()
+
+    def train(first_step: int, steps: Iterable[int]) -> None:
+        board = TensorBoard(folder)
+        board.on_start(cast("RunStart", SimpleNamespace(first_step=first_step)))
+        for step in steps:
+            board.on_step(Moment(record(step), 9, 0.0))
+        board.on_checkpoint(tmp_path)
+
+    train(0, range(1, 8))
+    train(0, range(1, 5))
+    train(2, range(3, 4))
+    shown = events.EventAccumulator(str(folder)).Reload()
+    assert [event.step for event in shown.Scalars("loss/training")] == [1, 2, 3]
