@@ -38,7 +38,7 @@ def test_processors_hold_replicas_while_they_fit() -> None:
 def test_memory_makes_processors_divide_the_model() -> None:
     """With less and less memory: replicas, sharded, recomputed, and said where that may not be enough, either."""
     seen = []
-    for gigabytes in (64.0, 1.65, 1.0, 0.5):
+    for gigabytes in (64.0, 1.35, 1.0, 0.5):
         recipe, said = chosen("gpt2-124m", Hardware(4, 4, gigabytes * 1e9), rows=4)
         seen.append((recipe.parallel.shard, recipe.precision.activation_checkpointing, "may not be enough" in said))
     assert seen == [(1, False, False), (4, False, False), (4, True, False), (4, True, True)]

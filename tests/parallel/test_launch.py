@@ -26,7 +26,6 @@ Launched = Callable[..., list[str]]
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
     """Have torchrun's runs end with the exit codes given, one after another; a list tells of the runs."""
-    monkeypatch.setenv(module.RESTARTS, "0")  # put back after the test, as what is set for torchrun
 
     def with_ends(*ends: list[int] | Exception) -> list[str]:
         told: list[str] = []
@@ -64,8 +63,10 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
 )
 def test_what_is_tried_again(ends: list[list[int] | Exception], code: int, runs: int, launched: Launched) -> None:
     told = launched(*ends)
+    before = dict(os.environ)
     assert launch(["-m", "chatsmith"], 2, restarts=2) == code
     assert told == [str(number) for number in range(runs)]
+    assert dict(os.environ) == before  # a run of this process is no part of that launch
 
 
 def test_a_process_that_is_killed_again_and_again_is_named(launched: Launched) -> None:

@@ -35,6 +35,15 @@ def launch(
     that was told to stop. `note` is told of every new start. Raises `WorkError` where a process was killed once more
     than there are `restarts`.
     """
+    before = dict(os.environ)  # which torchrun hands on to its workers, and which is the caller's again afterwards
+    try:
+        return _launch(words, processes, restarts, note)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _launch(words: Sequence[str], processes: int, restarts: int, note: Callable[[str], None]) -> int:
     start = ["--standalone", f"--nproc-per-node={processes}", "--max-restarts=0", *words]
     os.environ[LAUNCH] = secrets.token_hex(8)
     logging.getLogger(_TORCHRUN_LOG).setLevel(logging.CRITICAL)  # what ended a process is told in words here
