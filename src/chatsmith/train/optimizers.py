@@ -125,7 +125,7 @@ class TrainingOptimizer:
                 if key.startswith(_MASTER):
                     continue
                 tensor.copy_(tensors[key])
-            part.put_masters({name: tensors[_MASTER + name] for name in part.names})
+            part.put_masters(tensors, _MASTER)
 
 
 def norm_of(gradients: Sequence[Tensor]) -> Tensor:
@@ -183,10 +183,10 @@ class Part:
         for index, name in enumerate(self.names):
             yield name, self.exact.get(index)
 
-    def put_masters(self, exact: Mapping[str, Tensor]) -> None:
-        """Set the masters by name, and the model's own weights with them."""
+    def put_masters(self, exact: Mapping[str, Tensor], prefix: str = "") -> None:
+        """Set the masters by name, and the model's own weights with them; one is asked for at a time."""
         for index, name in enumerate(self.names):
-            self.exact.put(index, exact[name])
+            self.exact.put(index, exact[prefix + name])
         self.exact.publish()
 
     def addresses(self, *averages: list[Tensor]) -> native.Addresses:
