@@ -43,6 +43,8 @@ def test_room_of_another_shape_or_kind_is_let_go() -> None:
     spare.release([with_gradient(64, 16)])
     assert spare.room_like(torch.empty(64, 16, dtype=torch.bfloat16)) is None
     assert spare.room_like(torch.empty(64, 16)) is None
+    spare.release([with_gradient(64, 16)])
+    assert spare.room_like(torch.empty(64, 16, device="meta")) is None
 
 
 def test_a_run_is_the_same_with_it() -> None:

@@ -26,7 +26,7 @@ def room_like(weight: Tensor) -> Tensor | None:
     """The room that is kept, if a gradient of `weight` fits it; it is the caller's from then on."""
     while _spare:
         room = _spare.pop()
-        if room.shape == weight.shape and room.dtype == weight.dtype:
+        if (room.shape, room.dtype, room.device) == (weight.shape, weight.dtype, weight.device):
             return room
     return None
 
