@@ -86,11 +86,19 @@ def _lines(dice: Dice, shots: int, pairs: Sequence[tuple[str, str]], asked: tupl
 
 
 def _sums(dice: Dice, shots: int, unseen: bool) -> SkillItem:
+    return _sum(dice, shots, numbers.sums(False), numbers.sums(unseen))
+
+
+def _long_sums(dice: Dice, shots: int, unseen: bool) -> SkillItem:
+    return _sum(dice, shots, numbers.long_sums(False), numbers.long_sums(unseen))
+
+
+def _sum(dice: Dice, shots: int, known: Sequence[tuple[int, int]], asked: Sequence[tuple[int, int]]) -> SkillItem:
     def pair(a: int, b: int) -> tuple[str, str]:
         return f"{a} + {b} =", str(a + b)
 
-    asked = pair(*dice.pick(numbers.sums(unseen)))
-    return _item(prompt=_lines(dice, shots, [pair(*ab) for ab in numbers.sums(False)], asked), answers=(asked[1],))
+    question = pair(*dice.pick(asked))
+    return _item(prompt=_lines(dice, shots, [pair(*ab) for ab in known], question), answers=(question[1],))
 
 
 def _differences(dice: Dice, shots: int, unseen: bool) -> SkillItem:
@@ -311,6 +319,7 @@ _TRAINED: tuple[Split, ...] = ("trained",)
 
 SKILLS: dict[str, Skill] = {
     "sums": Skill("3 + 4 = 7, one digit each", 1 / 19, _sums),
+    "long sums": Skill("27 + 5 = 32, two digits and one", 0.0, _long_sums),
     "differences": Skill("7 - 3 = 4, one digit each", 1 / 10, _differences),
     "comparison": Skill("which of two numbers to 20 is bigger", 0.5, _comparison),
     "plurals": Skill("the plural of mouse is mice", 0.0, _plurals),
