@@ -18,7 +18,8 @@ from chatsmith.specs import ModelSpec
 Path = Literal["fused", "plain"]
 _BLOCK = 128  # queries at a time in models.causal, whose weights are kept up to so many bytes a layer:
 _KEEP_BYTES = 2**26
-_CHUNK_BYTES = 2**26  # logits alive at once
+_CHUNK_BYTES = 2**25  # logits alive at once, and twice as many in bfloat16, whose products are so much faster that
+# reading the head anew for each part would show
 _ROWS_AT_ONCE = 1024  # SHALLOW in kernels/gemm.h, in numbers
 
 
@@ -31,7 +32,8 @@ def equal_parts(count: int, most: int, tile: int) -> int:
 def logit_rows(count: int, vocab_size: int, logit_bytes: int) -> int:
     """How many of `count` rows of logits training makes at a time on a CPU: parts of one size, for a last small one
     would read the whole head again for little."""
-    return equal_parts(count, max(64, _CHUNK_BYTES // (logit_bytes * max(1, vocab_size))), 32)
+    most = _CHUNK_BYTES * (2 if logit_bytes == 2 else 1)
+    return equal_parts(count, max(64, most // (logit_bytes * max(1, vocab_size))), 32)
 
 
 def gradient_is_mostly_zeros(table_bytes: int, vocab_size: int, tokens: int) -> bool:
@@ -218,8 +220,8 @@ def _way_back(spec: ModelSpec, z: _Sizes, tokens: int, length: int, w: int, path
         return tokens * (w * numbers + 4 * z.E) + (4 * max(z.inner, z.F) * z.E if tokens > _ROWS_AT_ONCE else 0)
     # Plain layers let go of each operation's inputs as they go: of the product first, then of the rest.
     feed = z.E + (3 if spec.gated else 2) * z.F
-    # Blocks of weights, of their slopes, and of the last block's; two more where the weights are computed again.
-    block = (3 if _kept_scores(spec, tokens, length, w) else 5) * spec.heads * min(_BLOCK, length)
+    # Blocks of weights, of their slopes, and of the last block's; one more where the weights are computed again.
+    block = (3 if _kept_scores(spec, tokens, length, w) else 4) * spec.heads * min(_BLOCK, length)
     gone = (3 if spec.gated else 2) * z.F + 2 * z.E
     attend = z.E + 5 * z.inner + block - gone
     return tokens * w * max(feed, attend)
