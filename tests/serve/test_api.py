@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 import chatsmith
 from chatsmith.generate.requests import Request
 from chatsmith.generate.sampling import Sampling
+from chatsmith.serve.app import create_app
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 12, "seed": 7, "temperature": 1}
 
@@ -94,6 +95,19 @@ def test_a_prompt_is_scored_as_the_library_scores_it(client: TestClient, model: 
     assert by_ids["token_logprobs"][0] is None
     assert len(by_ids["tokens"]) == len(ids) + 1
     np.testing.assert_allclose(by_ids["token_logprobs"][1:-1], model.score(text).logprobs, atol=1e-6)
+
+
+def test_offsets_point_at_the_tokens_of_an_echo(client: TestClient) -> None:
+    from tiny import tiny_model, tiny_sentencepiece
+
+    spaced = chatsmith.LanguageModel(tiny_model(), tiny_sentencepiece())
+    with TestClient(create_app(spaced), base_url="http://localhost") as other:
+        for one, prompt in ((client, "a 🦊, fox and é, said"), (other, "hello é hello"), (other, " hello")):
+            found = post(one, "completions", prompt=prompt, max_tokens=0, echo=True, logprobs=0)["choices"][0]
+            shown = found["logprobs"]
+            for at, token in list(zip(shown["text_offset"], shown["tokens"], strict=True))[1:]:
+                assert token.startswith("bytes:") or found["text"].startswith(token, at)
+            assert shown["text_offset"][-1] == len(found["text"].removesuffix(shown["tokens"][-1]))
 
 
 def test_an_answer_goes_on_from_its_first_tokens(client: TestClient) -> None:

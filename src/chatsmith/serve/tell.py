@@ -13,6 +13,7 @@ import chatsmith
 from chatsmith.generate.requests import Event, PromptScore, Top
 from chatsmith.serve.prepare import Prepared, record
 from chatsmith.serve.served import Served
+from chatsmith.text.tokenizer import TextStream
 
 _LEAST = -9999.0  # JSON knows no infinity; this is what OpenAI's API says in its place
 _FINISH = {"eos": "stop", "stop": "stop", "length": "length"}
@@ -220,13 +221,17 @@ class Teller:
         score = self._scores.get(place) or first.prompt
         assert score is not None
         self._scores[place] = score
-        text = self.served.tokenizer
-        offset = 0
         begin = self.prepared.begins[place]
-        for at in range(begin, len(request.prompt)):
+        stream = TextStream(self.served.tokenizer)  # a character of several tokens counts where it ends
+        pieces = [stream.push(token) for token in request.prompt[begin:]]
+        # The space that some vocabularies put before a text is not in it.
+        before = "".join(pieces) + stream.flush() == " " + said
+        offset = -before
+        for at, piece in enumerate(pieces, start=begin):
             logprob = score.logprobs[at - 1] if at else None
-            self._place(shown, request.prompt[at], logprob, score.top[at - 1] if at and score.top else (), offset)
-            offset += len(text.decode_bytes([request.prompt[at]]).decode("utf-8", "ignore"))
+            top = score.top[at - 1] if at and score.top else ()
+            self._place(shown, request.prompt[at], logprob, top, max(offset, 0))
+            offset += len(piece)
         return said, shown
 
 
