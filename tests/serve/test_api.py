@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from starlette.testclient import TestClient
 import chatsmith
 from chatsmith.generate.requests import Request
 from chatsmith.generate.sampling import Sampling
+from chatsmith.serve import served
 from chatsmith.serve.app import create_app
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 12, "seed": 7, "temperature": 1}
@@ -95,6 +97,23 @@ def test_a_prompt_is_scored_as_the_library_scores_it(client: TestClient, model: 
     assert by_ids["token_logprobs"][0] is None
     assert len(by_ids["tokens"]) == len(ids) + 1
     np.testing.assert_allclose(by_ids["token_logprobs"][1:-1], model.score(text).logprobs, atol=1e-6)
+
+
+def test_a_fingerprint_that_could_not_be_read_is_read_again(
+    application: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = served.weights_fingerprint
+    faults = iter([OSError("the disk is gone")])
+
+    def failing(*given: Any) -> str:
+        for fault in faults:
+            raise fault
+        return read(*given)
+
+    monkeypatch.setattr(served, "weights_fingerprint", failing)
+    with application() as client:
+        answers = [client.post("/v1/chat/completions", json=HELLO).status_code for _ in range(3)]
+    assert answers[-1] == 200
 
 
 def test_offsets_point_at_the_tokens_of_an_echo(client: TestClient) -> None:
