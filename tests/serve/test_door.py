@@ -117,6 +117,9 @@ def test_half_a_character_is_no_fault_of_ours(client: TestClient) -> None:
 def test_too_long_a_body_is_not_read(application: Callable[..., Any]) -> None:
     with application(limits=Limits(body_bytes=2048)) as client:
         assert refused(client, 413, {"text": "a" * 3000}, "/v1/tokenize")["code"] == "body_too_long"
+        for announced in ("2049", "9" * 30):
+            headers = {"content-type": "application/json", "content-length": announced}
+            assert refused(client, 413, path="/v1/tokenize", content=b"{", headers=headers)["code"] == "body_too_long"
 
 
 def test_only_json_is_taken(client: TestClient) -> None:
