@@ -142,6 +142,39 @@ def test_only_its_own_names_and_pages(application: Callable[..., Any]) -> None:
         assert not any(name.startswith("access-control") for name in preflight.headers)
 
 
+def test_pages_of_the_sites_that_are_named(application: Callable[..., Any], tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.json")
+    good = {"authorization": f"Bearer {keys.new('alice')}"}
+    page = {"origin": "https://app.example:8443"}
+    with application(keys=keys, origins=["https://App.example:8443"]) as client:
+        asked = client.options(CHAT, headers=page | {"access-control-request-method": "POST"})
+        assert asked.status_code == 204
+        assert asked.headers["access-control-allow-origin"] == page["origin"]
+        assert "authorization" in asked.headers["access-control-allow-headers"]
+        for headers, status in ((page | good, 200), (page, 401)):
+            answer = client.get("/v1/models", headers=headers)
+            assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, page["origin"])
+            assert answer.headers["vary"] == "origin"
+        for origin in ("https://app.example", "http://app.example:8443", "https://evil.example", "null"):
+            other = client.get("/v1/models", headers=good | {"origin": origin})
+            assert other.status_code == 403
+            assert "access-control-allow-origin" not in other.headers
+        for path in ("/conversations", "/metrics", "/"):  # what is said on the page is nobody else's
+            assert client.get(path, headers=good | page).status_code == 403
+
+
+@pytest.mark.parametrize("origin", ["*", "https://*.example", "app.example", "https://app.example/", "null", "file://"])
+def test_what_is_no_origin(application: Callable[..., Any], origin: str) -> None:
+    with pytest.raises(RequestError, match="is no origin of pages"), application(origins=[origin]):
+        pass
+
+
+def test_a_name_may_be_given_with_its_port(application: Callable[..., Any]) -> None:
+    with application(hosts=["models.example:8443", "", "::1"]) as client:
+        assert client.get("/health", headers={"host": "models.example:8443"}).status_code == 200
+        assert client.get("/health", headers={"host": ""}).status_code == 403
+
+
 def test_without_a_key_only_what_is_open(application: Callable[..., Any], tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys.json")
     key = keys.new("alice")
