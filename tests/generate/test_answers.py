@@ -121,6 +121,15 @@ def test_a_form_too_large_to_be_followed_fails_and_says_so() -> None:
     assert not engine.batch.busy
 
 
+def test_a_schema_that_is_no_json_is_refused() -> None:
+    deep: dict[str, object] = {}
+    for _ in range(100_000):
+        deep = {"items": deep}
+    for schema in (deep, {"const": float("nan")}, {"const": object()}):
+        with pytest.raises(RequestError, match="this schema is no JSON"):
+            Constraint.schema(schema)
+
+
 def test_a_regular_expression_of_nothing_is_refused() -> None:
     pytest.importorskip("llguidance")
     with pytest.raises(RequestError, match="no answer has this form"):

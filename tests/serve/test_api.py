@@ -99,6 +99,12 @@ def test_a_prompt_is_scored_as_the_library_scores_it(client: TestClient, model: 
     np.testing.assert_allclose(by_ids["token_logprobs"][1:-1], model.score(text).logprobs, atol=1e-6)
 
 
+def test_a_reply_of_another_server_may_come_back(client: TestClient) -> None:
+    reply = {"role": "assistant", "content": "Hello.", "refusal": None, "annotations": [], "audio": None}
+    said = [*HELLO["messages"], reply, *HELLO["messages"]]  # type: ignore[misc]
+    assert post(client, "chat/completions", **HELLO | {"messages": said})["choices"]
+
+
 def test_a_fingerprint_that_could_not_be_read_is_read_again(
     application: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

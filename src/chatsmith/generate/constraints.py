@@ -31,7 +31,12 @@ class Constraint:
     @classmethod
     def schema(cls, schema: dict[str, Any] | str) -> Constraint:
         """Any JSON that a JSON schema describes; {} is any JSON at all."""
-        return cls("schema", schema if isinstance(schema, str) else json.dumps(schema))
+        if isinstance(schema, str):
+            return cls("schema", schema)
+        try:
+            return cls("schema", json.dumps(schema, allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RequestError(f"this schema is no JSON: {error}") from None
 
 
 # One way to write it: a model that has nothing to say could fill an answer with spaces and line ends.

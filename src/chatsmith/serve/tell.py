@@ -130,6 +130,14 @@ class Teller:
         """A chunk of text and nothing else: all but the text is ready."""
         return f'{self._head}"choices":[{{"index":{index},{self._before}{encode_basestring(text)}{self._after}'
 
+    def told(self, index: int, text: str, event: Event) -> str:
+        """A chunk of the words that an event let go, which may be none, with the probability of its token."""
+        if not self.logprobs or event.id is None:
+            return self.words(index, text) if text else ""
+        delta = {"content": text} if text else {}
+        shown = {"content": [self.entry(event)], "refusal": None}
+        return self._chunk({"index": index, "delta": delta, "logprobs": shown})
+
     def _chunk(self, choice: dict[str, Any], last: bool = False) -> str:
         """A chunk; the last one says where the answers come from."""
         choice = {"logprobs": None, "finish_reason": None} | choice
