@@ -135,6 +135,17 @@ def test_offsets_point_at_the_tokens_of_an_echo(client: TestClient) -> None:
             assert shown["text_offset"][-1] == len(found["text"].removesuffix(shown["tokens"][-1]))
 
 
+def test_the_token_itself_is_among_the_likeliest(client: TestClient) -> None:
+    body = {"prompt": "The fox", "max_tokens": 12, "seed": 2, "temperature": 2, "echo": True}
+    shown = post(client, "completions", **body, logprobs=2)["choices"][0]["logprobs"]
+    rare = 0
+    for token, logprob, top in zip(shown["tokens"], shown["token_logprobs"], shown["top_logprobs"], strict=True):
+        assert top[token] == logprob
+        assert len(top) == 2 + (min(top.values()) == logprob and len(top) == 3)
+        rare += len(top) == 3
+    assert rare
+
+
 def test_an_answer_goes_on_from_its_first_tokens(client: TestClient) -> None:
     asked = HELLO | {"temperature": 0, "logit_bias": {str(ending): -100 for ending in range(5)}}
     first = post(client, "chat/completions", **asked)["replay"]["answers"][0]

@@ -114,6 +114,12 @@ def test_half_a_character_is_no_fault_of_ours(client: TestClient) -> None:
     assert answer.status_code == 200
 
 
+def test_many_answers_of_nothing_are_refused(client: TestClient) -> None:
+    nothing = {"n": 2, "max_tokens": 0}
+    assert refused(client, 400, {"messages": SAY, **nothing})["param"] == "n"
+    assert refused(client, 400, {"prompt": "x", **nothing}, "/v1/completions")["param"] == "n"
+
+
 def test_too_long_a_body_is_not_read(application: Callable[..., Any]) -> None:
     with application(limits=Limits(body_bytes=2048)) as client:
         assert refused(client, 413, {"text": "a" * 3000}, "/v1/tokenize")["code"] == "body_too_long"

@@ -209,10 +209,13 @@ class Teller:
         return shown
 
     def _place(self, shown: dict[str, Any], number: int, logprob: float | None, top: Top, offset: int) -> None:
+        name = self.served.token(number)["token"]
         shown["ids"].append(number)
-        shown["tokens"].append(self.served.token(number)["token"])
+        shown["tokens"].append(name)
         shown["token_logprobs"].append(None if logprob is None else max(logprob, _LEAST))
         likeliest = {self.served.token(token)["token"]: max(value, _LEAST) for token, value in top}
+        if logprob is not None:  # the token itself is always among them, as one more where it is not so likely
+            likeliest.setdefault(name, max(logprob, _LEAST))
         shown["top_logprobs"].append(likeliest if logprob is not None and self.fields["logprobs"] else None)
         shown["text_offset"].append(offset)
 
