@@ -237,6 +237,8 @@ def _format(
         raise RequestError(f"there is no format {to!r}", "choose one of " + ", ".join(KINDS))
     chosen = [name for name, given in (("group", group), ("zeros", not symmetric), ("head", head)) if given]
     chosen += ["cache"] if cache and gguf else []
+    if calibrated and gguf and to == "int8":
+        raise RequestError("int8 in a GGUF file is not calibrated", "leave it out: Q8_0 loses next to nothing without")
     chosen += ["calibration"] if calibrated and not (gguf and to == "int4") else []
     if chosen and gguf:
         raise RequestError(f"a GGUF file has no choice of {chosen[0]}", f"leave it out: {to} is {_IN_GGUF[to]}")

@@ -109,6 +109,27 @@ def test_a_form_that_the_vocabulary_cannot_write_fails_and_says_so() -> None:
     assert engine.complete([Request(PROMPT, Sampling(max_tokens=3))])[0].ids
 
 
+def test_a_form_too_large_to_be_followed_fails_and_says_so() -> None:
+    pytest.importorskip("llguidance")
+    engine = tiny_engine(tiny_model(context=128))
+    form = Constraint.schema(
+        {"type": "object", "properties": {f"p{number}": {"type": "integer"} for number in range(1500)}}
+    )
+    for asked in (Request(PROMPT, constraint=form), Request(PROMPT, beams=Beams(2), constraint=form)):
+        with pytest.raises(WorkError, match="more at once than can be kept track of"):
+            engine.complete([asked])
+    assert not engine.batch.busy
+
+
+def test_a_schema_that_is_no_json_is_refused() -> None:
+    deep: dict[str, object] = {}
+    for _ in range(100_000):
+        deep = {"items": deep}
+    for schema in (deep, {"const": float("nan")}, {"const": object()}):
+        with pytest.raises(RequestError, match="this schema is no JSON"):
+            Constraint.schema(schema)
+
+
 def test_a_regular_expression_of_nothing_is_refused() -> None:
     pytest.importorskip("llguidance")
     with pytest.raises(RequestError, match="no answer has this form"):

@@ -393,7 +393,7 @@ def test_what_cannot_be_met_is_refused_at_once() -> None:
         ({"beams": Beams(2), "samples": 3}, "give at most as many answers"),
         ({"beams": Beams(1), "top": 2}, "a search shows no distributions"),
         ({"top": 101}, "top must be from 0 to 100"),
-        ({"rolling": True, "embed": True}, "a rolling window goes with writing only"),
+        ({"rolling": True, "embed": True}, "a rolling window does not go with beams"),
         ({"embed": True, "samples": 2}, "one answer where nothing is written"),
         ({"sampling": Sampling(logit_bias={300: 1.0})}, "logit_bias has ids outside"),
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from starlette.testclient import TestClient
 import chatsmith
 from chatsmith.generate.requests import Request
 from chatsmith.generate.sampling import Sampling
+from chatsmith.serve import served
+from chatsmith.serve.app import create_app
 
 HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 12, "seed": 7, "temperature": 1}
 
@@ -94,6 +97,53 @@ def test_a_prompt_is_scored_as_the_library_scores_it(client: TestClient, model: 
     assert by_ids["token_logprobs"][0] is None
     assert len(by_ids["tokens"]) == len(ids) + 1
     np.testing.assert_allclose(by_ids["token_logprobs"][1:-1], model.score(text).logprobs, atol=1e-6)
+
+
+def test_a_reply_of_another_server_may_come_back(client: TestClient) -> None:
+    reply = {"role": "assistant", "content": "Hello.", "refusal": None, "annotations": [], "audio": None}
+    said = [*HELLO["messages"], reply, *HELLO["messages"]]  # type: ignore[misc]
+    assert post(client, "chat/completions", **HELLO | {"messages": said})["choices"]
+
+
+def test_a_fingerprint_that_could_not_be_read_is_read_again(
+    application: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = served.weights_fingerprint
+    faults = iter([OSError("the disk is gone")])
+
+    def failing(*given: Any) -> str:
+        for fault in faults:
+            raise fault
+        return read(*given)
+
+    monkeypatch.setattr(served, "weights_fingerprint", failing)
+    with application() as client:
+        answers = [client.post("/v1/chat/completions", json=HELLO).status_code for _ in range(3)]
+    assert answers[-1] == 200
+
+
+def test_offsets_point_at_the_tokens_of_an_echo(client: TestClient) -> None:
+    from tiny import tiny_model, tiny_sentencepiece
+
+    spaced = chatsmith.LanguageModel(tiny_model(), tiny_sentencepiece())
+    with TestClient(create_app(spaced), base_url="http://localhost") as other:
+        for one, prompt in ((client, "a 🦊, fox and é, said"), (other, "hello é hello"), (other, " hello")):
+            found = post(one, "completions", prompt=prompt, max_tokens=0, echo=True, logprobs=0)["choices"][0]
+            shown = found["logprobs"]
+            for at, token in list(zip(shown["text_offset"], shown["tokens"], strict=True))[1:]:
+                assert token.startswith("bytes:") or found["text"].startswith(token, at)
+            assert shown["text_offset"][-1] == len(found["text"].removesuffix(shown["tokens"][-1]))
+
+
+def test_the_token_itself_is_among_the_likeliest(client: TestClient) -> None:
+    body = {"prompt": "The fox", "max_tokens": 12, "seed": 2, "temperature": 2, "echo": True}
+    shown = post(client, "completions", **body, logprobs=2)["choices"][0]["logprobs"]
+    rare = 0
+    for token, logprob, top in zip(shown["tokens"], shown["token_logprobs"], shown["top_logprobs"], strict=True):
+        assert top[token] == logprob
+        assert len(top) == 2 + (min(top.values()) == logprob and len(top) == 3)
+        rare += len(top) == 3
+    assert rare
 
 
 def test_an_answer_goes_on_from_its_first_tokens(client: TestClient) -> None:

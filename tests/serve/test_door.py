@@ -114,9 +114,18 @@ def test_half_a_character_is_no_fault_of_ours(client: TestClient) -> None:
     assert answer.status_code == 200
 
 
+def test_many_answers_of_nothing_are_refused(client: TestClient) -> None:
+    nothing = {"n": 2, "max_tokens": 0}
+    assert refused(client, 400, {"messages": SAY, **nothing})["param"] == "n"
+    assert refused(client, 400, {"prompt": "x", **nothing}, "/v1/completions")["param"] == "n"
+
+
 def test_too_long_a_body_is_not_read(application: Callable[..., Any]) -> None:
     with application(limits=Limits(body_bytes=2048)) as client:
         assert refused(client, 413, {"text": "a" * 3000}, "/v1/tokenize")["code"] == "body_too_long"
+        for announced in ("2049", "9" * 30):
+            headers = {"content-type": "application/json", "content-length": announced}
+            assert refused(client, 413, path="/v1/tokenize", content=b"{", headers=headers)["code"] == "body_too_long"
 
 
 def test_only_json_is_taken(client: TestClient) -> None:
@@ -137,6 +146,39 @@ def test_only_its_own_names_and_pages(application: Callable[..., Any]) -> None:
         preflight = client.options(CHAT, headers={"origin": "https://evil.example"})
         assert preflight.status_code == 403
         assert not any(name.startswith("access-control") for name in preflight.headers)
+
+
+def test_pages_of_the_sites_that_are_named(application: Callable[..., Any], tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys.json")
+    good = {"authorization": f"Bearer {keys.new('alice')}"}
+    page = {"origin": "https://app.example:8443"}
+    with application(keys=keys, origins=["https://App.example:8443"]) as client:
+        asked = client.options(CHAT, headers=page | {"access-control-request-method": "POST"})
+        assert asked.status_code == 204
+        assert asked.headers["access-control-allow-origin"] == page["origin"]
+        assert "authorization" in asked.headers["access-control-allow-headers"]
+        for headers, status in ((page | good, 200), (page, 401)):
+            answer = client.get("/v1/models", headers=headers)
+            assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (status, page["origin"])
+            assert answer.headers["vary"] == "origin"
+        for origin in ("https://app.example", "http://app.example:8443", "https://evil.example", "null"):
+            other = client.get("/v1/models", headers=good | {"origin": origin})
+            assert other.status_code == 403
+            assert "access-control-allow-origin" not in other.headers
+        for path in ("/conversations", "/metrics", "/"):  # what is said on the page is nobody else's
+            assert client.get(path, headers=good | page).status_code == 403
+
+
+@pytest.mark.parametrize("origin", ["*", "https://*.example", "app.example", "https://app.example/", "null", "file://"])
+def test_what_is_no_origin(application: Callable[..., Any], origin: str) -> None:
+    with pytest.raises(RequestError, match="is no origin of pages"), application(origins=[origin]):
+        pass
+
+
+def test_a_name_may_be_given_with_its_port(application: Callable[..., Any]) -> None:
+    with application(hosts=["models.example:8443", "", "::1"]) as client:
+        assert client.get("/health", headers={"host": "models.example:8443"}).status_code == 200
+        assert client.get("/health", headers={"host": ""}).status_code == 403
 
 
 def test_without_a_key_only_what_is_open(application: Callable[..., Any], tmp_path: Path) -> None:

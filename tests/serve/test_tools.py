@@ -130,4 +130,10 @@ def test_words_are_streamed_until_a_call_may_begin(client: TestClient) -> None:
     pieces = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
     assert "".join(piece["choices"][0]["delta"].get("content") or "" for piece in pieces) == whole
     assert len(pieces) > 5
+    shown = client.post("/v1/chat/completions", json=body | {"logprobs": True}).json()["choices"][0]["logprobs"]
+    streamed = client.post("/v1/chat/completions", json=body | {"logprobs": True, "stream": True}).text
+    pieces = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
+    told = [one["logprobs"]["content"] for piece in pieces for one in piece["choices"] if one["logprobs"]]
+    assert [entry for one in told for entry in one] == shown["content"]
+    assert "".join(piece["choices"][0]["delta"].get("content") or "" for piece in pieces) == whole
     assert isinstance(chatsmith.__version__, str)

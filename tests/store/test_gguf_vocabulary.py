@@ -22,7 +22,9 @@ from chatsmith.store.llama2c import import_llama2c
 from chatsmith.store.sentencepiece import Vocabulary, tokenizer_config, tokenizer_json, vocabulary_of
 from chatsmith.text.bpe import train_tokenizer
 from chatsmith.text.tokenizer import Tokenizer
+from chatsmith.text.tokenizer_engines import library_tokenizer
 from chatsmith.text.tokenizer_words import GPT2, QWEN2, SMOLLM, WordPattern
+from gguf_files import GPT2 as GPT2_SHAPE
 from gguf_files import LLAMA, QWEN3, edited, save
 from tiny import tiny_model, tiny_tokenizer
 
@@ -290,12 +292,13 @@ def test_a_vocabulary_that_looks_words_up_comes_back_whole(tmp_path: Path) -> No
     assert found.document == source.document
     other = json.loads(json.dumps(tiny_tokenizer().document))
     other["model"] |= {"ignore_merges": True, "merges": source.document["model"]["merges"]}
-    with pytest.raises(RequestError, match="for Llama 3's alone"):
+    with pytest.raises(RequestError, match="for Llama 3's and Tekken alone"):
         vocabulary_values(Tokenizer(other), 320, ())
 
 
 @pytest.mark.parametrize(
-    ("name", "pattern"), [("smollm", SMOLLM), ("starcoder", SMOLLM), ("phi-2", GPT2), ("deepseek-r1-qwen", QWEN2)]
+    ("name", "pattern"),
+    [("smollm", SMOLLM), ("starcoder", SMOLLM), ("phi-2", GPT2), ("deepseek-r1-qwen", QWEN2), ("megrez", QWEN2)],
 )
 def test_cuts_by_any_of_their_names(tmp_path: Path, name: str, pattern: WordPattern) -> None:
     source = train_tokenizer(["There were 12 hens  and 345 eggs; don't count them. " * 9], 330, pattern=pattern)
@@ -305,6 +308,38 @@ def test_cuts_by_any_of_their_names(tmp_path: Path, name: str, pattern: WordPatt
     found = read_vocabulary(Gguf(written))[0]
     assert found.document == source.document
     assert vocabulary_values(found, 330, ())["tokenizer.ggml.pre"] == values["tokenizer.ggml.pre"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("tekken", "fooBar don't 12 a//\n", ["foo", "Bar", " don", "'t", " ", "1", "2", " a", "//\n"]),
+        ("deepseek-coder", "fooBar, b 12\n", ["fooBar", ",", " b", " ", "1", "2", "\n"]),
+        ("deepseek-v3", "(fooBar 1234 中文", ["(fooBar", " ", "123", "4", " ", "中文"]),
+        ("seed-coder", "fooBar don't 12", ["fooBar", " don", "'t", " ", "1", "2"]),
+    ],
+)
+def test_cuts_that_the_tokenizers_library_makes(tmp_path: Path, name: str, text: str, words: list[str]) -> None:
+    # The ids of 1,330 texts equal those of llama.cpp; of Tekken's, but after a combining mark before 's or 'll.
+    source = train_tokenizer(["There were 12 hens  and 345 eggs; don't count them. " * 9], 330, pattern=GPT2)
+    written = tmp_path / "m.gguf"
+    write_gguf(written, vocabulary_values(source, 330, ()) | {"tokenizer.ggml.pre": name}, [])
+    found = read_vocabulary(Gguf(written))[0]
+    cut = library_tokenizer(found.document).pre_tokenizer.pre_tokenize_str(text)
+    assert [text[begin:end] for _, (begin, end) in cut] == words
+    assert found.decode(found.encode(text)) == text
+    assert vocabulary_values(found, 330, ())["tokenizer.ggml.pre"] == name
+
+
+def test_a_vocabulary_that_does_not_say_how_it_cuts(tmp_path: Path) -> None:
+    """It is GPT-2's in a model of that shape; in another it may be any, and to guess would be to misread."""
+    for spec in (GPT2_SHAPE, QWEN3):
+        path = edited(save(tmp_path / "m.gguf", spec), {"tokenizer.ggml.pre": None})
+        if spec is QWEN3:
+            with pytest.raises(RequestError, match="does not say how its vocabulary cuts text"):
+                open_model(path)
+        else:
+            assert open_model(path)[2].document == tiny_tokenizer().document
 
 
 def test_more_tokens_than_rows_are_refused(tmp_path: Path) -> None:

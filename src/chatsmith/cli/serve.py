@@ -21,6 +21,10 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, Parameter(help="The port; 0 takes a free one.")] = 8000,
     allow_host: Annotated[tuple[str, ...], Parameter(help="A name by which others may call this server.")] = (),
+    allow_origin: Annotated[
+        tuple[str, ...],
+        Parameter(help="A site whose pages may use the API (not the page's talks), as in https://app.example."),
+    ] = (),
     require_key: Annotated[bool, Parameter(help="Ask for a key also on this machine, as behind a proxy.")] = False,
     insecure: Annotated[bool, Parameter(help="Listen on another address without keys.")] = False,
     limit: Annotated[
@@ -53,6 +57,7 @@ def serve(
         host=host,
         port=port,
         hosts=allow_host,
+        origins=allow_origin,
         require_key=require_key,
         insecure=insecure,
         limits=limits,

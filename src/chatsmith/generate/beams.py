@@ -42,6 +42,7 @@ class Search:
     beams: Beams
     alive: list[_Beam]
     found: list[Found] = field(default_factory=list)
+    fault: Finish = "stuck"  # why nothing was found
 
     @classmethod
     def of(cls, sequence: Sequence, beams: Beams) -> Search:
@@ -90,7 +91,9 @@ class Search:
                 alive.append(_Beam(child, float(flat[place]), logprobs, parent.text + text))
             else:
                 release(child)
-                if rank < width and finish not in FAULTS:
+                if finish in FAULTS:
+                    self.fault = finish
+                elif rank < width:
                     score = float(flat[place]) / self.penalty(child.made)
                     made = tuple(child.tokens[len(child.tokens) - child.made :])
                     self.found.append(Found(score, made, logprobs, parent.text + text, finish))
@@ -112,7 +115,7 @@ class Search:
     def events(self, first: Sequence) -> list[Event]:
         """The best answers, all their tokens at once; `first` is any of the search's sequences."""
         if not self.found:
-            return [first.event(finish="stuck")]
+            return [first.event(finish=self.fault)]
         events = []
         for index, found in enumerate(self.found[: first.request.samples]):
             for place, (token, logprob) in enumerate(zip(found.tokens, found.logprobs, strict=True)):

@@ -34,7 +34,9 @@ def check(request: Request, backend: Backend, vocab_size: int, max_rows: int) ->
             f"constraint must be a Constraint, not {short(request.constraint)}", 'for example Constraint("regex", "a+")'
         )
     if request.rolling and (request.score_prompt or request.embed or request.beams):
-        raise RequestError("a rolling window goes with writing only", "leave out rolling")
+        raise RequestError(
+            "a rolling window does not go with beams, scores of the prompt or embeddings", "leave out rolling or those"
+        )
     if not writes and (request.samples > 1 or request.beams):
         raise RequestError("there is one answer where nothing is written", "leave out samples and beams")
     _check_room(request, backend)

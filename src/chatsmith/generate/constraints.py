@@ -31,7 +31,12 @@ class Constraint:
     @classmethod
     def schema(cls, schema: dict[str, Any] | str) -> Constraint:
         """Any JSON that a JSON schema describes; {} is any JSON at all."""
-        return cls("schema", schema if isinstance(schema, str) else json.dumps(schema))
+        if isinstance(schema, str):
+            return cls("schema", schema)
+        try:
+            return cls("schema", json.dumps(schema, allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise RequestError(f"this schema is no JSON: {error}") from None
 
 
 # One way to write it: a model that has nothing to say could fill an answer with spaces and line ends.
@@ -77,32 +82,38 @@ class Matcher:
         self._matcher = make(known, grammar, log_level=0)
         self._ends = tokenizer.stop_ids
         self._end = tokenizer.end_of_text
-        self.stuck = False
-        """Whether no token could go on: the end was allowed for want of any, and the answer has not its form."""
+        self.fault: Literal["stuck", "large"] | None = None
+        """Why no token could go on: the vocabulary has none, or there is more to keep track of than llguidance does.
+        The end is then allowed for want of any, and the answer has not its form."""
         self._check(constraint)
 
     def _check(self, constraint: Constraint) -> None:
         if self._matcher.is_error():
             raise _refused(constraint, self._matcher.get_error())
         first = self.allowed()
+        if self.fault == "large":
+            raise _refused(constraint, self._matcher.get_error())
         if constraint.kind == "schema":  # whose answers are never empty
             first[[*self._ends, self._end]] = False
-        if self.stuck or not first.any():
+        if self.fault or not first.any():
             raise _refused(constraint, "no answer has this form")
 
     def allowed(self) -> NDArray[np.bool_]:
         """The tokens that may come next, [V] of bool."""
-        bits = np.zeros(-(-self._vocab_size // 32), np.int32)
-        if self._matcher.is_stopped():
-            allowed = np.zeros(self._vocab_size, np.bool_)
+        allowed = np.zeros(self._vocab_size, np.bool_)
+        if not self._matcher.is_stopped():
+            bits = np.zeros(-(-self._vocab_size // 32), np.int32)
+            self._matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
+            allowed = np.unpackbits(bits.view(np.uint8), bitorder="little")[: self._vocab_size].astype(np.bool_)
+        elif not self._matcher.is_error():  # it stops by itself where the form is complete
             allowed[self._end] = True
             return allowed
-        self._matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
-        allowed = np.unpackbits(bits.view(np.uint8), bitorder="little")[: self._vocab_size].astype(np.bool_)
-        self.stuck = bool(self._matcher.is_error()) or not allowed.any()  # a vocabulary may lack what must come
-        if self.stuck:
+        if self._matcher.is_error():
             allowed[:] = False
-        if self.stuck or allowed[self._end]:
+            self.fault = "stuck" if self._matcher.get_error().startswith("NoExtension") else "large"
+        elif not allowed.any():  # a vocabulary may lack what must come
+            self.fault = "stuck"
+        if self.fault or allowed[self._end]:
             allowed[list(self._ends)] = True
         return allowed
 

@@ -10,7 +10,7 @@ from chatsmith.generate.constraints import Constraint
 from chatsmith.generate.distribution import Distribution
 from chatsmith.generate.sampling import Sampling
 
-Finish: TypeAlias = Literal["stop", "length", "eos", "error", "stuck"]
+Finish: TypeAlias = Literal["stop", "length", "eos", "error", "stuck", "large"]
 """Why an answer ended: a stop text, the most tokens (or a full context), a token that ends texts or turns; or why it
 failed (`FAULTS`)."""
 
@@ -22,6 +22,10 @@ FAULTS: dict[Finish, tuple[str, str]] = {
     "stuck": (
         "no token of the vocabulary goes on as the answer's form demands",
         "the form asks for characters that this vocabulary cannot write",
+    ),
+    "large": (
+        "the answer's form allows more at once than can be kept track of",
+        "ask for fewer properties, alternatives or repetitions",
     ),
 }
 """What went wrong where an answer failed, and what to do; its whole request ends with it."""

@@ -116,8 +116,8 @@ class Sequence:
             self.seen.add(token)
         if self.matcher is not None:
             self.matcher.take(token)
-            if self.matcher.stuck:
-                return "", "stuck"
+            if self.matcher.fault:
+                return "", self.matcher.fault
         ended = token in self.stop_ids
         shown = self.stopper.push(self.text.flush() if ended else self.text.push(token))
         if not ended and not self.stopper.stopped and self.made < self.limit:

@@ -21,7 +21,7 @@ from chatsmith.serve.desk import Desk
 from chatsmith.serve.errors import ApiError
 from chatsmith.serve.fields import CHAT, DECODE, EMBED, ENCODE, NEXT, WRITE
 from chatsmith.serve.files import file_routes
-from chatsmith.serve.guard import Guard
+from chatsmith.serve.guard import Guard, site
 from chatsmith.serve.keys import Keys
 from chatsmith.serve.limits import Limits
 from chatsmith.serve.openapi import openapi
@@ -38,6 +38,7 @@ def create_app(
     limits: Limits | None = None,
     keys: Keys | None = None,
     hosts: Iterable[str] = (),
+    origins: Iterable[str] = (),
     metered: bool = False,
     routes: Sequence[Route] = (),
 ) -> Starlette:
@@ -49,6 +50,7 @@ def create_app(
         limits: The limits in force.
         keys: Who may come in; None lets everybody.
         hosts: Names that the server answers to besides those of this machine.
+        origins: Other sites whose pages may use /v1, as in https://app.example; none unless given.
         metered: Count requests by address where there are no keys.
         routes: More routes, behind the same door (the conversations of the page).
     """
@@ -90,7 +92,15 @@ def create_app(
         Route("/metrics", looks.metrics),
         Route("/openapi.json", described),
     ]
-    door = Middleware(Guard, room=room, hosts=hosts, keys=keys, metered=metered, known=(*api, *routes))
+    door = Middleware(
+        Guard,
+        room=room,
+        hosts=hosts,
+        origins=[site(origin) for origin in origins],
+        keys=keys,
+        metered=metered,
+        known=(*api, *routes),
+    )
     app = Starlette(
         routes=[*api, Route("/v1/models/{name}", looks.models), *file_routes(), *routes],
         middleware=[door],
@@ -111,7 +121,10 @@ async def _tell_where(served: Served, folder: Path | None) -> None:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    words = {404: f"there is nothing at {request.url.path[:100]}", 405: f"{request.method} is not for this path"}
+    words = {
+        404: f"there is nothing at {request.url.path[:100]}; /openapi.json lists what there is",
+        405: f"{request.method} is not for this path",
+    }
     told = ApiError(error.status_code, words.get(error.status_code, error.detail))
     return json_response(dumps(told.body()), told.status, dict(error.headers or {}))
 

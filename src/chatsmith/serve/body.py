@@ -7,20 +7,24 @@ import codecs
 import json
 from typing import Any, NoReturn
 
-from starlette.types import Message, Receive
+from starlette.requests import Request
+from starlette.types import Message
 
 from chatsmith.serve.errors import ApiError
 from chatsmith.serve.limits import Limits
 
 
-async def read_body(receive: Receive, limits: Limits, most: int) -> bytes:
+async def read_body(request: Request, limits: Limits, most: int) -> bytes:
     """The whole body. Raises `ApiError` for one that is too long or too slow, `ClientGone` where nobody is left."""
+    announced = request.headers.get("content-length", "")
+    if announced.isascii() and announced.isdigit() and (len(announced) > 18 or int(announced) > most):
+        raise too_long(most)  # before it is sent
     parts: list[bytes] = []
     size = 0
     try:
         async with asyncio.timeout(limits.header_seconds):
             while True:
-                message: Message = await receive()
+                message: Message = await request.receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGone
                 part = message.get("body", b"")

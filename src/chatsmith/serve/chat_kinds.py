@@ -51,7 +51,8 @@ class Messages:
         role = given.get("role")
         if role not in _ROLES:
             raise wrong(f"{name}.role", f"must be one of {', '.join(_ROLES)}")
-        extra = {"assistant": ("tool_calls", "refusal"), "tool": ("tool_call_id",)}.get(role, ())
+        # What a reply of OpenAI's has beside its words may come back with it.
+        extra = {"assistant": ("tool_calls", "refusal", "annotations"), "tool": ("tool_call_id",)}.get(role, ())
         _known(given, name, "role", "content", "name", *extra)
         if "name" in given:
             text(given["name"], f"{name}.name", 64)

@@ -29,7 +29,7 @@ def conversation_routes(store: Conversations, limits: Limits) -> list[Route]:
         async def handle(request: Request) -> Response:
             owner = getattr(request.state, "owner", "")
             most = _IMPORTED if path.endswith("/import") else limits.body_bytes
-            sent = await read_body(request.receive, limits, most) if method in ("POST", "PATCH") else b""
+            sent = await read_body(request, limits, most) if method in ("POST", "PATCH") else b""
 
             def work() -> Response:
                 found = answer(request, owner, _object(sent, limits))

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from functools import partial
 
-from chatsmith.errors import ChatsmithError, WorkError
+from chatsmith.errors import ChatsmithError, RequestError, WorkError
 from chatsmith.generate.batch import Batch
 from chatsmith.generate.constraints import Matcher
 from chatsmith.generate.requests import FAULTS, Event, Request
@@ -117,7 +117,8 @@ class Answers:
                 self._failed(what)
                 continue
             if what.finish in FAULTS:
-                self._failed(WorkError(FAULTS[what.finish][0]))
+                # A form that cannot be followed is the request's: who asks again gets no further.
+                self._failed((WorkError if what.finish == "error" else RequestError)(*FAULTS[what.finish]))
             self._open -= what.finish is not None
             found.append((place, what))
         self.inbox.clear()

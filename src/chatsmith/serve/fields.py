@@ -104,7 +104,12 @@ FIELDS = (
     Field("stream_options", _BOTH, StreamOptions(), "include_usage: a last event tells the tokens used", False),
     Field("logprobs", (CHAT,), Flag(), "show the probability of every token", False),
     Field("top_logprobs", (CHAT,), Whole(0, "top_logprobs"), "with logprobs: the likeliest tokens at each place", 0),
-    Field("logprobs", (WRITE,), Whole(0, "top_logprobs"), "show probabilities, and so many likeliest tokens"),
+    Field(
+        "logprobs",
+        (WRITE,),
+        Whole(0, "top_logprobs"),
+        "show probabilities, and so many likeliest tokens beside the one taken",
+    ),
     Field("echo", (WRITE,), Flag(), "begin the answer with the prompt; with logprobs, score its tokens", False),
     Field("count", (NEXT,), Whole(1, "next_count"), "so many ranked tokens", 20),
     Field("logits", (NEXT,), Flag(), "give all logits, from which any temperature can be had without the model", False),

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chatsmith.errors import RequestError
 from chatsmith.serve.body import ClientGone
 from chatsmith.serve.errors import ApiError
 from chatsmith.serve.keys import Keys
@@ -33,15 +34,30 @@ HEADERS = [
 ]
 
 
+_PREFLIGHT = (
+    (b"access-control-allow-methods", b"GET, POST"),
+    (b"access-control-allow-headers", b"*, authorization"),  # the star does not stand for this one
+    (b"access-control-max-age", b"600"),
+)
+
+
 class Guard:
-    """Wraps the application. `hosts` are the names it answers to; `keys` is None where nobody needs one; `metered` says
-    whether those without a key are counted by their address."""
+    """Wraps the application. `hosts` are the names it answers to, `origins` the other sites whose pages may use /v1;
+    `keys` is None where nobody needs one; `metered` says whether those without a key are counted by their address."""
 
     def __init__(
-        self, app: ASGIApp, room: Room, hosts: Iterable[str], keys: Keys | None, metered: bool, known: Iterable[Route]
+        self,
+        app: ASGIApp,
+        room: Room,
+        hosts: Iterable[str],
+        origins: Iterable[str],
+        keys: Keys | None,
+        metered: bool,
+        known: Iterable[Route],
     ) -> None:
         self._app, self._room, self._keys, self._metered = app, room, keys, metered
-        self._hosts = LOCAL | {host.lower() for host in hosts}
+        self._hosts = (LOCAL | {_name(host) for host in hosts}) - {""}
+        self._origins = frozenset(origin.encode() for origin in origins)
         self._known: dict[str, set[str]] = {}
         for route in known:
             self._known.setdefault(route.path, set()).update(route.methods or ())
@@ -53,6 +69,7 @@ class Guard:
                 await self._app(scope, receive, send)
             return
         began, status = time.perf_counter(), 0
+        page = self._welcome(scope)
 
         async def told(message: Message) -> None:
             nonlocal status
@@ -62,13 +79,21 @@ class Guard:
                 more = [(name, value) for name, value in HEADERS if name not in names]
                 if scope["path"] != "/" and not scope["path"].startswith("/page/") and b"cache-control" not in names:
                     more.append((b"cache-control", b"no-store"))
+                if self._origins:
+                    more.append((b"vary", b"origin"))
+                if page:
+                    more += [(b"access-control-allow-origin", page), (b"access-control-expose-headers", b"retry-after")]
                 message["headers"] = [*message["headers"], *more]
             await send(message)
 
         scope.setdefault("state", {})["began"] = began
         try:
-            self._admit(scope)
-            await self._app(scope, receive, told)
+            self._admit(scope, page)
+            if page and scope["method"] == "OPTIONS":
+                await told({"type": "http.response.start", "status": 204, "headers": list(_PREFLIGHT)})
+                await told({"type": "http.response.body", "body": b""})
+            else:
+                await self._app(scope, receive, told)
         except ClientGone:
             status = 499
         except Exception as error:
@@ -82,17 +107,22 @@ class Guard:
             path = scope["path"] if scope["path"] in self._known else "other"
             self._room.metrics.answered(path, status or 499, time.perf_counter() - began)
 
-    def _admit(self, scope: Scope) -> None:
+    def _welcome(self, scope: Scope) -> bytes:
+        """The origin of a page of another site that may use this path; empty for all others."""
+        origin = next((value for name, value in scope["headers"] if name == b"origin"), b"")
+        return origin if origin in self._origins and scope["path"].startswith("/v1/") else b""
+
+    def _admit(self, scope: Scope, page: bytes) -> None:
         """Raises `ApiError` for a request that may not come in; sets the owner of one that may."""
         if sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > self._room.limits.header_bytes:
             raise ApiError(431, f"the headers may have {self._room.limits.header_bytes:,} bytes")
         headers = dict(scope["headers"])
-        self._check_host(headers)
+        self._check_host(headers, page)
         state = scope["state"]
         state["owner"] = state["payer"] = ""
         method, path = scope["method"], scope["path"]
         open_ = path in ("/", "/health") or path.startswith("/page/")
-        if open_ and method in ("GET", "HEAD"):
+        if (open_ and method in ("GET", "HEAD")) or (page and method == "OPTIONS"):  # browsers ask without a key
             return
         self._check_key(scope, headers)
         takes = path not in self._known or method in self._known[path]  # else it is answered with 405
@@ -103,12 +133,12 @@ class Guard:
         if method != "GET" and state["payer"]:
             self._room.rates.request(state["payer"])
 
-    def _check_host(self, headers: dict[bytes, bytes]) -> None:
+    def _check_host(self, headers: dict[bytes, bytes], page: bytes) -> None:
         host = _name(headers.get(b"host", b"").decode("latin-1"))
         if host not in self._hosts:
             raise ApiError(403, f"this server is not called {host[:100]!r}", code="host_not_allowed")
         origin = headers.get(b"origin")
-        if origin is not None and _origin(origin.decode("latin-1")) not in self._hosts:
+        if origin is not None and not page and _origin(origin.decode("latin-1")) not in self._hosts:
             raise ApiError(403, "pages of other sites may not use this server", code="origin_not_allowed")
 
     def _check_key(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
@@ -139,6 +169,22 @@ def _origin(origin: str) -> str:
         return _name(urlsplit(origin).netloc)
     except ValueError:
         return ""
+
+
+def site(origin: str) -> str:
+    """An origin as browsers write it. Raises `RequestError` for anything else; there is no word for all sites."""
+    try:
+        parts = urlsplit(origin.lower())
+        fits = (
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and f"{parts.scheme}://{parts.netloc}" == origin.lower()
+        )
+    except ValueError:
+        fits = False
+    if not fits or "@" in origin or "*" in origin:
+        raise RequestError(f"{origin[:100]!r} is no origin of pages", "give scheme and name, as in https://app.example")
+    return origin.lower()
 
 
 def refusal(error: ApiError) -> tuple[list[tuple[bytes, bytes]], bytes]:

@@ -103,7 +103,7 @@ class Number:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise wrong(name, f"must be a number, not {_kind(value)}")
         if not low <= value <= high or (self.above and value == low):  # NaN is in no interval
-            raise wrong(name, f"must be {'above' if self.above else 'from'} {low:g} to {high:g}")
+            raise wrong(name, f"must be {f'above {low:g}, up' if self.above else f'from {low:g}'} to {high:g}")
         return float(value)
 
     def schema(self, bounds: Bounds) -> Schema:

@@ -24,6 +24,7 @@ def launch(
     host: str = "127.0.0.1",
     port: int = 8000,
     hosts: Sequence[str] = (),
+    origins: Sequence[str] = (),
     require_key: bool = False,
     insecure: bool = False,
     limits: Limits | None = None,
@@ -54,6 +55,7 @@ def launch(
         limits=limits,
         keys=keys,
         hosts=[*hosts, _bracketed(host)],
+        origins=origins,
         metered=not local,
         routes=conversation_routes(store, limits),
     )

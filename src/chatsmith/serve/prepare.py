@@ -64,7 +64,7 @@ def prepare_chat(served: Served, fields: Fields, isolation: str) -> Prepared:
     request = Request(
         tuple(ids),
         served.sampling(fields, len(ids), "messages", "max_completion_tokens", "max_tokens"),
-        samples=_answers(served, fields["n"], 1),
+        samples=_answers(served, fields, 1),
         stop_ids=served.model.turn_ends,
         top=fields["top_logprobs"],
         constraint=constraint,
@@ -98,7 +98,7 @@ def encode_conversation(
 def prepare_text(served: Served, fields: Fields, isolation: str) -> Prepared:
     """Texts to continue."""
     prompts = fields["prompt"]
-    samples = _answers(served, fields["n"], len(prompts))
+    samples = _answers(served, fields, len(prompts))
     shown = fields["logprobs"]
     if fields["prefix_ids"] and fields["echo"]:
         raise wrong("prefix_ids", "does not go with echo")
@@ -136,7 +136,10 @@ def _constraint(fields: Fields) -> Constraint | None:
     return found
 
 
-def _answers(served: Served, n: int, prompts: int) -> int:
+def _answers(served: Served, fields: Fields, prompts: int) -> int:
+    n: int = fields["n"]
+    if n > 1 and 0 in (fields["max_tokens"], fields.get("max_completion_tokens")):
+        raise wrong("n", "must be 1 where no token is to be made")
     if n * prompts > served.limits.answers:
         raise wrong("n", f"times the prompts must be at most {served.limits.answers}, not {n * prompts}")
     return n

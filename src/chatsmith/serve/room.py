@@ -47,7 +47,7 @@ class Room:
         """The fields of a request. Raises `ApiError` for what is wrong with them."""
         if self.draining:
             raise closing()
-        body = await read_body(request.receive, self.limits, self.limits.body_bytes)
+        body = await read_body(request, self.limits, self.limits.body_bytes)
 
         def understood() -> dict[str, Any]:
             return read(path, parse(body, self.limits.json_depth), self.served.bounds)

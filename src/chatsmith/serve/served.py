@@ -43,9 +43,11 @@ class Served:
 
     async def fingerprint(self) -> str:
         """SHA-256 of the shape, the vocabulary and the stored weights; computed once, beside everything else."""
-        if self._fingerprint is None:
-            self._fingerprint = asyncio.ensure_future(asyncio.to_thread(self._compute))
-        return await asyncio.shield(self._fingerprint)
+        known = self._fingerprint
+        if known is None or (known.done() and (known.cancelled() or known.exception() is not None)):
+            # A disk that could not be read then may be readable now.
+            self._fingerprint = known = asyncio.ensure_future(asyncio.to_thread(self._compute))
+        return await asyncio.shield(known)
 
     def _compute(self) -> str:
         if self.folder is None:

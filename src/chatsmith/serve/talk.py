@@ -156,5 +156,5 @@ class _Stream(Response):
         held = self._held.setdefault(index, _Held(calls.begin))
         free = held.push(event.text)
         self._teller.note(index, event)
-        told = self._teller.words(index, free) if free else ""
+        told = self._teller.told(index, free, event)
         return told + (self._teller.calling(index, held.said, event, held.shown, last) if event.finish else "")

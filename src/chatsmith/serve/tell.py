@@ -13,6 +13,7 @@ import chatsmith
 from chatsmith.generate.requests import Event, PromptScore, Top
 from chatsmith.serve.prepare import Prepared, record
 from chatsmith.serve.served import Served
+from chatsmith.text.tokenizer import TextStream
 
 _LEAST = -9999.0  # JSON knows no infinity; this is what OpenAI's API says in its place
 _FINISH = {"eos": "stop", "stop": "stop", "length": "length"}
@@ -129,6 +130,14 @@ class Teller:
         """A chunk of text and nothing else: all but the text is ready."""
         return f'{self._head}"choices":[{{"index":{index},{self._before}{encode_basestring(text)}{self._after}'
 
+    def told(self, index: int, text: str, event: Event) -> str:
+        """A chunk of the words that an event let go, which may be none, with the probability of its token."""
+        if not self.logprobs or event.id is None:
+            return self.words(index, text) if text else ""
+        delta = {"content": text} if text else {}
+        shown = {"content": [self.entry(event)], "refusal": None}
+        return self._chunk({"index": index, "delta": delta, "logprobs": shown})
+
     def _chunk(self, choice: dict[str, Any], last: bool = False) -> str:
         """A chunk; the last one says where the answers come from."""
         choice = {"logprobs": None, "finish_reason": None} | choice
@@ -200,10 +209,13 @@ class Teller:
         return shown
 
     def _place(self, shown: dict[str, Any], number: int, logprob: float | None, top: Top, offset: int) -> None:
+        name = self.served.token(number)["token"]
         shown["ids"].append(number)
-        shown["tokens"].append(self.served.token(number)["token"])
+        shown["tokens"].append(name)
         shown["token_logprobs"].append(None if logprob is None else max(logprob, _LEAST))
         likeliest = {self.served.token(token)["token"]: max(value, _LEAST) for token, value in top}
+        if logprob is not None:  # the token itself is always among them, as one more where it is not so likely
+            likeliest.setdefault(name, max(logprob, _LEAST))
         shown["top_logprobs"].append(likeliest if logprob is not None and self.fields["logprobs"] else None)
         shown["text_offset"].append(offset)
 
@@ -220,13 +232,17 @@ class Teller:
         score = self._scores.get(place) or first.prompt
         assert score is not None
         self._scores[place] = score
-        text = self.served.tokenizer
-        offset = 0
         begin = self.prepared.begins[place]
-        for at in range(begin, len(request.prompt)):
+        stream = TextStream(self.served.tokenizer)  # a character of several tokens counts where it ends
+        pieces = [stream.push(token) for token in request.prompt[begin:]]
+        # The space that some vocabularies put before a text is not in it.
+        before = "".join(pieces) + stream.flush() == " " + said
+        offset = -before
+        for at, piece in enumerate(pieces, start=begin):
             logprob = score.logprobs[at - 1] if at else None
-            self._place(shown, request.prompt[at], logprob, score.top[at - 1] if at and score.top else (), offset)
-            offset += len(text.decode_bytes([request.prompt[at]]).decode("utf-8", "ignore"))
+            top = score.top[at - 1] if at and score.top else ()
+            self._place(shown, request.prompt[at], logprob, top, max(offset, 0))
+            offset += len(piece)
         return said, shown
 
 

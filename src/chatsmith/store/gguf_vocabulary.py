@@ -18,19 +18,57 @@ from chatsmith.store.gguf import Gguf
 from chatsmith.store.sentencepiece import UNKNOWN, Vocabulary, vocabulary_of
 from chatsmith.store.tensors import AGAIN
 from chatsmith.text.tokenizer import Tokenizer
-from chatsmith.text.tokenizer_files import Document, byte_level_document, checked
-from chatsmith.text.tokenizer_merges import ByteLevel
+from chatsmith.text.tokenizer_files import DIGITS, Document, byte_level_document, checked
+from chatsmith.text.tokenizer_merges import ByteLevel, byte_level
 from chatsmith.text.tokenizer_words import GPT2, LLAMA3, QWEN2, SMOLLM
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 3, 4, 5, 6
 # How text is cut into words, by llama.cpp's names; of each the first is written.
 _NAMES = {
-    GPT2: ("gpt-2", "phi-2", "mpt", "olmo"),
-    LLAMA3: ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2"),
-    QWEN2: ("qwen2", "deepseek-r1-qwen", "stablelm2"),
-    SMOLLM: ("smollm", "starcoder", "refact", "command-r"),
+    GPT2: ("gpt-2", "phi-2", "mpt", "olmo", "trillion", "mellum", "granite-docling"),
+    LLAMA3: ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral", "lfm2", "midm-2.0"),
+    QWEN2: ("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez"),
+    SMOLLM: ("smollm", "starcoder", "refact", "command-r", "minerva-7b"),
 }
 _CUTS = {name: pattern for pattern, names in _NAMES.items() for name in names}
+_HAN_AND_YI = "[一-龥ࠀ-一가-퟿]+"  # as published: the second range runs up to the first, and takes in far more
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_LINES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def _splits(*steps: str | dict[str, Any]) -> dict[str, Any]:
+    """A `pre_tokenizer` entry that cuts by these expressions, one after the other."""
+    cuts = [
+        {"type": "Split", "pattern": {"Regex": step}, "behavior": "Isolated", "invert": False}
+        if isinstance(step, str)
+        else step
+        for step in steps
+    ]
+    whole = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    return {"type": "Sequence", "pretokenizers": [*cuts, whole]}
+
+
+# Cuts that only the tokenizers library makes, as the tokenizer.json of these models says them.
+_OTHERS = {
+    "tekken": _splits(
+        rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|\p{{N}}"
+        rf"| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_LINES}"
+    ),
+    "deepseek-coder": _splits(r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _HAN_AND_YI, DIGITS),
+    "deepseek-v3": _splits(
+        r"\p{N}{1,3}",
+        "[一-龥぀-ゟ゠-ヿ]+",
+        r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+        rf"| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_LINES}",
+    ),
+    "seed-coder": _splits(
+        r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}"
+        rf"| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_LINES}"
+    ),
+}
+_WHOLE_WORDS = {*_NAMES[LLAMA3], "tekken"}
+"""Where words that are tokens are looked up before any merge, and texts begin with a token unless the file says not."""
+_ANY_CUT = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 _END, _MORE_ENDS = "eos_token_id", ("eot_token_id", "eom_token_id")
 
 
@@ -40,11 +78,12 @@ def vocabulary_values(tokenizer: Tokenizer, rows: int, stops: Collection[int]) -
     Raises `RequestError` for a vocabulary that llama.cpp would read in another way.
     """
     names, kinds = [f"[PAD{number}]" for number in range(rows)], [_UNUSED] * rows
-    found = tokenizer.byte_level
+    named = next((name for name, cutter in _OTHERS.items() if tokenizer.document.get("pre_tokenizer") == cutter), None)
+    found = tokenizer.byte_level if named is None else byte_level(tokenizer.document | {"pre_tokenizer": _ANY_CUT})
     if found is not None:
         for token, number in found.vocabulary.items():
             names[number], kinds[number] = token, _NORMAL
-        values = _byte_level_values(found)
+        values = _byte_level_values(found, named or _NAMES[found.pattern][0])
     else:
         try:
             pieces = vocabulary_of(tokenizer.document)
@@ -73,15 +112,15 @@ def vocabulary_values(tokenizer: Tokenizer, rows: int, stops: Collection[int]) -
     )
 
 
-def _byte_level_values(found: ByteLevel) -> dict[str, Any]:
-    if found.whole_words and found.pattern is not LLAMA3:
+def _byte_level_values(found: ByteLevel, cut: str) -> dict[str, Any]:
+    if found.whole_words and cut not in _WHOLE_WORDS:
         raise RequestError(
-            "this vocabulary looks words up that no merges make, which llama.cpp does for Llama 3's alone",
+            "this vocabulary looks words up that no merges make, which llama.cpp does for Llama 3's and Tekken alone",
             "convert to a folder instead",
         )
     return {
         "model": "gpt2",
-        "pre": _NAMES[found.pattern][0],
+        "pre": cut,
         "merges": [" ".join(pair) for pair in found.merges],
     }
 
@@ -117,8 +156,10 @@ def read_vocabulary(file: Gguf) -> tuple[Tokenizer, dict[str, Any]]:
         raise _contradiction(file, "its list of tokens")
     ends = {_token(file, key, len(tokens)) for key in (_END, *_MORE_ENDS) if f"tokenizer.ggml.{key}" in file.values}
     config: dict[str, Any] = {"eos_token": tokens[_token(file, _END, len(tokens))]}
-    cut = file.get("tokenizer.ggml.pre", str, "gpt-2")
-    begins = file.get("tokenizer.ggml.add_bos_token", bool, kind == "llama" or _CUTS.get(cut) is LLAMA3)
+    # Files from before llama.cpp told ways of cutting apart do not say; of GPT-2 there is but one.
+    unsaid = "gpt-2" if file.get("general.architecture", str, "") == "gpt2" else ""
+    cut = file.get("tokenizer.ggml.pre", str, unsaid)
+    begins = file.get("tokenizer.ggml.add_bos_token", bool, kind == "llama" or cut in _WHOLE_WORDS)
     if begins:
         begin = _token(file, "bos_token_id", len(tokens), 1 if kind == "llama" else None)
         config |= {"bos_token": tokens[begin], "add_bos_token": True}
@@ -148,8 +189,11 @@ def _token(file: Gguf, key: str, count: int, default: int | None = None) -> int:
 
 
 def _byte_level_document(file: Gguf, tokens: list[str], kinds: list[int], cut: str) -> Document:
-    if cut not in _CUTS:
-        raise RequestError(f"its vocabulary cuts text as {cut!r}, which is not read", "readable: " + ", ".join(_CUTS))
+    if not cut:
+        raise RequestError("it does not say how its vocabulary cuts text", "make it anew with a llama.cpp of today")
+    if cut not in _CUTS and cut not in _OTHERS:
+        readable = ", ".join((*_CUTS, *_OTHERS))
+        raise RequestError(f"its vocabulary cuts text as {cut!r}, which is not read", f"readable: {readable}")
     merges = file.get("tokenizer.ggml.merges", list)
     pairs = [(left, right) for left, _, right in (str(merge).partition(" ") for merge in merges)]
     vocabulary = {
@@ -157,8 +201,9 @@ def _byte_level_document(file: Gguf, tokens: list[str], kinds: list[int], cut: s
     }
     marks = _added(tokens, kinds)
     specials, words = {token: vocabulary[token] for token in marks}, {token for token in marks if not marks[token]}
-    document = byte_level_document(vocabulary, pairs, _CUTS[cut], specials, words)
-    if _CUTS[cut] is LLAMA3:
+    document = byte_level_document(vocabulary, pairs, _CUTS.get(cut, GPT2), specials, words)
+    document |= {"pre_tokenizer": _OTHERS[cut]} if cut in _OTHERS else {}
+    if cut in _WHOLE_WORDS:
         # Llama 3 has words that no merges make: they are looked up whole.
         made = {left + right for left, right in pairs} | marks.keys()
         document["model"]["ignore_merges"] = any(len(token) > 1 and token not in made for token in vocabulary)
