@@ -41,6 +41,13 @@ def test_nothing_is_said_of_what_was_not_measured() -> None:
     assert "None" not in card
 
 
+def test_a_model_that_began_with_another_is_not_from_scratch() -> None:
+    card = model_card("tiny", SPEC, Measured(started_from="runs/<first>", data_bytes=100_000, chat=True))
+    assert "trained further with chatsmith from runs/&lt;first> and tuned to talk." in card
+    assert "It knows 0.1 MB of text and what the model had read that it started from." in card
+    assert "from scratch" not in card
+
+
 def test_text_from_outside_cannot_break_the_card() -> None:
     nasty = Measured(sources=("a|b\n# heading <script>",), samples=(("```", "````\n# not a heading"),))
     card = model_card("x", SPEC, nasty)

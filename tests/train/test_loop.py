@@ -326,6 +326,8 @@ def test_training_goes_on_from_a_model_folder(tiny: TinyRecipe, tmp_path: Path) 
     recipe = tiny(schedule={"steps": 5})
     tuned = train(replace(recipe, model={"start_from": str(tmp_path / "first")}), tmp_path / "second")
     assert tuned.loss < first.loss + 0.1 * train(recipe, tmp_path / "fresh").loss
+    card = (tmp_path / "second" / "README.md").read_text()
+    assert f"trained further with chatsmith from {tmp_path / 'first'}" in card
 
 
 def test_one_process_does_not_pass_over_a_layout_for_more(tiny: TinyRecipe, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ class Measured:
     gzip_bits_per_byte: float | None = None  # of the same held-out text
     xz_bits_per_byte: float | None = None
     chat: bool = False  # whether it was tuned to talk
+    started_from: str | None = None  # the model whose weights it began with
     skills: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # name → right, asked
     samples: tuple[tuple[str, str], ...] = ()  # prompt, what the model said
 
@@ -50,8 +51,7 @@ def model_card(name: str, spec: ModelSpec, measured: Measured) -> str:
     sections = [
         "\n".join(front),
         f"# {_line(name)}",
-        f"A language model of {spec.parameters:,} parameters, trained from scratch with chatsmith"
-        + (" and tuned to talk." if measured.chat else "."),
+        f"A language model of {spec.parameters:,} parameters, {_origin(measured)}.",
         _section("Shape", _table(_shape_rows(spec, kind))),
         _section("Training", _table(_training_rows(measured))),
         _section("Data", _data(measured)),
@@ -77,6 +77,13 @@ def converted_card(
         card = re.sub(re.escape(_ELSEWHERE) + r"\n\n```python\n.*?\n```", "", card, flags=re.DOTALL)
         about += f" {_PACKED}"
     return card.rstrip() + "\n\n" + _section("Converted", f"{about}\n\n{_table(rows)}") + "\n"
+
+
+def _origin(measured: Measured) -> str:
+    talks = " and tuned to talk" if measured.chat else ""
+    if measured.started_from is None:
+        return f"trained from scratch with chatsmith{talks}"
+    return f"trained further with chatsmith from {_line(measured.started_from)}{talks}"
 
 
 def _line(text: str) -> str:
@@ -179,7 +186,9 @@ def _limits(spec: ModelSpec, measured: Measured) -> str:
         "It was not tuned to be safe or fair: what its training text holds, it can repeat, names and insults included.",
     ]
     if measured.data_bytes is not None:
-        lines.append(f"It knows {measured.data_bytes / 1e6:,.1f} MB of text and nothing else.")
+        read = f"It knows {measured.data_bytes / 1e6:,.1f} MB of text"
+        more = "nothing else" if measured.started_from is None else "what the model had read that it started from"
+        lines.append(f"{read} and {more}.")
     if not measured.chat:
         lines.append("It continues text; it was not tuned to answer.")
     return "\n".join(f"- {line}" for line in lines)

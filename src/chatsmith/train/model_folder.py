@@ -63,6 +63,7 @@ def _measured(corpus: Corpus, outcome: Outcome, compared: Compared | None) -> Me
         gzip_bits_per_byte=compared.gzip_bits_per_byte if compared else None,
         xz_bits_per_byte=compared.xz_bits_per_byte if compared else None,
         chat=any(folder.split("train").has_loss for folder in corpus.folders),
+        started_from=outcome.recipe.starts_from,
     )
 
 
