@@ -108,8 +108,11 @@ def test_wrong_requests_are_named() -> None:
 
     with pytest.raises(RequestError, match="no skill 'sum'"):
         measure_skills(nothing, skills=["sum"])
-    with pytest.raises(RequestError, match="at least 1"):
-        measure_skills(nothing, count=0)
+    for count in (0, 10**9, 2.5):
+        with pytest.raises(RequestError, match="count must be"):
+            measure_skills(nothing, count=count)  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match="misses must be from 0"):
+        measure_skills(nothing, keep_misses=-1)
     with pytest.raises(WorkError, match="0 answers came back"):
         measure_skills(nothing, skills=["sums"], count=3)
     with pytest.raises(RequestError, match="no split"):
@@ -177,3 +180,18 @@ def test_what_a_short_context_cannot_hold_is_not_asked() -> None:
     Console(file=narrow, width=40).print(report)
     assert "\u2026" not in narrow.getvalue()  # nothing is cut
     assert f"longer than the model's context: {report.too_long} questions" in screen.getvalue()
+
+
+def test_what_holds_no_conversations_is_asked_in_none() -> None:
+    oracle = Oracle(0, 3)
+    report = measure_skills(oracle, shots=(0,), count=3, talks=False)
+    assert oracle.stops == {("\n",)}
+    assert "about me" in report.left_out
+    assert {row.skill for row in report.rows} == set(SKILLS) - set(report.left_out)
+    assert report.to_mapping()["left_out"] == list(report.left_out)
+    screen = StringIO()
+    Console(file=screen, width=140).print(report)
+    for drawn in (screen.getvalue(), report._repr_html_()):
+        assert "no chat template: chat sums" in " ".join(drawn.split())
+    # Named, it is asked: whoever answers then says why it cannot.
+    assert measure_skills(oracle, skills=["chat sums"], shots=(0,), count=3, talks=False).rows

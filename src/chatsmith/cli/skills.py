@@ -24,7 +24,8 @@ def skills(
     """Measure what a model of the built-in corpus has learned.
 
     Each skill is asked about what was trained and about combinations that were held out of training, after no, one and
-    four solved examples. Right answers are counted, with the 95% interval.
+    four solved examples. Right answers are counted, with the 95% interval. A model without a chat template is asked
+    nothing in conversations.
     """
     from chatsmith.cli.built_in import existing_built_in
     from chatsmith.cli.console import out, print_json, safe
@@ -40,6 +41,7 @@ def skills(
         seed=seed,
         keep_misses=misses,
         fits=loaded.fits,
+        talks=bool(loaded.tokenizer.chat_template),
     )
     if json:
         print_json(report.to_mapping())

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeAlias
 
 from rich.table import Table
 
+from chatsmith.arguments import whole
 from chatsmith.errors import RequestError, WorkError, did_you_mean
 from chatsmith.text.chat import Message
 from chatsmith.text.world import SKILLS, SPLITS, SkillItem, Split, skill_items
@@ -23,6 +24,9 @@ Prompt: TypeAlias = "str | tuple[Message, ...]"
 
 LONGEST_ANSWER = 24
 """Tokens that an answer may take; every right answer of the small world is shorter with any vocabulary above 500."""
+
+MAX_QUESTIONS = 10_000
+"""The most questions of a row: a share is then known to within one percent."""
 
 
 class Complete(Protocol):
@@ -97,6 +101,8 @@ class SkillReport:
     misses: tuple[Miss, ...] = ()
     too_long: int = 0
     """Questions that were not asked: with their examples they are longer than the model reads."""
+    left_out: tuple[str, ...] = ()
+    """Skills that are asked in conversations, which this model cannot hold."""
 
     def row(self, skill: str, split: Split, shots: int) -> SkillRow:
         """The row of this skill, split and number of examples; `RequestError` where it was not measured."""
@@ -115,7 +121,18 @@ class SkillReport:
 
     def to_mapping(self) -> dict[str, Any]:
         """Everything measured, ready for JSON."""
-        return {"rows": [row.to_mapping() for row in self.rows], "too_long": self.too_long}
+        rows = [row.to_mapping() for row in self.rows]
+        return {"rows": rows, "too_long": self.too_long, "left_out": list(self.left_out)}
+
+    @property
+    def _note(self) -> str:
+        """What was not asked, and why."""
+        notes = []
+        if self.too_long:
+            notes.append(f"not asked, longer than the model's context: {self.too_long:,} questions")
+        if self.left_out:
+            notes.append(f"left out, because the model has no chat template: {', '.join(self.left_out)}")
+        return "\n".join(notes)
 
     def _table(self) -> list[tuple[str, str, dict[int, SkillRow], float]]:
         groups: dict[tuple[str, Split], dict[int, SkillRow]] = {}
@@ -128,9 +145,8 @@ class SkillReport:
 
     def __rich__(self) -> Table:
         table = Table(title="Skills: share of right answers, with the 95% interval", title_justify="left")
-        if self.too_long:
-            table.caption = f"not asked, longer than the model's context: {self.too_long:,} questions"
-            table.caption_justify = "left"
+        if self._note:
+            table.caption, table.caption_justify = self._note, "left"
         table.add_column("skill", overflow="fold")
         table.add_column("asked about", overflow="fold")
         for shots in self.shots:
@@ -159,7 +175,8 @@ class SkillReport:
             + "</tr>"
             for skill, split, found, chance in self._table()
         )
-        return f"<table><tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>{body}</table>"
+        note = f"<p>{escape(self._note)}</p>" if self._note else ""
+        return f"<table><tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>{body}</table>{note}"
 
 
 def _examples(shots: int) -> str:
@@ -187,25 +204,30 @@ def measure_skills(
     seed: int = 0,
     keep_misses: int = 3,
     fits: Callable[[Prompt], bool] | None = None,
+    talks: bool = True,
 ) -> SkillReport:
     """Asks `complete` up to `count` different questions for each skill, split and number of examples, and counts.
 
     A skill that has fewer different questions (there are only so many sums) is asked all it has, and the row says how
     many. Splits and numbers of examples that make no sense for a skill are left out, and so is a question that does not
-    fit a short context (`fits`); the report counts these. Raises `RequestError` for unknown
-    skills and `WorkError` when `complete` answers with another number of texts than it was asked.
+    fit a short context (`fits`); the report counts these. What does not hold conversations (`talks`) is not asked in
+    any, unless such a skill is named. Raises `RequestError` for unknown skills and numbers out of bounds, and
+    `WorkError` when `complete` answers with another number of texts than it was asked.
     """
     chosen = list(SKILLS if skills is None else skills)
     for name in chosen:
         if name not in SKILLS:
             raise RequestError(f"there is no skill {name!r}", did_you_mean(name, SKILLS))
-    if count < 1:
-        raise RequestError(f"count must be at least 1, not {count}")
+    whole("count", count, 1, MAX_QUESTIONS)
+    whole("misses", keep_misses, 0, MAX_QUESTIONS)
+    left_out = tuple(name for name in chosen if SKILLS[name].talks) if skills is None and not talks else ()
     wanted = tuple(splits)
     rows: list[SkillRow] = []
     misses: list[Miss] = []
     too_long = 0
     for name in chosen:
+        if name in left_out:
+            continue
         skill = SKILLS[name]
         for split in wanted:
             if split not in skill.splits:
@@ -221,7 +243,7 @@ def measure_skills(
                 row, wrong = _measure(complete, asked, skill.chance)
                 rows.append(row)
                 misses += wrong[:keep_misses]
-    return SkillReport(tuple(rows), tuple(misses), too_long)
+    return SkillReport(tuple(rows), tuple(misses), too_long, left_out)
 
 
 def _measure(complete: Complete, items: list[SkillItem], chance: float) -> tuple[SkillRow, list[Miss]]:

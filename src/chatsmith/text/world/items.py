@@ -74,6 +74,11 @@ class Skill:
     splits: tuple[Split, ...] = SPLITS
     shots: tuple[int, ...] | None = None
 
+    @property
+    def talks(self) -> bool:
+        """Whether it is asked in conversations: any of its questions tells."""
+        return bool(self.make(Dice(0), 0, False).messages)
+
 
 def _item(**fields: object) -> SkillItem:
     return SkillItem(skill="", split="trained", shots=0, **fields)  # type: ignore[arg-type]
