@@ -92,8 +92,11 @@ def read_messages(messages: str | Iterable[Message | Mapping[str, str]]) -> tupl
             message = Message(message["role"], message["content"])
         if not isinstance(message, Message):
             raise RequestError(f"a message has role and content; {arguments.short(message)} has none", _EXAMPLE)
-        if message.role not in ("system", "user", "assistant") or not isinstance(message.content, str):
-            raise RequestError(f"a message from {message.role!r} cannot be read", "roles: system, user, assistant")
+        if message.role not in ("system", "user", "assistant"):
+            raise RequestError(
+                f"a message from {arguments.short(message.role)} cannot be read", "roles: system, user, assistant"
+            )
+        arguments.text("the content of a message", message.content)
         found.append(message)
     if not found:
         raise RequestError("there are no messages to answer", "give at least one from the user")

@@ -84,6 +84,7 @@ def test_terminal_html_and_json(engine: Engine) -> None:
     removed = [row for row in mapping["steps"][0]["tokens"] if row["after"] == 0]
     assert all(row["bits_after"] is None for row in removed)
     assert mapping["sampling"]["top_p"] == 0.5
+    assert "(1 token possible)" in str(next_tokens(engine, "x", sampling=Sampling(temperature=0)))
 
 
 @pytest.mark.parametrize(("bad", "said"), [({"top": 0}, "top must be"), ({"steps": 0}, "steps must be")])

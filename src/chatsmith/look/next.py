@@ -100,9 +100,10 @@ class NextReport(Report):
             )
             for row in step.tokens
         ]
+        left = "1 token" if step.kept == 1 else f"{step.kept:,} tokens"
         note = (
             f"entropy {step.entropy:.2f} bits, {step.entropy_after:.2f} after {describe(self.sampling)}"
-            f" ({step.kept:,} tokens possible); drawn with seed {self.sampling.seed}: {spaced(step.drawn.text)}"
+            f" ({left} possible); drawn with seed {self.sampling.seed}: {spaced(step.drawn.text)}"
         )
         columns = (
             Column("rank"),

@@ -76,8 +76,8 @@ def encode_conversation(
     """
     if tokenizer.chat_template is None:
         raise RequestError(
-            "this model has no chat template: it continues text but was not taught to talk",
-            "use write instead of chat, or tune it on conversations first",
+            "this vocabulary has no chat template, so conversations cannot be written in its tokens",
+            "give its tokenizer_config.json a chat_template, or take a vocabulary that has one",
         )
     if is_own_template(tokenizer):
         return _encode_own(tokenizer, messages, add_generation_prompt)
