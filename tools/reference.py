@@ -31,6 +31,22 @@ ROOT = Path(__file__).resolve().parents[1]
 _NOTE = "<!-- Written by tools/reference.py from the code; `make reference` writes it again. -->\n"
 
 
+# The table [model] is no dataclass: it changes a preset, or is a `ModelSpec` but for its vocabulary.
+_MODEL = """## [model]
+
+The shape of the model, or a model to go on from.
+
+Without a preset the shape is GPT-2's. There and with "modern", which makes Qwen3's choices, `width`, `layers` and
+`heads` are required and `context` is 1024 unless given. Any key of [the shape](models.md#the-shape) may stand here,
+too, and takes the place of the preset's; `vocab_size` follows the vocabulary.
+
+| key | type | default | meaning |
+|---|---|---|---|
+| `preset` | `str` |  | One of [the presets](models.md#presets), or "modern". |
+| `start_from` | `str` |  | A model folder to begin with: weights, shape and vocabulary. No other key goes with it. |
+"""
+
+
 def flags() -> str:
     """Every command and every flag, a line each."""
     lines = ["chatsmith --debug --help --version"]
@@ -61,6 +77,8 @@ def recipe() -> str:
     """docs/reference/recipe.md"""
     parts = [_NOTE, "# The recipe\n", "The keys of a recipe file, table by table.\n"]
     for name, kind in _tables("", Recipe):
+        if name == "[schedule]":
+            parts.append(_MODEL)
         parts.append(f"## {name or 'At the top'}\n")
         parts.append(_section(kind))
     return "\n".join(parts)
