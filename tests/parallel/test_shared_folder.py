@@ -46,7 +46,7 @@ def alike(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadPoolExecutor]:
 
 
 def process(rank: int) -> Process:
-    return Process(rank, SIZE, 0, 1, torch.device("cpu"))
+    return Process(rank, SIZE, 1, torch.device("cpu"))
 
 
 def check(pool: ThreadPoolExecutor, folders: list[Path]) -> list[BaseException | None]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatsmith.plan.memory import RESERVED, MemoryBill, layer_activations, memory_of
-from chatsmith.plan.parallel import FLOAT16_MEGATRON, FLOAT32, MIXED_WIDE_GRADIENTS, Layout, Precision, Workload
+from chatsmith.plan.parallel import FLOAT16_MEGATRON, FLOAT32, Layout, Precision, Workload
 from chatsmith.specs import PRESETS, ModelSpec
 
 GPT3 = replace(PRESETS["gpt3-175b"], dropout=0.1)
@@ -75,7 +75,7 @@ def test_a_layer_keeps_what_the_paper_itemises() -> None:
 
 @pytest.mark.parametrize(
     ("precision", "plain", "fixed", "shared"),
-    [(FLOAT16_MEGATRON, 20, 4, 16), (MIXED_WIDE_GRADIENTS, 18, 6, 12), (FLOAT32, 16, 8, 8)],
+    [(FLOAT16_MEGATRON, 20, 4, 16), (Precision(2, 4, 12), 18, 6, 12), (FLOAT32, 16, 8, 8)],
 )
 def test_model_states_are_the_distributed_optimizers(precision: Precision, plain: int, fixed: int, shared: int) -> None:
     """Megatron-LM's table of bytes per parameter: plain, and with the optimizer's state sharded over d."""

@@ -60,7 +60,7 @@ def threads_for(numbers: int, small: int = _SMALL) -> int:
 _known: dict[tuple[str, torch.dtype], Any] = {}
 
 
-def _call(name: str, dtype: torch.dtype, tensors: tuple[Tensor | None, ...], *numbers: float) -> None:
+def call(name: str, dtype: torch.dtype, tensors: tuple[Tensor | None, ...], *numbers: float) -> None:
     """Call one kernel: first its tensors, as pointers, then its numbers: floats as float, integers as int64, and the
     last, the number of threads, as int. The types of the first call hold for all, so a caller must not mix 0 and 0.0.
     """
@@ -98,7 +98,7 @@ def _gemm(kind: int, a: Tensor, b: Tensor, out: Tensor, m: int, n: int, k: int, 
         sums = torch.empty(m, n) if in_parts else None
     scratch = scratch_space(threads * _gemm_scratch())
     strides = (a.stride(0), b.stride(0), out.stride(0))
-    _call("gemm", a.dtype, (a, b, out, bias, add, sums, scratch), kind, m, n, k, *strides, threads)
+    call("gemm", a.dtype, (a, b, out, bias, add, sums, scratch), kind, m, n, k, *strides, threads)
     return out
 
 
@@ -150,7 +150,7 @@ def norm(x: Tensor, gain: Tensor, bias: Tensor | None, epsilon: float) -> tuple[
     width = x.shape[-1]
     rows = x.numel() // width
     y, scale, mean = torch.empty_like(x), torch.empty(rows), None if bias is None else torch.empty(rows)
-    _call("norm", x.dtype, (x, gain, bias, y, scale, mean), rows, width, epsilon, threads_for(x.numel()))
+    call("norm", x.dtype, (x, gain, bias, y, scale, mean), rows, width, epsilon, threads_for(x.numel()))
     return y, (scale, mean)
 
 
@@ -162,7 +162,7 @@ def norm_back(
     rows = x.numel() // width
     dx, slopes = torch.empty_like(x), x.new_empty(2, width)
     partial = scratch_space(threads * width * 8)
-    _call("norm_back", x.dtype, (slope, x, gain, *kept, add, dx, slopes, partial), rows, width, threads)
+    call("norm_back", x.dtype, (slope, x, gain, *kept, add, dx, slopes, partial), rows, width, threads)
     return dx, slopes[0], None if kept[1] is None else slopes[1]
 
 
@@ -179,7 +179,7 @@ def heads(
     cosine, sine = angles or (None, None)
     y, scale = torch.empty_like(x), None if gain is None else torch.empty(rows * count)
     sizes = (rows, period, count, dim)
-    _call("heads", x.dtype, (x, gain, cosine, sine, y, scale), *sizes, epsilon, threads_for(x.numel()))
+    call("heads", x.dtype, (x, gain, cosine, sine, y, scale), *sizes, epsilon, threads_for(x.numel()))
     return y, scale
 
 
@@ -191,7 +191,7 @@ def heads_back(
     cosine, sine = angles or (None, None)
     d_gain, partial = None if gain is None else torch.empty_like(gain), scratch_space(threads * dim * 4)
     sizes = (*_rows_and_period(slope, angles), slope.shape[2] // dim, dim)
-    _call("heads_back", slope.dtype, (slope, x, gain, cosine, sine, scale, slope, d_gain, partial), *sizes, threads)
+    call("heads_back", slope.dtype, (slope, x, gain, cosine, sine, scale, slope, d_gain, partial), *sizes, threads)
     return slope, d_gain
 
 
@@ -230,7 +230,7 @@ def attention(
     output, kept = torch.empty_like(query), torch.empty(B, count, T, 2)
     scratch, threads = _attention_scratch(query, T, dim)
     sizes = (B, T, count, groups, dim, inner, key.shape[2], dim**-0.5)
-    _call("attention", query.dtype, (query, key, value, first, output, kept, scratch), *sizes, threads)
+    call("attention", query.dtype, (query, key, value, first, output, kept, scratch), *sizes, threads)
     return output, kept
 
 
@@ -244,7 +244,7 @@ def attention_back(
     scratch, threads = _attention_scratch(query, T, dim)
     sizes = (B, T, count, groups, dim, inner, key.shape[2], dim**-0.5)
     tensors = (slope, query, key, value, first, kept, *out, scratch)
-    _call("attention_back", query.dtype, tensors, *sizes, threads)
+    call("attention_back", query.dtype, tensors, *sizes, threads)
     return out
 
 
@@ -259,7 +259,7 @@ def paged_store(key: Tensor, value: Tensor, slots: Tensor, keys: Tensor, values:
     keys [blocks, K, D, size] and values [blocks, K, size, D]."""
     _, groups, dim, size = keys.shape
     tensors = (key, value, slots, keys, values)
-    _call("paged_store", key.dtype, tensors, len(slots), groups, dim, size, threads_for(key.numel()))
+    call("paged_store", key.dtype, tensors, len(slots), groups, dim, size, threads_for(key.numel()))
 
 
 def paged_attention(
@@ -286,7 +286,7 @@ def paged_attention(
     output = torch.empty_like(query)
     tensors = (query, keys, values, tables, tiles, places, output, scratch_space(threads * space * 4))
     sizes = (len(tiles), tables.shape[1], query.shape[1] // dim, groups, dim, size, band or 0, line, space)
-    _call("paged_attention", query.dtype, tensors, *sizes, dim**-0.5, threads)
+    call("paged_attention", query.dtype, tensors, *sizes, dim**-0.5, threads)
     return output
 
 
@@ -296,28 +296,28 @@ def paged_attention(
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """silu(gate) · up."""
     y = torch.empty_like(gate)
-    _call("swiglu", gate.dtype, (gate, up, y), gate.numel(), threads_for(gate.numel()))
+    call("swiglu", gate.dtype, (gate, up, y), gate.numel(), threads_for(gate.numel()))
     return y
 
 
 def swiglu_back(slope: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The slopes of gate and up, and the output once more."""
     d_gate, d_up, y = torch.empty_like(gate), torch.empty_like(up), torch.empty_like(gate)
-    _call("swiglu_back", gate.dtype, (slope, gate, up, d_gate, d_up, y), gate.numel(), threads_for(gate.numel()))
+    call("swiglu_back", gate.dtype, (slope, gate, up, d_gate, d_up, y), gate.numel(), threads_for(gate.numel()))
     return d_gate, d_up, y
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
     """GELU in its tanh form (Hendrycks and Gimpel 2016)."""
     y = torch.empty_like(x)
-    _call("gelu", x.dtype, (x, y), x.numel(), threads_for(x.numel()))
+    call("gelu", x.dtype, (x, y), x.numel(), threads_for(x.numel()))
     return y
 
 
 def gelu_tanh_back(slope: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """The slope of x, and the output once more."""
     dx, y = torch.empty_like(x), torch.empty_like(x)
-    _call("gelu_back", x.dtype, (slope, x, dx, y), x.numel(), threads_for(x.numel()))
+    call("gelu_back", x.dtype, (slope, x, dx, y), x.numel(), threads_for(x.numel()))
     return dx, y
 
 
@@ -329,80 +329,5 @@ def cross_entropy_(logits: Tensor, targets: Tensor) -> Tensor:
     rows, columns = logits.shape
     losses = torch.empty(rows)
     tensors = (logits, targets.contiguous(), losses)
-    _call("cross_entropy", logits.dtype, tensors, rows, columns, threads_for(logits.numel()))
+    call("cross_entropy", logits.dtype, tensors, rows, columns, threads_for(logits.numel()))
     return losses
-
-
-# ---- the optimizer's steps -----------------------------------------------------------------------------------------
-
-
-class Addresses:
-    """Where lists of contiguous tensors lie: table [lists, tensors] of addresses and counts [tensors] of numbers.
-
-    The tensors are the caller's to keep alive while the table is read.
-    """
-
-    def __init__(self, *lists: list[Tensor]) -> None:
-        self.numbers = sum(tensor.numel() for tensor in lists[0])
-        self.table = torch.tensor([[tensor.data_ptr() for tensor in tensors] for tensors in lists])
-        self.counts = torch.tensor([tensor.numel() for tensor in lists[0]])
-
-    def replace(self, index: int, tensors: list[Tensor]) -> None:
-        """Put other tensors of the same sizes in the place of one list."""
-        self.table[index] = torch.tensor([tensor.data_ptr() for tensor in tensors])
-
-
-def adamw_(
-    dtype: torch.dtype,
-    at: Addresses,
-    *,
-    rate: float,
-    betas: tuple[float, ...],
-    epsilon: float,
-    decay: float,
-    step: int,
-    scale: float,
-) -> None:
-    """One AdamW step of weights of `dtype` from gradients times `scale`; `at` lists weights, gradients, both averages,
-    and for bfloat16 the weights' lower halves."""
-    corrections = (1 - betas[0] ** step, 1 - betas[1] ** step)
-    numbers = [float(number) for number in (rate, *betas, epsilon, decay, *corrections, scale)]
-    _call("adamw", dtype, (at.table, at.counts), len(at.counts), *numbers, threads_for(at.numbers))
-
-
-def sum_of_squares(tensors: list[Tensor]) -> float:
-    """The sum of the squares of all numbers of contiguous tensors of one dtype."""
-    at = Addresses(tensors)
-    threads = threads_for(at.numbers)
-    squares = torch.empty(threads, dtype=torch.float64)
-    _call("squares", tensors[0].dtype, (at.table, at.counts, squares), len(tensors), threads)
-    return float(squares.sum())
-
-
-def orthogonalises(shape: tuple[int, ...], weight: Tensor) -> bool:
-    """Whether `muon_` serves weights [rows, columns] of this shape, like `weight`."""
-    return multiplies(weight) and shape[0] % 2 == 0 and shape[1] % 2 == 0
-
-
-def muon_(
-    dtype: torch.dtype,
-    at: Addresses,
-    shape: tuple[int, int],
-    *,
-    rounds: int,
-    rate: float,
-    decay: float,
-    momentum: float,
-    scale: float,
-    stretch: float,
-) -> None:
-    """One Muon step of weights of `dtype` and of one shape, from gradients times `scale`: orthogonalised in `dtype`,
-    applied times rate · stretch, decayed by rate · decay. `at` lists weights, gradients, momenta, and for bfloat16 the
-    weights' lower halves."""
-    library = build.library()
-    assert library is not None
-    threads = min(torch.get_num_threads(), len(at.counts))
-    library.muon_scratch.restype = c_int64
-    space = library.muon_scratch(c_int64(shape[0]), c_int64(shape[1]), c_int64(dtype.itemsize)) + 64
-    numbers = [float(number) for number in (rate * stretch, 1 - rate * decay, momentum, scale)]
-    _call("muon", dtype, (at.table, scratch_space(threads * space)), len(at.counts), *shape, rounds, *numbers, threads)

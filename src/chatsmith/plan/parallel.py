@@ -83,7 +83,6 @@ class Precision:
 # Rajbhandari et al. 2020 (ZeRO), section 3.1, and Megatron-LM's guide to its distributed optimizer. Mixed is float32
 # master, momentum and variance over 16-bit weights and gradients.
 MIXED = Precision(2, 2, 12)
-MIXED_WIDE_GRADIENTS = Precision(2, 4, 12)
 FLOAT16_MEGATRON = Precision(2, 2, 16)
 FLOAT32 = Precision(4, 4, 8)
 

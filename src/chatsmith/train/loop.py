@@ -51,7 +51,6 @@ class Counters:
     loss: float = math.nan
     held_out_loss: float | None = None
     bits_per_byte: float | None = None
-    best_held_out_loss: float | None = None
 
 
 class Trainer:
@@ -155,7 +154,7 @@ class Trainer:
         """Go on from a checkpoint of the same run; a longer schedule is planned from where it stands."""
         torch.set_rng_state(state.tensors[_RANDOM])
         self.optimizer.load_state_tensors(Under(state.tensors, "optimizer/"))
-        counters = state.meta["counters"]
+        counters = {field.name: state.meta["counters"][field.name] for field in dataclasses.fields(Counters)}
         self.counters = Counters(**counters | {"loss": math.nan if counters["loss"] is None else counters["loss"]})
         self.objective.restore(state.meta["data"])
         self._stage = state.meta["stage"]
@@ -378,7 +377,6 @@ class Trainer:
         record.bits_per_byte = total.bits_per_byte if total.bytes else None
         record.held_out = {name: part.loss for name, part in found.items()} if len(found) > 1 else {}
         counters.held_out_loss, counters.bits_per_byte = record.held_out_loss, record.bits_per_byte
-        counters.best_held_out_loss = min(record.held_out_loss, counters.best_held_out_loss or math.inf)
 
     def _show_samples(self) -> None:
         assert self._sample is not None

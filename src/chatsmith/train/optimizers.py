@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from chatsmith.errors import WorkError
-from chatsmith.kernels import native
+from chatsmith.kernels import native, steps
 from chatsmith.train.masters import Masters
 from chatsmith.train.precision import sum_dtype
 from chatsmith.train.recipe import Optimizer as Settings
@@ -131,7 +131,7 @@ class TrainingOptimizer:
 def norm_of(gradients: Sequence[Tensor]) -> Tensor:
     """The norm of some gradients together, as a float32 scalar tensor."""
     if native.ready(gradients[0]) and all(g.dtype == gradients[0].dtype for g in gradients):
-        return torch.tensor(native.sum_of_squares([g.contiguous() for g in gradients]) ** 0.5)
+        return torch.tensor(steps.sum_of_squares([g.contiguous() for g in gradients]) ** 0.5)
     norms = torch._foreach_norm(list(gradients), 2, dtype=torch.float32)
     return torch.linalg.vector_norm(torch.stack(norms))
 
@@ -189,12 +189,12 @@ class Part:
             self.exact.put(index, exact[prefix + name])
         self.exact.publish()
 
-    def addresses(self, *averages: list[Tensor]) -> native.Addresses:
+    def addresses(self, *averages: list[Tensor]) -> steps.Addresses:
         """The table that the kernels read: weights, gradients (put in at each step), averages, lower halves."""
         weights = [weight.data for weight in self.weights]
-        return native.Addresses(weights, weights, *averages, self.exact.lower or weights)
+        return steps.Addresses(weights, weights, *averages, self.exact.lower or weights)
 
-    def point(self, at: native.Addresses, gradients: list[Tensor]) -> None:
+    def point(self, at: steps.Addresses, gradients: list[Tensor]) -> None:
         """Put this step's gradients into the table, and the weights, which a caller may have moved since."""
         at.replace(1, gradients)
         at.replace(0, [weight.data for weight in self.weights])
@@ -218,7 +218,7 @@ class _AdamW(Part):
         if self._at is not None:
             gradients = self.gradients()
             self.point(self._at, gradients)
-            native.adamw_(
+            steps.adamw_(
                 self.dtype,
                 self._at,
                 rate=rate,
@@ -273,7 +273,7 @@ class _Muon(Part):
     def __init__(self, named: list[tuple[str, nn.Parameter]], settings: Settings) -> None:
         rows, columns = named[0][1].shape
         self.shape = (rows, columns)
-        served = native.orthogonalises(self.shape, named[0][1])
+        served = steps.orthogonalises(self.shape, named[0][1])
         super().__init__(named, settings, halved=served)
         self.stretch = max(1.0, rows / columns) ** 0.5
         self.momentum = self.exact.like()
@@ -285,7 +285,7 @@ class _Muon(Part):
         if self._at is not None:
             gradients = self.gradients()
             self.point(self._at, gradients)
-            native.muon_(
+            steps.muon_(
                 self.dtype,
                 self._at,
                 self.shape,

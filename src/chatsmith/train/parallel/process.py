@@ -52,7 +52,6 @@ class Process:
 
     rank: int
     size: int
-    local_rank: int
     local_size: int
     device: torch.device
 
@@ -64,7 +63,7 @@ def from_environment() -> Process:
         for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
     )
     device = torch.device("cuda", local % torch.cuda.device_count()) if torch.cuda.is_available() else "cpu"
-    return Process(rank, size, local, here, torch.device(device))
+    return Process(rank, size, here, torch.device(device))
 
 
 def patience() -> float:
