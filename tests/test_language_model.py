@@ -274,8 +274,10 @@ def test_a_full_context_drops_the_oldest_turns_and_says_so(model: LanguageModel)
     assert len(talk.messages) == 17
     kept = [talk.messages[0], *talk.messages[1 + talk.dropped : -1]]
     assert replies[-1].text == model.chat(kept, **FULL).text
-    with pytest.raises(RequestError, match="this message alone takes"):
+    with pytest.raises(RequestError, match="the system text and this message take"):
         talk.say("y" * 400)
+    with pytest.raises(RequestError, match="this message alone takes"):
+        model.conversation(**FULL).say("y" * 400)
     assert len(talk.messages) == 17
 
 

@@ -73,8 +73,9 @@ class Dialogue:
             if len(request.prompt) <= room:
                 self.dropped = start
                 return request
+        what = "the system text and this message take" if system else "this message alone takes"
         raise RequestError(
-            f"this message alone takes {len(request.prompt)} tokens; the context of {context} holds {room} and a reply",
+            f"{what} {len(request.prompt)} tokens; the context of {context} holds {room} and a reply",
             "say it in fewer words, or in parts",
         )
 

@@ -54,6 +54,14 @@ def test_a_run_takes_its_folder_over(recipe: Recipe, out: Path) -> None:
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
+def test_a_run_does_not_replace_the_model_it_starts_from(recipe: Recipe, out: Path) -> None:
+    before = contents(out)
+    further = replace(recipe, data=replace(recipe.data, vocab_size=None), model={"start_from": str(out)})
+    with pytest.raises(RequestError, match=r"would replace .* which it starts from"):
+        train(further, out.parent / "other" / ".." / "out", overwrite=True)
+    assert contents(out) == before
+
+
 @pytest.mark.parametrize("name", ["README.md", "tokenizer.json"])
 def test_what_lies_in_the_folder_is_not_replaced(recipe: Recipe, tmp_path: Path, name: str) -> None:
     mine = tmp_path / "mine"

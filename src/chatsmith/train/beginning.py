@@ -27,9 +27,9 @@ BEGINNING, _BEGUN = ".beginning", ".begun"
 _LAUNCH = ".launch"  # which launch of several processes the run was begun by
 
 
-def check_free(out: Path, overwrite: bool) -> None:
+def check_free(out: Path, overwrite: bool, start_from: str | None = None) -> None:
     """Raise `RequestError` unless a new run may use the folder `out`: it is no file, and holds no model, no run,
-    and nothing that they would replace."""
+    and nothing that they would replace; with `overwrite`, at least not the model in `start_from`."""
     if out.exists() and not out.is_dir():
         raise RequestError(f"{out} is a file, not a folder", "choose another folder")
     held = out.is_dir() and (holds_model(out) or any((out / name).exists() for name in (STATE, LOG, RECIPE, _BEGUN)))
@@ -40,6 +40,9 @@ def check_free(out: Path, overwrite: bool) -> None:
         )
     if not overwrite:
         check_others(out)
+    if start_from is not None and out.resolve() == Path(start_from).resolve():
+        # Its recipe could not be repeated, and the first model would be lost.
+        raise RequestError(f"the run would replace {start_from}, which it starts from", "choose another folder: --out")
 
 
 @contextmanager

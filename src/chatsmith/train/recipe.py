@@ -160,10 +160,11 @@ class Recipe:
 
     def check_spec(self, spec: ModelSpec) -> None:
         """Raise `RequestError` where the recipe asks for what this shape cannot do."""
+        longer = "" if self.starts_from is not None else f", or model.context to {self.batch.context}"
         require(
             self.batch.context <= spec.context,
             f"batch.context {self.batch.context} is longer than the model's context of {spec.context}",
-            f"set batch.context to at most {spec.context}, or model.context to {self.batch.context}",
+            f"set batch.context to at most {spec.context}{longer}",
         )
         tokens, step = self.schedule.tokens, self.batch.rows * self.context(spec)
         if tokens is not None:

@@ -109,7 +109,7 @@ def train(
                 return asked, state, corpus or prepare(asked, out, reuse=True, note=note)
             if recipe is None:
                 raise RequestError("no recipe to train by", "name one, or resume the run in a folder")
-            check_free(out, overwrite)
+            check_free(out, overwrite, recipe.starts_from)
             if corpus is None or not corpus.lies_in(place):
                 preparing.enter_context(beginning(out))
             preparing.enter_context(alone_in(out))
