@@ -47,6 +47,17 @@ def test_others_read_what_we_save(small: Tokenizer, tmp_path: Path) -> None:
     assert (again.encode(SAMPLE), again.chat_template) == (small.encode(SAMPLE), small.chat_template)
 
 
+def test_an_end_of_text_known_by_its_name_is_named_for_others(small: Tokenizer, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    small.save(tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
+    Tokenizer.load(tmp_path).save(tmp_path / "again")
+    assert AutoTokenizer.from_pretrained(tmp_path / "again").eos_token_id == small.end_of_text
+    again = Tokenizer.load(tmp_path / "again")
+    assert (again.end_of_text, again.encode(SAMPLE)) == (small.end_of_text, small.encode(SAMPLE))
+
+
 @pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
 def test_the_ids_that_a_folder_publishes_end_texts(small: Tokenizer, tmp_path: Path, file: str) -> None:
     small.save(tmp_path)

@@ -107,6 +107,9 @@ class Tokenizer:
         config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False} | self._config
         if self.chat_template is not None:
             config["chat_template"] = self.chat_template
+        usual = next((name for name in _END_OF_TEXT if name in self._ids), None)
+        if usual in self.specials and self._content("eos_token") is None:
+            config["eos_token"] = usual  # known here by its name alone: others are to be told
         tokenizer_files.write_tokenizer(Path(folder), self._document, config)
 
     def __repr__(self) -> str:
