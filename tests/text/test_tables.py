@@ -121,3 +121,11 @@ def test_columns_that_parquet_keeps_in_other_ways(tmp_path: Path) -> None:
     assert rows(**judged, worker=["a b"]) == [{name: values[0] for name, values in judged.items()}]
     assert rows(input=["a"], target=["b"], kind=["c d"]) == [{"input": "a", "target": "b"}]
     assert rows(user=["ann"], tweet=["c d"]) == [{"user": "ann", "tweet": "c d"}]
+
+
+def test_a_first_line_that_names_the_separator() -> None:
+    text = "sep=;\nid;text\n1;One, two.\n2;Three, four, five.\n"
+    assert list(tables.table(iter([text]), False, None)) == [
+        (3, {"id": "1", "text": "One, two."}),
+        (4, {"id": "2", "text": "Three, four, five."}),
+    ]

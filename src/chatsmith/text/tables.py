@@ -29,6 +29,7 @@ _JSON = json.JSONDecoder(strict=False)
 _LINE_ENDS = ("\n", "", "\r\n")
 _AFTER_VALUE = (" ", "\t", "\r", "\n", ",", "]")
 _BLANK = re.compile(r"[ \t\r\n]*")
+_SEPARATOR = re.compile(r'"?sep=([,;\t|])"?\s*', re.IGNORECASE)
 _NAME = re.compile(r"[^\W\d]\w*")
 
 
@@ -143,7 +144,9 @@ def table(blocks: Iterator[str], tabs: bool, field: str | None) -> Iterator[Reco
 
 def _rows(lines: Iterator[str], tabs: bool) -> Iterator[tuple[int, list[str]]]:
     first = next(lines, "")
-    separator = "\t" if tabs else max(",;\t|", key=first.count)
+    told = _SEPARATOR.fullmatch(first)  # as Excel writes and reads it
+    first = next(lines, "") if told else first
+    separator = "\t" if tabs else told[1] if told else max(",;\t|", key=first.count)
 
     def all_lines() -> Iterator[str]:
         yield first
@@ -155,7 +158,7 @@ def _rows(lines: Iterator[str], tabs: bool) -> Iterator[tuple[int, list[str]]]:
         for row in reader:
             joined = "".join(row)
             if joined and not joined.isspace():
-                yield reader.line_num, row
+                yield reader.line_num + bool(told), row
     except csv.Error as error:
         raise Unreadable(NOT_TABLE, f"line {reader.line_num}: {error}") from error
 
