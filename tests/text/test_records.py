@@ -345,6 +345,7 @@ def test_the_current_branch_of_an_export_is_read() -> None:
 )
 def test_texts(record: Any, texts: list[str]) -> None:
     assert found(record) == texts
+    assert {type(text) for text in contents(record)} <= {str}
 
 
 def test_a_named_field() -> None:

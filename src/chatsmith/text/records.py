@@ -83,7 +83,7 @@ def contents(record: Any, field: str | None = None) -> list[Content]:
         values = map(told, _at(record, field.split(".")))
         found = [conversation(value) or [_text(value)] for value in values]
         return [content for one in found for content in one if content]
-    return _contents(record, 0)
+    return [str(content) if isinstance(content, _Guess) else content for content in _contents(record, 0)]
 
 
 def strings(record: Any, depth: int = 0) -> list[Content]:
