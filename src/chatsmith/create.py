@@ -70,7 +70,18 @@ _COMPARED_TOKENS = 40_000  # and to the model
 # With so many tokens nearly every word of the small world is one token at the beginning of a line, which lists and
 # mappings need; with 2,048 two thirds of them are two or more.
 _WORLD_VOCABULARY = 3072
-_PACKED = {".zip": 3, ".tgz": 4, ".gz": 4, ".bz2": 4, ".xz": 4, ".zst": 4, ".parquet": 3, ".pdf": 0.1, ".docx": 1}
+_PACKED = {
+    ".zip": 3,
+    ".tgz": 4,
+    ".gz": 4,
+    ".bz2": 4,
+    ".xz": 4,
+    ".zst": 4,
+    ".parquet": 3,
+    ".pdf": 0.1,
+    ".docx": 1,
+    ".epub": 2,
+}
 
 _WORLD_PROMPTS = ("Once upon a time", "3 + 4 =", "dog => chien\ncheese =>")
 _TEXT_PROMPTS = ("", "The ")

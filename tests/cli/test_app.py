@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -205,6 +206,21 @@ def test_the_bash_completion_completes() -> None:
     )
     done = subprocess.run(["bash", "-c", script + ask], capture_output=True, text=True)
     assert "doctor" in done.stdout.split(), done.stderr
+
+
+def test_the_zsh_completion_is_called(run: Callable[..., Any], tmp_path: Path) -> None:
+    """zsh runs the file at the first Tab and expects its function to be called; evaluated, it must register itself."""
+    if shutil.which("zsh") is None:
+        pytest.skip("zsh is not installed")
+    (tmp_path / "_chatsmith").write_text(run("completion", "zsh").out)
+    stubs = "_arguments() { print asked }; compdef() { print compdef $@ }\n"
+    load = f"fpath=({tmp_path}); autoload -Uz _chatsmith; _chatsmith; source {tmp_path}/_chatsmith"
+    done = subprocess.run(["zsh", "-f", "-c", stubs + load], capture_output=True, text=True)
+    assert done.stdout.split("\n")[:2] == ["asked", "compdef _chatsmith chatsmith"], done.stderr
+
+
+def test_the_fish_completion_offers_no_files_for_commands(run: Callable[..., Any]) -> None:
+    assert run("completion", "fish").out.endswith("complete -c chatsmith -n __fish_use_subcommand -f\n")
 
 
 def test_version(run: Callable[..., Any]) -> None:

@@ -284,6 +284,15 @@ def test_docx_equals_python_docx(tmp_path: Path) -> None:
     assert read(tmp_path)[0][0].text == "Title\nA paragraph – with a dash.\nAnother."
 
 
+def test_notes_of_docx_come_after_its_text(tmp_path: Path) -> None:
+    make_docx(tmp_path / "a.docx", WORD % "<w:p><w:r><w:t>Body</w:t><w:footnoteReference w:id='2'/></w:r></w:p>")
+    with zipfile.ZipFile(tmp_path / "a.docx", "a") as archive:
+        note = '<w:footnote w:type="separator"><w:p><w:r><w:separator/></w:r></w:p></w:footnote>'
+        note += "<w:footnote><w:p><w:r><w:t>Note</w:t></w:r></w:p></w:footnote>"
+        archive.writestr("word/footnotes.xml", WORD % note)
+    assert read(tmp_path)[0][0].text == "Body\n\nNote"
+
+
 def test_docx_refuses_entities_and_floods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     laughs = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;">]>' + WORD % "<w:p><w:r><w:t>&b;</w:t></w:r></w:p>"
     make_docx(tmp_path / "a.docx", laughs)

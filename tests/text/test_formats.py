@@ -19,6 +19,7 @@ from chatsmith.text.formats import COMPRESSIONS, Format, Kind, format_of, readab
         *((name, Kind.JSON_LINES) for name in ("a.jsonl", "a.ndjson")),
         *(("a.json", Kind.JSON), ("a.csv", Kind.CSV), ("a.tsv", Kind.TSV)),
         *(("a.parquet", Kind.PARQUET), ("a.pdf", Kind.PDF), ("a.docx", Kind.DOCX)),
+        *(("a.rtf", Kind.RTF), ("a.epub", Kind.EPUB), ("a.ipynb", Kind.NOTEBOOK), ("a.srt", Kind.SUBTITLES)),
         *(("a.tar", Kind.TAR), ("a.zip", Kind.ZIP), ("a.txt.zip", Kind.ZIP)),
     ],
 )

@@ -69,6 +69,20 @@ def found(record: Any, field: str | None = None) -> list[Any]:
         {"messages": '[{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]'},
         {"conversations": "[{'from': 'human', 'value': 'Hi.'}\n {'from': 'gpt', 'value': 'Hello.'}]"},  # by pandas
         {"prompt": {"role": "prompter", "text": "Hi.", "replies": [{"role": "assistant", "text": "Hello."}]}},
+        {"messages": {"role": ["user", "assistant"], "content": ["Hi.", "Hello."]}},  # a column of lists, taken apart
+        {"conversations": {"from": ["human", "gpt"], "value": ["Hi.", "Hello."]}},
+        {"kind": "Chat", "input": "Hi.", "target": "Hello."},
+        {"inputs": "Hi.", "targets": "Hello.", "task": "a b"},
+        {"input": "Hi.", "output": "Hello.", "score": 1},
+        {"problem": "Hi.", "solution": "Hello.", "answer": "BAD", "generations": ["BAD"]},
+        {"user": "Hi.", "assistant": "Hello."},
+        {"context": "Hi.", "response": "Hello.", "rots": ["a b"]},
+        {"instruction": "Hi.", "generation": "Hello.", "distilabel_metadata": {"raw_output": "Hello. "}},
+        {"prompt": "Hi.", "response": [{"value": "BAD", "status": "discarded"}, {"value": "Hello."}]},
+        {"fields": {"prompt": "Hi.", "response": "Hello."}, "responses": [{"status": "all submitted"}], "metadata": {}},
+        {"inputs": {"instruction": "Hi.", "response": "Hello."}, "metadata": {"category": "open qa"}},
+        {"instruction": "Hi.", "instances": [{"input": "", "output": "Hello."}]},
+        {"question": {"full_text": "Hi.", "id": "x"}, "answer": "Hello."},
     ],
 )
 def test_conversations(record: Any) -> None:
@@ -165,6 +179,9 @@ def test_what_was_judged_bad_is_not_learned() -> None:
         {"question": "Hi.", "answer_0": "BAD", "answer_1": "Hello.", "score_0": -1.0, "score_1": 1.0},
         {"prompt": "Hi.", "response_1": "Hello.", "response_2": "BAD", "preference_strength": -2},
         {"context": TURNS[:1], "response1": "BAD", "response2": "Hello.", "overall_preference": 1},
+        {"question": "Hi.", "response_j": "Hello.", "response_k": "BAD"},
+        {"input": "Hi.", "generations": ["BAD", "Hello."], "chosen": "Hello.", "rejected": "BAD"},
+        {"question": "Hi.", "best_answer": "Hello.", "incorrect_answers": ["BAD"]},
     ],
 )
 def test_of_two_answers_the_better_is_learned(record: Any) -> None:
@@ -178,6 +195,28 @@ def test_of_several_answers_the_best_is_learned() -> None:
     assert found({"prompt": "Hi.", "answers": ranked}) == [HI]
     assert found({"question": "Hi.", "choices": ["BAD", "Hello."], "answer": 1}) == [HI]
     assert found({"question": "How many?", "answer": 1}) == [[("user", "How many?"), ("assistant", "1")]]
+
+
+def test_answers_with_ratings_beside_them() -> None:
+    assert found({"instruction": "Hi.", "generations": ["BAD", "Hello."], "ratings": [2.0, 9.0]}) == [HI]
+    unrated = {"instruction": "Hi.", "generations": ["Hello.", "Hey."]}
+    assert found({**unrated, "ratings": [None, None]}) == found({**unrated, "ratings": [1]}) == [HI]
+    several = [{"text": "BAD", "pm_score": 0}, {"text": "Hello.", "pm_score": 5, "author": "A"}]
+    assert found({"question": "Hi.", "answers": several}) == [HI]
+
+
+def test_of_two_summaries_the_better_is_learned() -> None:
+    about = {"info": {"title": "Dog", "post": "It ran.", "subreddit": "pets"}}
+    two = {**about, "summaries": [{"text": "BAD"}, {"text": "Gone."}], "worker": "a b"}
+    learned = [("user", "Dog\n\nIt ran.\n\nTL;DR:"), ("assistant", "Gone.")]
+    assert found({**two, "choice": 1}) == [learned, "rejected answer"]
+    assert found({**about, "summary": {"text": "Gone.", "note": "a b"}}) == [learned]
+
+
+def test_names_of_one_half_only_are_no_exchange() -> None:
+    assert found({"user": "ann", "text": "Hello."}) == ["Hello."]
+    assert found({"user": "ann b", "response": "I liked it."}) == ["ann b\nI liked it."]
+    assert found({"input": "Good day.", "label": "greeting it is"}) == ["Good day.\ngreeting it is"]
 
 
 def test_two_answers_of_which_none_is_better() -> None:
@@ -213,6 +252,8 @@ def test_of_a_tree_the_best_answers_are_read() -> None:
         ([{"role": "model", "parts": [{"functionCall": {"name": "x"}}]}], "conversation with tools"),
         ([{"from": "function_call", "value": "{}"}, {"from": "observation", "value": "z"}], "conversation with tools"),
         ([{**BAD, "weight": 0}], "conversation with an answer of weight 0"),
+        ([{**BAD, "train": False}], "conversation with an answer of weight 0"),
+        ([{**BAD, "loss": False}], "conversation with an answer of weight 0"),
     ],
 )
 def test_a_conversation_ends_before_what_cannot_be_learned(more: list[Any], reason: str) -> None:
@@ -304,6 +345,7 @@ def test_the_current_branch_of_an_export_is_read() -> None:
 )
 def test_texts(record: Any, texts: list[str]) -> None:
     assert found(record) == texts
+    assert {type(text) for text in contents(record)} <= {str}
 
 
 def test_a_named_field() -> None:

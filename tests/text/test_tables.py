@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,3 +104,28 @@ def test_columns_by_number_and_name() -> None:
 def test_tsv_has_no_quotes_and_long_cells_are_fine() -> None:
     assert rows('"Go\tVa\nHi"\tSalut\n', tabs=True) == ['"Go\tVa', 'Hi"\tSalut']
     assert len(rows("text\n" + "a" * 200_000)[0]["text"]) == 200_000
+
+
+def test_columns_that_parquet_keeps_in_other_ways(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+
+    def rows(**columns: Any) -> list[Any]:
+        pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+        with open(tmp_path / "t.parquet", "rb") as stream:
+            return [record for _, record in tables.parquet(stream, None)]
+
+    assert rows(text=pa.array(["one two"], pa.string_view()), n=[1]) == [{"text": "one two"}]
+    assert rows(content=pa.array([b"caf\xc3\xa9"]), key=pa.array([b"\xff"])) == [{"content": "café"}]
+    assert rows(text=pa.array([b"\xff\xfe\x00"])) == [{"text": None}]
+    judged = {"info": [{"post": "It ran."}], "summaries": [[{"text": "Gone."}]], "choice": [0]}
+    assert rows(**judged, worker=["a b"]) == [{name: values[0] for name, values in judged.items()}]
+    assert rows(input=["a"], target=["b"], kind=["c d"]) == [{"input": "a", "target": "b"}]
+    assert rows(user=["ann"], tweet=["c d"]) == [{"user": "ann", "tweet": "c d"}]
+
+
+def test_a_first_line_that_names_the_separator() -> None:
+    text = "sep=;\nid;text\n1;One, two.\n2;Three, four, five.\n"
+    assert list(tables.table(iter([text]), False, None)) == [
+        (3, {"id": "1", "text": "One, two."}),
+        (4, {"id": "2", "text": "Three, four, five."}),
+    ]

@@ -26,6 +26,7 @@ from chatsmith.text.webpage import page_text
         ("<!doctype html><!-- no <p>no</p> -->yes<?php no ?>", "yes"),
         ('<a title="a > b <c>">in</a>', "in"),
         ("<SCRIPT>if (a<b) '</p>'</Script >x<style>p{}</style>y", "xy"),
+        ("<noscript>Turn it on!</noscript><template><p>no</p></template>yes", "yes"),
         ("<script>never closed <p>no", ""),
         ("<title>no</title><h1>Head</h1>text", "Head\n\ntext"),
         ("2 < 3 and 5 > 4, I <3 you", "2 < 3 and 5 > 4, I <3 you"),

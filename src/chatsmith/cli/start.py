@@ -11,7 +11,22 @@ from chatsmith.settings import load_toml
 
 _MAX_ENTRIES = 2000  # of a folder with millions of files the first few tell enough
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "packed.safetensors")
-_TEXTS = {".txt", ".md", ".rst", ".html", ".jsonl", ".json", ".csv", ".parquet", ".pdf", ".docx", ".py", ".tex"}
+_TEXTS = {
+    ".txt",
+    ".md",
+    ".rst",
+    ".html",
+    ".jsonl",
+    ".json",
+    ".csv",
+    ".parquet",
+    ".pdf",
+    ".docx",
+    ".epub",
+    ".ipynb",
+    ".py",
+    ".tex",
+}
 
 
 @dataclass(frozen=True, slots=True)

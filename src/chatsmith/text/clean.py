@@ -87,9 +87,11 @@ class Deduplicator:
     each run of ASCII white space counts as one space (longer ones with other spacing are near duplicates).
     Near: Jaccard similarity of word 5-grams of at least `similarity`, estimated from 128 min-hashes (standard error
     0.035 at 0.8) against documents that were kept, found through 8 bands of 5: a pair at 0.8 is met with probability
-    0.96, at 0.9 with 0.999. (GPT-3's fuzzy deduplication used 10 hashes; Brown et al. 2020, appendix A.) Texts with
-    fewer than `shortest` distinct 5-grams are compared exactly only: few words too often agree by chance. Of a
-    conversation, what the assistant says is compared: many questions about one passage are no duplicates.
+    0.96, at 0.9 with 0.999. A text of which a tenth is replaced in one place keeps a similarity of about 0.8; the limit
+    is below that, so that such a pair does not depend on the error of the estimate. (GPT-3's fuzzy deduplication used
+    10 hashes; Brown et al. 2020, appendix A.) Texts with fewer than `shortest` distinct 5-grams are compared exactly
+    only: few words too often agree by chance. Of a conversation, what the assistant says is compared: many questions
+    about one passage are no duplicates.
 
     Memory: 16 to 32 bytes for each distinct document, and about 350 for each kept document among which near
     duplicates are looked for. Those are all while there are fewer than 2 × `window`, later at least the last
@@ -97,7 +99,7 @@ class Deduplicator:
     """
 
     def __init__(
-        self, *, near: bool = True, similarity: float = 0.8, shortest: int = SHORTEST, window: int = WINDOW
+        self, *, near: bool = True, similarity: float = 0.7, shortest: int = SHORTEST, window: int = WINDOW
     ) -> None:
         if not 0.5 <= similarity <= 1:
             raise ValueError(f"similarity must be between 0.5 and 1, not {similarity}")

@@ -11,6 +11,7 @@ reading that finds nothing at all, are errors.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,16 +23,20 @@ from typing import IO, Literal
 
 from chatsmith.errors import MissingExtra, RequestError
 from chatsmith.text import tables
-from chatsmith.text.archives import TOO_LARGE, open_bounded, unfold
+from chatsmith.text.archives import CHUNK, TOO_LARGE, open_bounded, unfold
+from chatsmith.text.books import book_text
 from chatsmith.text.chat import Conversation, Message
 from chatsmith.text.clean import Deduplicator, normalise
 from chatsmith.text.formats import ARCHIVES, Format, Kind, format_of, readable
 from chatsmith.text.members import DEEPEST, Budget, Budgeted, Member, tar_members, zip_members
 from chatsmith.text.message_trees import grown
+from chatsmith.text.notebooks import notebook_text
 from chatsmith.text.pages import NO_TEXT, docx_text, pdf_text
-from chatsmith.text.plain import NOT_UTF8, RECORD_BYTES, blocks, pieces
+from chatsmith.text.plain import NOT_UTF8, RECORD_BYTES, blocks, lines, pieces
 from chatsmith.text.records import UNDECIDED, contents, strings
 from chatsmith.text.report import ReadReport, Skipped, Unreadable
+from chatsmith.text.richtext import rich_text
+from chatsmith.text.subtitles import subtitle_text
 from chatsmith.text.talks import HALF, LONE
 from chatsmith.text.walk import HIDDEN, NO_PERMISSION, existing, is_hidden_name, walk
 from chatsmith.text.webpage import page_text
@@ -264,9 +269,17 @@ class _Reading:
             case Kind.HTML:
                 return self._texts(source, _cut(page_text(self._page(stream)), size))
             case Kind.PDF:
-                return self._texts(source, (cut for text in pdf_text(stream, size) for cut in _cut(text, size)))
+                return self._texts(source, _all_cut(pdf_text(stream, size), size))
             case Kind.DOCX:
                 return self._texts(source, _cut(docx_text(stream), size))
+            case Kind.RTF:
+                return self._texts(source, _all_cut(rich_text(self._whole(stream).decode("latin-1")), size))
+            case Kind.EPUB:
+                return self._texts(source, _all_cut(book_text(stream, size, self._chapter), size))
+            case Kind.NOTEBOOK:
+                return self._texts(source, _cut(notebook_text(self._page(stream)), size))
+            case Kind.SUBTITLES:
+                return self._texts(source, _all_cut(subtitle_text(lines(self._blocks(stream)), size), size))
             case _:
                 return self._records(self._rows(stream, kind, source), source)
 
@@ -277,13 +290,24 @@ class _Reading:
         self.report.repaired += characters
 
     def _page(self, stream: IO[bytes]) -> str:
-        """A whole HTML page."""
+        """A whole file of text, such as a page, which may declare its encoding as HTML does."""
         parts: list[str] = []
         for block in self._blocks(stream, declared=True):
             parts.append(block)
             if len(parts) * DOCUMENT_BYTES > RECORD_BYTES:
                 raise Unreadable(TOO_LARGE, f"a page of more than {RECORD_BYTES:,} bytes")
         return "".join(parts)
+
+    def _chapter(self, data: bytes) -> str:
+        return page_text(self._page(io.BytesIO(data)))
+
+    def _whole(self, stream: IO[bytes]) -> bytes:
+        data = bytearray()
+        while chunk := stream.read(CHUNK):  # of what is compressed, a read may give less than is asked for
+            data += chunk
+            if len(data) > RECORD_BYTES:
+                raise Unreadable(TOO_LARGE, f"more than {RECORD_BYTES:,} bytes")
+        return bytes(data)
 
     def _texts(self, source: str, texts: Iterable[str]) -> Iterator[Document]:
         """Documents from the pieces of one normalised text; numbered where there are several, without blank ones."""
@@ -368,6 +392,10 @@ def _enough(size: int) -> int:
     if size < 2:
         raise Unreadable(TOO_SHORT if size else EMPTY)
     return size
+
+
+def _all_cut(texts: Iterable[str], size: int) -> Iterator[str]:
+    return (cut for text in texts for cut in _cut(text, size))
 
 
 def _cut(text: str, size: int) -> Iterator[str]:

@@ -19,6 +19,10 @@ class Kind(Enum):
     PARQUET = "Parquet"
     PDF = "PDF"
     DOCX = "Word"
+    RTF = "rich text"
+    EPUB = "electronic book"
+    NOTEBOOK = "Jupyter notebook"
+    SUBTITLES = "subtitles"
     TAR = "tar archive"
     ZIP = "zip archive"
 
@@ -38,7 +42,7 @@ COMPRESSIONS = (".gz", ".xz", ".bz2", ".zst")
 _SHORT = {".tgz": ".gz", ".txz": ".xz", ".tbz2": ".bz2", ".tbz": ".bz2", ".tzst": ".zst"}  # for .tar.gz and so on
 
 _SUFFIXES = {
-    Kind.TEXT: "txt text md markdown mdx rst adoc asciidoc org tex ltx bib textile wiki log srt vtt",
+    Kind.TEXT: "txt text md markdown mdx rst adoc asciidoc org tex ltx bib textile wiki log",
     Kind.CODE: """
         py pyi pyx pxd ipy c h cc cpp cxx c++ hh hpp hxx h++ inl ino m mm cu cuh cl metal glsl vert frag hlsl wgsl
         cs fs fsi fsx vb java kt kts scala sc sbt groovy gradle clj cljs cljc edn js mjs cjs jsx ts mts cts tsx vue
@@ -60,6 +64,10 @@ _SUFFIXES = {
     Kind.PARQUET: "parquet pq",
     Kind.PDF: "pdf",
     Kind.DOCX: "docx",
+    Kind.RTF: "rtf",
+    Kind.EPUB: "epub",
+    Kind.NOTEBOOK: "ipynb",
+    Kind.SUBTITLES: "srt vtt",
     Kind.TAR: "tar",
     Kind.ZIP: "zip",
 }
@@ -99,6 +107,6 @@ def format_of(name: str) -> Format | None:
 def readable() -> str:
     """The kinds of files that are read, as one line for a hint."""
     return (
-        ".txt .md .rst, source code, .html, .jsonl .json .csv .tsv, .parquet .pdf .docx, "
+        ".txt .md .rst, source code, .html, .jsonl .json .csv .tsv, .parquet .pdf .docx .rtf .epub .ipynb .srt .vtt, "
         "each also compressed as .gz .xz .bz2 .zst and in folders, .zip and .tar"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import xml.parsers.expat
+import zipfile
 from collections.abc import Iterator
 from typing import IO
 
@@ -17,6 +18,7 @@ NO_TEXT = "no text in it"
 _WORD_BYTES = 1 << 30  # of XML: a book of a million words takes about fifty million
 _WORD_TEXT = 1 << 28
 _BODY = "word/document.xml"
+_NOTES = ("word/footnotes.xml", "word/endnotes.xml")
 _NAMESPACE = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 _STRICT = "http://purl.oclc.org/ooxml/wordprocessingml/main"
 _FALLBACK = "http://schemas.openxmlformats.org/markup-compatibility/2006 Fallback"
@@ -60,27 +62,33 @@ def pdf_text(stream: IO[bytes], size: int) -> Iterator[str]:
 
 
 def docx_text(stream: IO[bytes]) -> str:
-    """The text of a Word document: a line for each paragraph, cells of tables parted by tabs.
+    """The text of a Word document: a line for each paragraph, cells of tables parted by tabs, notes at the end.
 
     The XML is read as a stream of bounded length and must not declare a document type, so that neither a zip bomb
     nor an entity that expands can hurt.
     """
     try:
         with open_zip(stream) as archive:
-            entry = archive.getinfo(_BODY)
-            if entry.flag_bits & 1:
-                raise Unreadable(ENCRYPTED, "save it without its password")
-            words = _WordText()
-            with archive.open(entry) as body:
-                read = 0
-                while chunk := body.read(CHUNK):
-                    read += len(chunk)
-                    if read > _WORD_BYTES or words.length > _WORD_TEXT:
-                        raise Unreadable(BOMB, f"more than {read:,} bytes in {_BODY}")
-                    words.parser.Parse(chunk, False)
-            words.parser.Parse(b"", True)
+            present = set(archive.namelist())
+            texts = [_word_part(archive, name) for name in (_BODY, *(name for name in _NOTES if name in present))]
     except (*ZIP_ERRORS, OSError, xml.parsers.expat.ExpatError, KeyError) as error:
         raise Unreadable(DAMAGED, str(error)) from error
+    return "\n\n".join(filter(None, texts))
+
+
+def _word_part(archive: zipfile.ZipFile, name: str) -> str:
+    entry = archive.getinfo(name)
+    if entry.flag_bits & 1:
+        raise Unreadable(ENCRYPTED, "save it without its password")
+    words = _WordText()
+    with archive.open(entry) as part:
+        read = 0
+        while chunk := part.read(CHUNK):
+            read += len(chunk)
+            if read > _WORD_BYTES or words.length > _WORD_TEXT:
+                raise Unreadable(BOMB, f"more than {read:,} bytes in {name}")
+            words.parser.Parse(chunk, False)
+    words.parser.Parse(b"", True)
     return words.text()
 
 

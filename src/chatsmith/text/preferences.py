@@ -27,6 +27,11 @@ _EQUAL = ("tie", "both", "equal", "same")
 VERDICTS = frozenset((*_NAMED, *_SIGNED, _FIRST_IS_BETTER))
 
 
+SUMMARIES = "summaries"
+SUMMED_UP = ("info", SUMMARIES, "choice", "summary")
+"""The names of OpenAI's judged summaries, of which the first tells them from other records."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """The names of two answers, and of what may say which is better, as a record spells them."""
@@ -88,6 +93,27 @@ def sorted_out(record: Mapping[str, Any], pair: Pair) -> list[dict[str, Any]] | 
     if better > 0:
         first, second = second, first
     return [{**rest, "chosen": first, "rejected": second}]
+
+
+def summaries(record: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """OpenAI's judged summaries: what was to be summed up with the better of two, or with one that was graded.
+
+    None for any other record.
+    """
+    about, several, choice, one = (record.get(name) for name in SUMMED_UP)
+    if not isinstance(about, Mapping) or not (isinstance(several, list) or isinstance(one, Mapping)):
+        return None
+    text = next((text for name in ("post", "article") if isinstance(text := about.get(name), str) and text), None)
+    if text is None:
+        return None
+    title = about.get("title")
+    asked = {"prompt": "\n\n".join(part for part in (title, text, "TL;DR:") if isinstance(part, str) and part)}
+    if not isinstance(several, list):
+        return [{**asked, "response": one}]
+    if not isinstance(choice, int) or not 0 <= choice < len(several):
+        return None
+    worse = [summary for place, summary in enumerate(several) if place != choice]
+    return [{**asked, "chosen": several[choice], "rejected": worse}]
 
 
 def _rounds(asked: Any, answered: Any) -> list[list[str]] | None:

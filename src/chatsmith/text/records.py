@@ -7,7 +7,7 @@ The first of these rules that finds anything decides:
 3. what was asked and what was answered (`instruction` and `output`, `question` and `answer`, `prompt` and `chosen`, …):
    a conversation, of two turns where both are texts; of answers that somebody compared (`response_a` and
    `response_b`) or scored, the best one;
-4. a text under one of the usual names (`text`, `content`, `body`, …);
+4. a text under one of the usual names (`text`, `content`, `body`, …); a conversation where one is written out in it;
 5. objects in lists within (`{"data": [{…}, …]}`), by these rules each;
 6. the fields that hold words rather than codes, one to a line.
 
@@ -23,7 +23,21 @@ from typing import Any
 
 from chatsmith.text.cells import spelled
 from chatsmith.text.chat import Message
-from chatsmith.text.preferences import Pair, pair_of, sorted_out
+from chatsmith.text.exchanges import (
+    ANSWERED,
+    ASKED,
+    HISTORY,
+    PREFERRED,
+    RATINGS,
+    VERDICT,
+    WORSE,
+    answered,
+    exchange,
+    exchange_names,
+    is_unanswered,
+    told,
+)
+from chatsmith.text.preferences import Pair, pair_of, sorted_out, summaries
 from chatsmith.text.report import Unreadable
 from chatsmith.text.talks import (
     HALF,
@@ -33,43 +47,30 @@ from chatsmith.text.talks import (
     Content,
     conversation,
     is_lone_turn,
-    joined,
     pairs,
     remembered,
-    turns,
 )
+from chatsmith.text.transcripts import transcript
 
 TEXTS = (
     *("text", "content", "body", "document", "article", "story", "raw_content", "page_content", "markdown", "pages"),
     *("paragraphs", "passage", "context", "paragraph", "sentences", "sentence", "review", "code", "abstract"),
 )
 CONVERSATIONS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat_messages")
-ASKED = {  # what a request may be called, and what is added to it where it is there
-    "instruction": (("input", "context"), "after"),
-    "question": (("context", "passage"), "before"),
-    "prompt": ((), "after"),
-    "query": ((), "after"),
-}
-_PREFERRED = ("chosen", "chosen_response", "accepted", "preferred_output")
-ANSWERED = ("output", "response", "completion", "answer", "answers", "completions", *_PREFERRED)
-CHOICES = ("choices", "options")  # of which an answer that is a number is one, counted from 0
-_SCORES = ("overall_score", "score", "rating")  # of one of several answers; or its rank, the best having the least
-REJECTED = ("rejected", "rejected_response", "rejected_responses", "rejected_output", "non_preferred_output")
-_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
-SYSTEM = ("system", "system_prompt", "system_message")
-_HISTORY = "history"
-_VERDICT = "label"  # false where a completion is a bad one (the unpaired preferences of TRL)
-BESIDE = (*REJECTED, *_MEDIA, _VERDICT, *SYSTEM, _HISTORY)
-"""Names of what is no text to read by itself, but decides about it or belongs to it."""
-_EXCHANGE = frozenset(
-    (*ASKED, *ANSWERED, *(name for more, _ in ASKED.values() for name in more), _VERDICT, _HISTORY, *CHOICES)
+REJECTED = (
+    *("rejected", "rejected_response", "rejected_responses", "rejected_output", "non_preferred_output", "response_k"),
+    *("incorrect_answers", "incorrect_answer", "negative examples", "negative_examples"),
 )
+_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+_TRANSCRIPTS = ("input", "chat", "transcript")  # where a whole conversation may stand in one text
+SYSTEM = ("system", "system_prompt", "system_message")
+BESIDE = (*REJECTED, *_MEDIA, VERDICT, *SYSTEM, HISTORY, *RATINGS)
+"""Names of what is no text to read by itself, but decides about it or belongs to it."""
 _DEEPEST = 16
 
-KNOWN = frozenset((*TEXTS, *CONVERSATIONS, *ASKED, *ANSWERED, *REJECTED, "title", "label", "id"))
+KNOWN = frozenset((*TEXTS, *CONVERSATIONS, *ASKED, *ANSWERED, *REJECTED, "input", "title", "label", "id"))
 """Names by which the heading of a table is known for one."""
 
-WORSE = "rejected answer"
 UNDECIDED = "two answers, none of them said to be good"
 
 
@@ -79,10 +80,10 @@ def contents(record: Any, field: str | None = None) -> list[Content]:
     Among them, as `Unreadable`, what was left out, and why.
     """
     if field is not None:
-        values = map(_cell, _at(record, field.split(".")))
+        values = map(told, _at(record, field.split(".")))
         found = [conversation(value) or [_text(value)] for value in values]
         return [content for one in found for content in one if content]
-    return _contents(record, 0)
+    return [str(content) if isinstance(content, _Guess) else content for content in _contents(record, 0)]
 
 
 def strings(record: Any, depth: int = 0) -> list[Content]:
@@ -111,6 +112,7 @@ class _Names:
     conversations: tuple[str, ...]
     answers: tuple[str, ...]
     texts: tuple[str, ...]
+    transcripts: tuple[str, ...]
     exchange: Mapping[str, str]
     """By their usual spelling, the names of what was asked and answered; empty where there cannot be both."""
     rejected: tuple[str, ...]
@@ -124,7 +126,6 @@ class _Names:
 @remembered
 def _names(names: tuple[str, ...]) -> _Names:
     known = {name.lower(): name for name in names}
-    exchange = {name: own for name, own in known.items() if name in _EXCHANGE}
 
     def own(usual: tuple[str, ...]) -> tuple[str, ...]:
         return tuple([known[name] for name in usual if name in known])
@@ -133,17 +134,20 @@ def _names(names: tuple[str, ...]) -> _Names:
         conversations=own(CONVERSATIONS),
         answers=own(ANSWERED),
         texts=own(TEXTS),
-        exchange=exchange if any(name in exchange for name in (*ASKED, *_PREFERRED, "input")) else {},
+        transcripts=own(_TRANSCRIPTS),
+        exchange={name: known[name] for name in exchange_names(list(known))},
         rejected=own(REJECTED),
         media=own(_MEDIA),
         system=own(SYSTEM),
-        pair=pair_of(names) if not any(name in known for name in _PREFERRED) else None,
+        pair=pair_of(names) if not any(name in known for name in PREFERRED) else None,
         speaks=any(name in known for name in SPEAKER),
     )
 
 
 def _of_object(record: dict[str, Any], depth: int) -> list[Content]:
     names = _names(tuple(record))
+    if summed_up := summaries(record):
+        return [content for one in summed_up for content in _of_object(one, depth)]
     if names.pair is not None:
         if (compared := sorted_out(record, names.pair)) is None:
             return [Unreadable(UNDECIDED)]
@@ -156,8 +160,8 @@ def _of_object(record: dict[str, Any], depth: int) -> list[Content]:
 
 
 def _of_rest(record: dict[str, Any], names: _Names, depth: int) -> list[Content]:
-    exchange = {name: record[own] for name, own in names.exchange.items()}
-    if talk := _conversation(record, names) or (_exchange(exchange) if exchange else []):
+    by_name = {name: record[own] for name, own in names.exchange.items()}
+    if talk := _conversation(record, names) or (exchange(by_name) if by_name else []):
         shown = next((name for name in names.media if record[name]), None)
         if shown is not None:
             return [Unreadable(MORE_THAN_TEXT, shown)]
@@ -167,13 +171,24 @@ def _of_rest(record: dict[str, Any], names: _Names, depth: int) -> list[Content]
         return [Unreadable(LONE)]
     for name in names.texts:
         if text := _text(record[name]):
-            return [text]
+            return conversation(transcript(text)) or [text]
     inner = [value for value in record.values() if isinstance(value, dict) or _holds_objects(value)]
-    if found := [content for value in inner for content in _contents(value, depth + 1)]:
+    if found := _least_guessed([_contents(value, depth + 1) for value in inner]):
         return found
-    if exchange and _asked(exchange) and any(name in exchange for name in ANSWERED):
+    if by_name and is_unanswered(by_name):
         return [Unreadable(HALF, "nobody answers")]
-    return _wordy(record)
+    return list(map(_Guess, _wordy(record)))
+
+
+class _Guess(str):
+    """A text that no name said to be one, found by the last rule."""
+
+
+def _least_guessed(found: list[list[Content]]) -> list[Content]:
+    """What was found in each of several values; where names told of one what it is, no guesses about the others, which
+    are the state of an annotation and the like."""
+    told_of = [one for one in found if not all(isinstance(content, _Guess) for content in one)]
+    return [content for one in told_of or found for content in one]
 
 
 def _led(content: Content, system: str) -> Content:
@@ -189,9 +204,12 @@ def _conversation(record: dict[str, Any], names: _Names) -> list[Content]:
         return found
     if isinstance(record.get("mapping"), dict) and (found := conversation(record)):
         return found
+    for name in names.transcripts:
+        if isinstance(record[name], str) and (found := conversation(transcript(record[name]))):
+            return found
     for name in names.conversations:
         # What the last question was answered may stand beside the conversation, as in preference data.
-        answer = next((turn for own in names.answers if (turn := _answered(record[own]))), None)
+        answer = next((turn for own in names.answers if (turn := answered(record[own]))), None)
         value = spelled(record[name])
         if found := conversation(pairs(value) or value, answer):
             return found
@@ -211,82 +229,6 @@ def _wordy(record: Mapping[str, Any]) -> list[Content]:
 
 def _has_letter(text: str) -> bool:
     return text[0].isalpha() or any(map(str.isalpha, text))
-
-
-def _exchange(by_name: Mapping[str, Any]) -> list[Content]:
-    """What was asked and what was answered, each as a text or as turns of a conversation."""
-    asked = _asked(by_name)
-    if "completion" in by_name and str(by_name.get(_VERDICT)).lower() == "false":
-        return [Unreadable(WORSE)]
-    if earlier := pairs(by_name.get(_HISTORY), sure=True) or turns(by_name.get(_HISTORY)) or []:
-        asked = [*earlier, *([["user", asked]] if asked else [])] if isinstance(asked, str) else asked
-    for name in ANSWERED:
-        value = _chosen(by_name.get(name), by_name)
-        if name in _PREFERRED and (told := _cell(value)) is not value:  # as the prompt beside it may be
-            value, asked = told, turns(_cell(by_name.get("prompt"))) or asked
-        if isinstance(asked, str) and asked and turns(value) is None and (answer := _answer(value)):
-            return [(Message("user", asked), Message("assistant", answer))]
-        if said := _answered(value):
-            before = asked if isinstance(asked, list) else [["user", asked]] * bool(asked)
-            if before or turns(value) is not None:
-                return conversation(joined(before, said))
-    return []
-
-
-def _asked(by_name: Mapping[str, Any]) -> str | list[Any]:
-    """What was asked and what was added to it, or the turns that lead to the question; empty where there is none."""
-    for name, (more, where) in ASKED.items():
-        value = by_name.get(name)
-        if leading := turns(value):
-            return leading
-        if text := _text(value):
-            extra = next((by_name[name] for name in more if isinstance(by_name.get(name), str) and by_name[name]), "")
-            parts = [text, extra] if where == "after" else [extra, text]
-            return "\n\n".join(part for part in parts if part)
-    return turns(by_name.get("input")) or turns(by_name.get("context")) or ""
-
-
-def _cell(value: Any) -> Any:
-    """The conversation that a string spells in JSON; else the value itself."""
-    told = spelled(value)
-    return told if told is not value and turns(told) is not None else value
-
-
-def _answered(value: Any) -> list[Any]:
-    """An answer as turns; empty where there is none."""
-    found = turns(value)
-    return found if found is not None else [["assistant", answer]] if (answer := _answer(value).strip()) else []
-
-
-def _chosen(value: Any, by_name: Mapping[str, Any]) -> Any:
-    """The choice that an answer names by its number; else the answer itself."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        return value
-    choices: list[Any] = next((by_name[name] for name in CHOICES if isinstance(by_name.get(name), list)), [])
-    return choices[value] if 0 <= value < len(choices) else value
-
-
-def _score(answer: Any) -> float:
-    """How good somebody found one of several answers; 0 where nobody said so."""
-    if not isinstance(answer, dict):
-        return 0.0
-    told = [answer[name] for name in _SCORES if name in answer] or [answer.get("rank")]
-    score = told[0]
-    if isinstance(score, bool) or not isinstance(score, int | float) or score != score:
-        return 0.0
-    return score if any(name in answer for name in _SCORES) else -score
-
-
-def _answer(value: Any) -> str:
-    """An answer as text: of several, the best, or the first where none is said to be better."""
-    if isinstance(value, dict):
-        value = next((value[name] for name in ("text", "response", "answer") if name in value), None)
-    if isinstance(value, list):
-        value = sorted(value, key=_score, reverse=True) if any(map(_score, value)) else value
-        return next((answer for item in value if (answer := _answer(item))), "")
-    if isinstance(value, bool) or value is None:
-        return ""
-    return str(value) if isinstance(value, str | int | float) and str(value).strip() else ""
 
 
 def _text(value: Any) -> str:

@@ -11,10 +11,11 @@ from typing import IO, Any
 
 from chatsmith.errors import MissingExtra
 from chatsmith.text.archives import DAMAGED, seekable
+from chatsmith.text.exchanges import ANSWERED, ASKED, CHOICES, exchange_names
 from chatsmith.text.message_trees import ROW, TREE
 from chatsmith.text.plain import RECORD_BYTES, TOO_LONG, lines
-from chatsmith.text.preferences import decides, pair_of
-from chatsmith.text.records import ANSWERED, ASKED, BESIDE, CHOICES, CONVERSATIONS, KNOWN, TEXTS
+from chatsmith.text.preferences import SUMMARIES, SUMMED_UP, decides, pair_of
+from chatsmith.text.records import BESIDE, CONVERSATIONS, KNOWN, TEXTS
 from chatsmith.text.report import Unreadable
 
 NOT_JSON = "not valid JSON"
@@ -28,6 +29,7 @@ _JSON = json.JSONDecoder(strict=False)
 _LINE_ENDS = ("\n", "", "\r\n")
 _AFTER_VALUE = (" ", "\t", "\r", "\n", ",", "]")
 _BLANK = re.compile(r"[ \t\r\n]*")
+_SEPARATOR = re.compile(r'"?sep=([,;\t|])"?\s*', re.IGNORECASE)
 _NAME = re.compile(r"[^\W\d]\w*")
 
 
@@ -142,7 +144,9 @@ def table(blocks: Iterator[str], tabs: bool, field: str | None) -> Iterator[Reco
 
 def _rows(lines: Iterator[str], tabs: bool) -> Iterator[tuple[int, list[str]]]:
     first = next(lines, "")
-    separator = "\t" if tabs else max(",;\t|", key=first.count)
+    told = _SEPARATOR.fullmatch(first)  # as Excel writes and reads it
+    first = next(lines, "") if told else first
+    separator = "\t" if tabs else told[1] if told else max(",;\t|", key=first.count)
 
     def all_lines() -> Iterator[str]:
         yield first
@@ -154,7 +158,7 @@ def _rows(lines: Iterator[str], tabs: bool) -> Iterator[tuple[int, list[str]]]:
         for row in reader:
             joined = "".join(row)
             if joined and not joined.isspace():
-                yield reader.line_num, row
+                yield reader.line_num + bool(told), row
     except csv.Error as error:
         raise Unreadable(NOT_TABLE, f"line {reader.line_num}: {error}") from error
 
@@ -206,7 +210,22 @@ def _values(column: Any) -> Any:
 
     if types.is_string(column.type) or types.is_large_string(column.type):
         return column.to_numpy(zero_copy_only=False).tolist()
-    return column.to_pylist()
+    values = column.to_pylist()
+    return list(map(_decoded, values)) if _is_binary(column.type) else values
+
+
+def _is_binary(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+
+
+def _decoded(value: bytes | None) -> str | None:
+    """The text in a cell of bytes, as writers leave it that do not say what is a string; None where it is no text."""
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _text_columns(schema: Any, field: str | None) -> list[str]:
@@ -221,15 +240,24 @@ def _text_columns(schema: Any, field: str | None) -> list[str]:
             return textual(kind.value_type)
         if types.is_dictionary(kind):
             return textual(kind.value_type)
-        return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_struct(kind))
+        return bool(
+            types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_struct(kind)
+        )
 
     if field is not None:
         return [name for name in schema.names if name == field or field.startswith(f"{name}.")]
-    likely = [name for name, kind in zip(schema.names, schema.types, strict=True) if textual(kind)]
+    likely = [
+        name
+        for name, kind in zip(schema.names, schema.types, strict=True)
+        if textual(kind) or (_is_binary(kind) and name.lower() in TEXTS)
+    ]
     usual = {*TEXTS, *CONVERSATIONS, *ASKED, *ANSWERED, *(name for more, _ in ASKED.values() for name in more)}
+    usual |= set(exchange_names([name.lower() for name in schema.names]))
     beside = {*BESIDE, *(ROW if TREE in schema.names else ())}
     if any(name.lower() in CHOICES for name in likely):
         beside |= {*CHOICES, "answer"}  # which is then a number
+    if SUMMARIES in schema.names:
+        return [name for name in schema.names if name in SUMMED_UP]
     compared = pair_of(schema.names) is not None
     if not compared and not any(name.lower() in usual for name in likely):
         return likely

@@ -1,8 +1,8 @@
 """Conversations as people keep them: lists of turns, transcripts and trees, made into messages; or why one is left out.
 
-A turn is an object with a speaker and words, a pair [speaker, words], or words alone (then two take turns). A
-transcript is one text in which "Human:" and "Assistant:" begin paragraphs. A tree is ChatGPT's export, of which the
-current branch is read, or OpenAssistant's, of which the best answers are.
+A turn is an object with a speaker and words, a pair [speaker, words], or words alone (then two take turns); a table
+keeps turns as an object of lists, too. A transcript is one text with marks in it (`transcripts`). A tree is ChatGPT's
+export, of which the current branch is read, or OpenAssistant's, of which the best answers are.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 from chatsmith.text.chat import Conversation, Message, Role
 from chatsmith.text.message_trees import best_path
 from chatsmith.text.report import Unreadable
+from chatsmith.text.transcripts import transcript
 
 Content: TypeAlias = str | Conversation | Unreadable
 """What is found in a record: a text, a conversation, or why something was left out of it."""
@@ -41,6 +42,7 @@ _TOOLS = frozenset(
 )
 SPEAKER = ("role", "from", "speaker", "sender", "author")
 _WORDS = ("content", "value", "parts", "text", "utterance", "message")
+_WEIGHTS = ("weight", "train", "loss")  # 0 or false where an answer is not to be learned
 _CALLS = ("tool_calls", "function_call", "tool_call_id")
 _UNSAID = frozenset(
     (
@@ -112,7 +114,7 @@ def conversation(value: Any, answer: Any = None) -> list[Content]:
 def turns(value: Any) -> list[Any] | None:
     """The turns of what is surely a conversation, or one turn of it; None for anything else."""
     if isinstance(value, str):
-        return _transcript(value)
+        return transcript(value)
     if isinstance(value, dict):
         if isinstance(tree := value.get("mapping"), dict):
             return _branch(tree, value.get("current_node"))
@@ -120,10 +122,21 @@ def turns(value: Any) -> list[Any] | None:
             return turns(value["messages"])
         if isinstance(value.get("replies"), list) and _is_turn(value):
             return best_path(value)
-        return [value] if _is_turn(value) else None
+        return [value] if _is_turn(value) else _of_columns(value)
     if isinstance(value, list) and any(map(_is_turn, value)):
         return value
     return None
+
+
+def _of_columns(value: Mapping[str, Any]) -> list[Any] | None:
+    """The turns of an object that holds a list of speakers and one of their words: a column of lists of objects, as
+    some tables keep it."""
+    speakers = next((value[name] for name in SPEAKER if isinstance(value.get(name), list)), None)
+    words = next((value[name] for name in _WORDS if isinstance(value.get(name), list)), None)
+    if not speakers or words is None or len(speakers) != len(words):
+        return None
+    rows = [{"role": speaker, "content": said} for speaker, said in zip(speakers, words, strict=True)]
+    return rows if any(isinstance(name, str) and name.lower() in _FORMAL for name in speakers) else None
 
 
 def joined(before: Sequence[Any], after: list[Any]) -> list[Any]:
@@ -186,8 +199,8 @@ def _is_turn(turn: Any) -> bool:
 def _speaker(turn: Mapping[str, Any]) -> str:
     for name in SPEAKER:
         speaker = turn.get(name)
-        if isinstance(speaker, dict):  # {"author": {"role": …}}
-            speaker = speaker.get("role")
+        if isinstance(speaker, dict):  # {"author": {"role": …}}, or in exports of group chats {"name": …}
+            speaker = speaker.get("role", speaker.get("name"))
         if isinstance(speaker, str):
             return speaker
     return ""
@@ -213,8 +226,8 @@ def _stop(turn: Any) -> str:
     for name in _WORDS:
         if isinstance(parts := turn.get(name), list) and any(map(_is_call, parts)):
             return TOOLS
-    weight = turn.get("weight")
-    return NOT_TO_LEARN if weight == 0 and weight is not None and _ROLES.get(speaker) == "assistant" else ""
+    unlearned = any(name in turn and turn[name] is not None and turn[name] == 0 for name in _WEIGHTS)
+    return NOT_TO_LEARN if unlearned and _ROLES.get(speaker) == "assistant" else ""
 
 
 def _is_call(part: Any) -> bool:
@@ -294,26 +307,6 @@ def _roles(names: tuple[str, ...]) -> Mapping[str, Role] | None:
     if len(strangers) > len(free):
         return None
     return roles | dict(zip(strangers, free, strict=False))
-
-
-_HUMAN, _ASSISTANT = "Human:", "Assistant:"
-
-
-def _transcript(text: str) -> list[Any] | None:
-    """The turns of "\\n\\nHuman: …\\n\\nAssistant: …", the form of Anthropic's published dialogues."""
-    text = "\n\n" + text.lstrip()
-    if not text.startswith(f"\n\n{_HUMAN}") or f"\n\n{_ASSISTANT}" not in text:
-        return None
-    found: list[list[str]] = []
-    for paragraph in text[2:].split("\n\n"):
-        mark = next((mark for mark in (_HUMAN, _ASSISTANT) if paragraph.startswith(mark)), "")
-        if mark:
-            found.append([mark[:-1], paragraph.removeprefix(mark).strip()])
-        else:
-            found[-1][1] += "\n\n" + paragraph
-    if found[-1] == [_ASSISTANT[:-1], ""]:  # the answer stands elsewhere
-        found.pop()
-    return found
 
 
 def _branch(tree: Mapping[str, Any], leaf: Any) -> list[Any] | None:

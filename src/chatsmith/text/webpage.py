@@ -20,7 +20,7 @@ _ATTRIBUTES: Final = r"""(?:[^<>"']++|"[^"]*+"|'[^']*+')*+>"""
 _MARKUP = re.compile(
     rf"""
     # elements whose content is no markup and is not shown
-    <(?P<raw>(?i:script|style|title|textarea|xmp|iframe|noembed|noframes))(?=[\s/>]){_ATTRIBUTES}
+    <(?P<raw>(?i:script|style|title|textarea|xmp|iframe|noembed|noframes|noscript|template))(?=[\s/>]){_ATTRIBUTES}
         (?:[^<]++|<(?!/(?i:(?P=raw))[\s/>]))*+
     | <(?P<tag>/?[a-zA-Z][^\s/<>]*+){_ATTRIBUTES}
     | <!--(?:[^-]++|-(?!->))*+(?:-->|\Z)
