@@ -111,20 +111,25 @@ class Stage(nn.Module):
             else:
                 weight = weight.full_tensor()
         flat = hidden.reshape(-1, hidden.shape[-1])
-        loss = vocabulary_loss(flat, weight.to(flat.dtype), targets.reshape(-1), start, group)
-        return loss[None] / self.count
+        return vocabulary_loss(flat, weight.to(flat.dtype), targets.reshape(-1), start, group, self.count)
 
 
 def vocabulary_loss(
-    hidden: Tensor, weight: Tensor, targets: Tensor, start: int = 0, group: dist.ProcessGroup | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    start: int = 0,
+    group: dist.ProcessGroup | None = None,
+    count: float = 1.0,
 ) -> Tensor:
     """As `losses.head_loss`, where this process holds the rows `start` … of the weight and `group` all of them.
 
-    A scalar. Both slopes are made in the forward pass, as there; going back twice is allowed, which the schedules
-    without a bubble do (once for the inputs, once for the weights).
+    The sum [1] is divided by `count`. Both slopes are made in the forward pass, as there, and divided while they are
+    wide: a factor that is itself rounded to bfloat16 would stretch the whole gradient. Going back twice is allowed,
+    which the schedules without a bubble do (once for the inputs, once for the weights).
     """
     wanted = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    loss: Tensor = _VocabularyLoss.apply(hidden, weight, targets, start, group, wanted)
+    loss: Tensor = _VocabularyLoss.apply(hidden, weight, targets, start, group, count, wanted)
     return loss
 
 
@@ -137,10 +142,11 @@ class _VocabularyLoss(torch.autograd.Function):
         targets: Tensor,
         start: int,
         group: dist.ProcessGroup | None,
+        count: float,
         slopes: bool,
     ) -> Tensor:
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        total = torch.zeros((), dtype=wide, device=hidden.device)
+        total = torch.zeros(1, dtype=wide, device=hidden.device)
         d_hidden, d_weight = torch.zeros_like(hidden), torch.zeros_like(weight, dtype=wide)
         rows = rows_at_once(hidden.device, len(hidden), weight.shape[0])
         for at in range(0, len(hidden), rows):
@@ -163,16 +169,16 @@ class _VocabularyLoss(torch.autograd.Function):
                 slope = logits.div_(sums[0][:, None])
                 if weight.shape[0]:
                     slope.scatter_add_(1, column, -mine.to(wide)[:, None])
-                slope = slope.mul_(counted[:, None]).to(hidden.dtype)
+                slope = slope.mul_((counted / count)[:, None]).to(hidden.dtype)
                 d_hidden[at : at + rows] = slope @ weight
                 d_weight += slope.t() @ some
         if slopes:
             if group is not None:
                 dist.all_reduce(d_hidden, group=group)
             ctx.save_for_backward(d_hidden, d_weight.to(weight.dtype))
-        return total
+        return total / count
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * slope.to(d_hidden.dtype), d_weight * slope.to(d_weight.dtype), None, None, None, None
+        return d_hidden * slope.to(d_hidden.dtype), d_weight * slope.to(d_weight.dtype), None, None, None, None, None
