@@ -208,8 +208,8 @@ def main() -> None:
     if __package__:
         from .test_parity import written
     else:
-        sys.path.insert(0, str(Path(__file__).parents[2]))
-        from tests.parallel.test_parity import written
+        sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest has it
+        from parallel.test_parity import written  # type: ignore[import-not-found,no-redef]
     chance, left, wrong, number = random.Random(asked.seed), asked.points, 0, 0
     with tempfile.TemporaryDirectory() as scratch:
         tokens = written(Path(scratch) / "data")

@@ -6,6 +6,8 @@ A hundred points instead of ten: `make kills`.
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,13 @@ def test_another_layout_ends_with_the_same_weights(seed: int, tokens: str, tmp_p
                 assert checkpoints(tmp_path / name)[0].name == f"step-{stops[name]:08d}"
     for name in changes:
         same(tmp_path / name, tmp_path / "whole")
+
+
+def test_the_long_version_finds_what_it_needs() -> None:
+    """`make kills` starts it as a script, outside pytest."""
+    script = Path(__file__).with_name("kills.py")
+    done = subprocess.run([sys.executable, str(script), "--points", "0"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @in_proc
