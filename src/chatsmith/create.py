@@ -42,6 +42,7 @@ from chatsmith.train.recipe import (
     Data,
     Evaluation,
     Optimizer,
+    Parallel,
     Recipe,
     Samples,
     Schedule,
@@ -149,7 +150,10 @@ def new(
         data = replace(_documents(paths, field, vocabulary, seconds), clean_of=tuple(map(str, clean_of)))
     else:
         data = _small_world(vocabulary, likely.tokens)
-    base = Recipe(data, Schedule(minutes=minutes), out.resolve().name, seed, model=_shape(likely.spec))
+    # Nobody watches such a run: a step that comes to nothing costs itself, not all of it.
+    patient = Parallel(not_finite="skip")
+    shape = _shape(likely.spec)
+    base = Recipe(data, Schedule(minutes=minutes), out.resolve().name, seed, model=shape, parallel=patient)
     with beginning(out) as place:
         corpus = prepare(base, out, into=place, note=note)
         for report in corpus.reports:

@@ -15,24 +15,31 @@ from chatsmith.errors import RequestError, WorkError
 from chatsmith.settings import from_mapping
 from chatsmith.train.parallel import launch as module
 from chatsmith.train.parallel.launch import launch
+from chatsmith.train.parallel.telling import report
 from chatsmith.train.recipe import Recipe
 from chatsmith.train.run import train
 
 from .cases import Layout, recipe
 
 Launched = Callable[..., list[str]]
+Said = list[tuple[int, str, int]]
+"""What processes report: their rank, the message, the exit code."""
 
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
     """Have torchrun's runs end with the exit codes given, one after another; a list tells of the runs."""
 
-    def with_ends(*ends: list[int] | Exception) -> list[str]:
+    def with_ends(*ends: list[int] | Exception, said: Said | None = None) -> list[str]:
         told: list[str] = []
 
         def run(given: object) -> None:
             end = ends[len(told)]
             told.append(os.environ[module.RESTARTS])
+            for rank, message, code in said or []:
+                with pytest.MonkeyPatch.context() as process:
+                    process.setenv("RANK", str(rank))
+                    assert report(message, None, code)
             if isinstance(end, Exception):
                 raise end
             if end:
@@ -55,7 +62,6 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
         ([[143, 143]], 143, 1),  # told to stop, all of them
         ([[1, -9], []], 0, 2),
         ([[75, 143], []], 0, 2),  # one was out of touch, and torchrun told the other to stop
-        ([[75, -15]] * 3, 1, 3),
         ([[1, 143]], 1, 1),  # it said what was wrong, which would be as wrong again
         ([[75, 1]], 1, 1),
         ([SignalException("", sigval=signal.SIGINT)], 130, 1),
@@ -67,6 +73,23 @@ def test_what_is_tried_again(ends: list[list[int] | Exception], code: int, runs:
     assert launch(["-m", "chatsmith"], 2, restarts=2) == code
     assert told == [str(number) for number in range(runs)]
     assert dict(os.environ) == before  # a run of this process is no part of that launch
+
+
+def test_what_is_wrong_is_told_once(launched: Launched) -> None:
+    """By whoever knows it: who lost touch with that one has nothing to add."""
+    heard: list[str] = []
+    launched([75, 1, 1], said=[(0, "lost touch", 75), (1, "the disk is full", 1), (2, "the disk is full", 1)])
+    assert launch(["-m", "chatsmith"], 3, note=heard.append, tell=lambda message, hint: heard.append(message)) == 1
+    assert heard == ["the disk is full"]
+
+
+def test_processes_that_lose_touch_again_and_again_say_how(launched: Launched) -> None:
+    heard: list[str] = []
+    told = launched(*[[75, -15]] * 3, said=[(0, "process 0 of 2 lost touch with another: time is up", 75)])
+    with pytest.raises(WorkError, match="lost touch with another: time is up, 3 times in all"):
+        launch(["-m", "chatsmith"], 2, restarts=2, note=heard.append)
+    assert len(told) == 3
+    assert heard[0] == "process 0 of 2 lost touch with another: time is up; starting all anew (1 of 2 times)"
 
 
 def test_a_process_that_is_killed_again_and_again_is_named(launched: Launched) -> None:

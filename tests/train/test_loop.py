@@ -245,11 +245,29 @@ def spoil(monkeypatch: pytest.MonkeyPatch, spoiled: Callable[[int], bool]) -> No
     monkeypatch.setattr(objectives, "next_token_loss", loss)
 
 
+SKIP = {"not_finite": "skip"}
+
+
+def test_a_step_that_is_not_finite_stops_the_run(
+    tiny: TinyRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One process does what many do; the run goes on from its last good checkpoint, without that step if so told."""
+    spoil(monkeypatch, lambda call: call in (9, 13))
+    recipe = tiny(schedule={"steps": 12}, checkpoint={"steps": 5})
+    with pytest.raises(WorkError, match="step 9: the loss or its gradient is not finite\n") as caught:
+        train(recipe, tmp_path / "out")
+    assert 'resume with --set parallel.not_finite="skip"' in (caught.value.hint or "")
+    assert [record["step"] for record in read_log(tmp_path / "out")] == list(range(1, 9))
+    skipping = tiny(schedule={"steps": 12}, checkpoint={"steps": 5}, parallel=SKIP)
+    assert train(skipping, tmp_path / "out", resume=True).skipped_steps == 1
+    assert [r["step"] for r in read_log(tmp_path / "out") if r.get("skipped")] == [9]  # the fourth of those after 5
+
+
 def test_a_step_that_is_not_finite_is_skipped(
     tiny: TinyRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spoil(monkeypatch, lambda call: call in (4, 8))
-    outcome = train(tiny(schedule={"steps": 12}), tmp_path / "out")
+    outcome = train(tiny(schedule={"steps": 12}, parallel=SKIP), tmp_path / "out")
     records = read_log(tmp_path / "out")
     assert [record["step"] for record in records if record.get("skipped")] == [4, 8]
     assert records[3]["loss"] is None
@@ -264,7 +282,7 @@ def test_a_run_that_diverges_says_what_to_try(
     """And its last good checkpoint stays."""
     spoil(monkeypatch, lambda call: call > 6)
     with pytest.raises(WorkError, match="not finite for 8 steps in a row, up to step 14") as caught:
-        train(tiny(checkpoint={"steps": 5}), tmp_path / "out")
+        train(tiny(checkpoint={"steps": 5}, parallel=SKIP), tmp_path / "out")
     assert "learning_rate" in (caught.value.hint or "")
     assert load_model(tmp_path / "out").provenance["run"]["steps"] == 10
     assert [record["step"] for record in read_log(tmp_path / "out")] == list(range(1, 14))

@@ -228,8 +228,11 @@ def _guarded(work: Callable[[], object], tokens: Sequence[str], debug: bool) -> 
     except Exception as error:
         if debug:
             raise
+        from chatsmith.train.parallel.telling import report
+
         shown = _explained(error, tokens)
-        print_error(shown.message, shown.hint)
+        if not report(shown.message, shown.hint, shown.exit_code):
+            print_error(shown.message, shown.hint)
         return shown.exit_code
 
 

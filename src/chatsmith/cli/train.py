@@ -79,7 +79,7 @@ def _check(recipe: Recipe, processes: int) -> None:
 
 def _launch(processes: int) -> int:
     """Run this command again in so many processes."""
-    from chatsmith.cli.console import say
+    from chatsmith.cli.console import print_error, say
     from chatsmith.train.parallel.launch import launch
 
     words, rest = [], iter(sys.argv[1:])
@@ -88,7 +88,7 @@ def _launch(processes: int) -> int:
             next(rest, None)
         elif not word.startswith("--processes="):
             words.append(word)
-    return launch(["-m", "chatsmith", *words], processes, note=say)
+    return launch(["-m", "chatsmith", *words], processes, note=say, tell=print_error)
 
 
 def _chosen(recipe: Path, out: Path | None, resume: bool, changes: Sequence[str]) -> tuple[Recipe, Path]:

@@ -291,8 +291,12 @@ class Trainer:
 
     def _count_skipped(self, sound: bool) -> None:
         counters = self.counters
-        if not sound:
-            self.team.unsound(counters.step)
+        if not sound and self.recipe.parallel.not_finite == "stop":
+            raise WorkError(
+                f"step {counters.step}: the loss or its gradient is not finite{self.team.blamed()}",
+                'resume with --set parallel.not_finite="skip", which leaves such steps out, or begin again with a '
+                "lower optimizer.learning_rate",
+            )
         counters.skipped += not sound
         counters.skipped_in_a_row = 0 if sound else counters.skipped_in_a_row + 1
         if counters.skipped_in_a_row >= MAX_SKIPPED:

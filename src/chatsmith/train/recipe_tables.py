@@ -176,8 +176,9 @@ class Parallel:
 
     With `layout` "auto" all these numbers are chosen for the processes and devices at hand, as the planner does.
 
-    A loss that is not finite stops the run, naming the process, or with `not_finite` = "skip" costs its step. Copies of
-    weights are compared every `verify` steps (0: never), so that a machine that computes wrongly is named.
+    A loss that is not finite stops the run, of one process, too, and names the process; with `not_finite` = "skip" it
+    costs its step, up to eight in a row. Copies of weights are compared every `verify` steps (0: never), so that a
+    machine that computes wrongly is named.
     """
 
     layout: Literal["given", "auto"] = "given"

@@ -96,8 +96,9 @@ class Alone:
     def watch(self, step: int) -> None:
         """Between steps: raise `WorkError` where a machine computes wrongly."""
 
-    def unsound(self, step: int) -> None:
-        """After a step whose loss or gradient was not finite: raise `WorkError` where the run is to stop for it."""
+    def blamed(self) -> str:
+        """After a step whose loss or gradient was not finite: the processes that it began in, in brackets."""
+        return ""
 
     def writer(self, folder: Path, keep: int) -> StateWriter:
         """What writes the checkpoints."""

@@ -8,6 +8,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.multiprocessing import SignalException
@@ -15,7 +16,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from chatsmith.errors import RequestError, WorkError
 from chatsmith.plan.emit import RESTARTS as MOST_RESTARTS
-from chatsmith.train.parallel.process import LAUNCH, RESTARTS
+from chatsmith.train.parallel.process import LAUNCH, RESTARTS, OutOfTouch
+from chatsmith.train.parallel.telling import reports, taken
 
 _SAVING_SECONDS = "600"
 _TORCHRUN_LOG = "torch.distributed.elastic.multiprocessing.api"
@@ -27,23 +29,33 @@ def launch(
     processes: int,
     restarts: int = MOST_RESTARTS,
     note: Callable[[str], None] = lambda text: None,
+    tell: Callable[[str, str | None], None] = lambda message, hint: None,
 ) -> int:
     """Run `python words` in so many processes; returns the exit code that all of it comes to.
 
     torchrun starts anew whatever failed, and then shows a page of its own code. Here what would fail again ends all at
     once: a wrong request, work of which a process said why it failed (a loss that is no number, a full disk), and a run
-    that was told to stop. `note` is told of every new start. Raises `WorkError` where a process was killed once more
-    than there are `restarts`.
+    that was told to stop. `note` is told of every new start, and `tell` what was wrong and the hint, once, whether one
+    process says it or all. Raises `WorkError` where processes were killed, or lost touch, once more than there are
+    `restarts`.
     """
     before = dict(os.environ)  # which torchrun hands on to its workers, and which is the caller's again afterwards
     try:
-        return _launch(words, processes, restarts, note)
+        with reports() as folder:
+            return _launch(words, processes, restarts, note, tell, folder)
     finally:
         os.environ.clear()
         os.environ.update(before)
 
 
-def _launch(words: Sequence[str], processes: int, restarts: int, note: Callable[[str], None]) -> int:
+def _launch(
+    words: Sequence[str],
+    processes: int,
+    restarts: int,
+    note: Callable[[str], None],
+    tell: Callable[[str, str | None], None],
+    folder: Path,
+) -> int:
     start = ["--standalone", f"--nproc-per-node={processes}", "--max-restarts=0", *words]
     os.environ[LAUNCH] = secrets.token_hex(8)
     logging.getLogger(_TORCHRUN_LOG).setLevel(logging.CRITICAL)  # what ended a process is told in words here
@@ -55,8 +67,10 @@ def _launch(words: Sequence[str], processes: int, restarts: int, note: Callable[
             torchrun.run(torchrun.parse_args(start))
             return 0
         except SignalException as stop:
+            _told(folder, tell)
             return 128 + stop.sigval
         except ChildFailedError as error:
+            lost = _told(folder, tell)
             codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
             if RequestError.exit_code in codes.values():
                 return RequestError.exit_code
@@ -67,13 +81,25 @@ def _launch(words: Sequence[str], processes: int, restarts: int, note: Callable[
                 return max(codes.values())
             ended = _ended(codes, processes)
             if attempt < restarts:
-                note(f"{ended or 'processes lost touch'}; starting all anew ({attempt + 1} of {restarts} times)")
+                what = ended or lost or "processes lost touch"
+                note(f"{what}; starting all anew ({attempt + 1} of {restarts} times)")
     if ended is None:
-        return WorkError.exit_code  # all of them have said what was wrong
+        raise WorkError(f"{lost or 'processes lost touch'}, {restarts + 1} times in all", "resume the run")
     raise WorkError(
         f"{ended}, {restarts + 1} times in all",
         "where memory ran out, a smaller batch.micro_batch or parallel.shard needs less; then resume the run",
     )
+
+
+def _told(folder: Path, tell: Callable[[str, str | None], None]) -> str | None:
+    """Tell what the processes report; returns what one says that only lost touch, which is not told."""
+    lost: str | None = None
+    for found in taken(folder):
+        if found.exit_code == OutOfTouch.exit_code:
+            lost = lost or found.message
+        else:
+            tell(found.message, found.hint)
+    return lost
 
 
 def _ended(codes: Mapping[int, int], processes: int) -> str | None:

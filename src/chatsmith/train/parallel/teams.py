@@ -94,19 +94,12 @@ class _Together(Alone):
         assert isinstance(optimizer, (ReplicaOptimizer, DividedOptimizer))
         return optimizer.pieces()
 
-    def unsound(self, step: int) -> None:
-        """Name the processes whose loss is not finite, and stop unless the recipe says to go on."""
-        if self.parallel.not_finite == "skip":
-            return
+    def blamed(self) -> str:
+        """The processes whose own part of the loss is not finite. Collective."""
         own: list[Any] = [None] * self.size
         dist.all_gather_object(own, (math.isfinite(self._own_loss), socket.gethostname()))
         bad = [f"process {rank} on {host}" for rank, (sound, host) in enumerate(own) if not sound]
-        where = ", ".join(bad) or "no process alone: the gradient overflowed"
-        raise WorkError(
-            f"step {step}: the loss or its gradient is not finite ({where})",
-            'resume with --set parallel.not_finite="skip", which leaves such steps out, or begin again with a lower '
-            "optimizer.learning_rate",
-        )
+        return f" ({', '.join(bad) or 'no process alone: the gradient overflowed'})"
 
     def watch(self, step: int) -> None:
         """Compare the copies of weights, every `verify` steps."""
