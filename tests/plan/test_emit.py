@@ -88,7 +88,8 @@ def test_slurm_asks_for_the_nodes_and_devices() -> None:
     head = text.index("#SBATCH")
     assert not [line for line in text[:head].splitlines() if line and not line.startswith("#")]
     start = shlex.split(text[text.index("srun ") :].replace("\\\n", " "))
-    assert start[:2] == ["srun", "torchrun"]
+    assert start[:3] == ["srun", "--cpus-per-task=$SLURM_CPUS_ON_NODE", "torchrun"]
+    assert options(start)["rdzv-id"] == "$SLURM_JOB_ID"
     assert options(start)["nproc-per-node"] == "8"
     assert options(start)["rdzv-endpoint"] == "$head:29500"
 
@@ -116,6 +117,7 @@ def test_skypilot_files_are_yaml_of_its_shape() -> None:
     subprocess.run(["bash", "-n"], input=task["run"], text=True, check=True)
     start = options(shlex.split(task["run"][task["run"].index("torchrun ") :].replace("\\\n", " ")))
     assert start["nproc-per-node"] == "$SKYPILOT_NUM_GPUS_PER_NODE"
+    assert start["rdzv-id"] == "$SKYPILOT_TASK_ID"
     words = program(task["run"])
     assert words[:6] == ["-m", "chatsmith", "train", "it's.toml", "--out", "/shared/run"]
     assert changes(words) == WIDE_SETTINGS

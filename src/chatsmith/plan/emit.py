@@ -194,7 +194,9 @@ def _slurm(plan: LayoutPlan, words: Sequence[str]) -> str:
         *_program(words),
         _INSTEAD,
         'head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-        f'srun torchrun --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node={each} --max-restarts={RESTARTS} \\',
+        # A step is given one core of the nodes that the job has for itself, if it does not ask for all.
+        'srun --cpus-per-task="$SLURM_CPUS_ON_NODE" \\',
+        f'  torchrun --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node={each} --max-restarts={RESTARTS} \\',
         f'  --rdzv-id="$SLURM_JOB_ID" --rdzv-backend=c10d --rdzv-endpoint="$head:{PORT}" "${{program[@]}}"',
         "",
     ]
@@ -209,7 +211,7 @@ def _skypilot(plan: LayoutPlan, words: Sequence[str]) -> str:
     run = [
         *_program(words),
         'head=$(echo "$SKYPILOT_NODE_IPS" | head -n 1)',
-        'torchrun --nnodes="$SKYPILOT_NUM_NODES" --node-rank="$SKYPILOT_NODE_RANK" \\',
+        'torchrun --rdzv-id="$SKYPILOT_TASK_ID" --nnodes="$SKYPILOT_NUM_NODES" --node-rank="$SKYPILOT_NODE_RANK" \\',
         f'  --nproc-per-node="$SKYPILOT_NUM_GPUS_PER_NODE" --max-restarts={RESTARTS} \\',
         f'  --master-addr="$head" --master-port={PORT} "${{program[@]}}"',
     ]
