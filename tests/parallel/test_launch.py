@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -72,6 +73,8 @@ def test_what_is_tried_again(ends: list[list[int] | Exception], code: int, runs:
     before = dict(os.environ)
     assert launch(["-m", "chatsmith"], 2, restarts=2) == code
     assert told == [str(number) for number in range(runs)]
+    # Of a stop that was asked for torchrun would warn in words of its own.
+    assert not logging.getLogger("torch.distributed.elastic.agent.server.api").isEnabledFor(logging.WARNING)
     assert dict(os.environ) == before  # a run of this process is no part of that launch
 
 

@@ -20,7 +20,10 @@ from chatsmith.train.parallel.process import LAUNCH, RESTARTS, OutOfTouch
 from chatsmith.train.parallel.telling import reports, taken
 
 _SAVING_SECONDS = "600"
-_TORCHRUN_LOG = "torch.distributed.elastic.multiprocessing.api"
+_TORCHRUN_LOGS = (
+    "torch.distributed.elastic.multiprocessing.api",
+    "torch.distributed.elastic.agent.server.api",
+)
 _STOPPED = 128  # exit codes from here on are those of runs that a signal ended as asked
 
 
@@ -58,7 +61,8 @@ def _launch(
 ) -> int:
     start = ["--standalone", f"--nproc-per-node={processes}", "--max-restarts=0", *words]
     os.environ[LAUNCH] = secrets.token_hex(8)
-    logging.getLogger(_TORCHRUN_LOG).setLevel(logging.CRITICAL)  # what ended a process is told in words here
+    for name in _TORCHRUN_LOGS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what ended a process is told in words here
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SAVING_SECONDS)  # to end the step and save it
     sys.stdout.flush()
     for attempt in range(restarts + 1):
