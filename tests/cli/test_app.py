@@ -97,6 +97,8 @@ def test_the_flags_grow_only_on_purpose() -> None:
             "--regex needs a value before --json",
             "chatsmith write --help",
         ),
+        (["plan", "gpt3-13b", "--tokens", "-5B"], "--tokens needs a value, and -5B looks like", "--tokens=-5B"),
+        (["data", "shard", "x", "--part", "-1/4"], "--part needs a value, and -1/4 looks like", "--part=-1/4"),
         (["write", "model", "--", "hi", "--json"], "--json stands after --", "put options before --"),
         (["-V"], "chatsmith has no option -V", "--version"),
         (["doctor", "too", "much"], "chatsmith doctor does not take 'too'", "chatsmith doctor --help"),

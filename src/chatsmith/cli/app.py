@@ -267,5 +267,8 @@ def _wrong_usage(error: CycloptsError, tokens: Sequence[str]) -> RequestError:
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return RequestError(f"{program} does not take {error.unused_tokens[0]!r}", usage)
     if isinstance(error, MissingArgumentError) and error.argument:
+        for word, value in pairwise(tokens):
+            if word in error.argument.names:  # it is there: the parser took its value for an option
+                return RequestError(f"{word} needs a value, and {value} looks like an option", f"{word}={value}")
         return RequestError(f"{program} needs {error.argument.name}", usage)
     return RequestError(" ".join(str(error).split()).rstrip("."), usage)

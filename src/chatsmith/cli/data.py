@@ -119,7 +119,9 @@ def shard(
         shown = {"part": number, "parts": count, "documents": record.documents, "tokens": record.tokens}
         print_json(shown | {"folder": folder, "new": new, "read": record.report})
         return
-    counts = f"{record.documents:,} documents, {record.tokens:,} tokens from {record.report['files']:,} files"
+    documents, files = record.documents, record.report["files"]
+    counts = f"{documents:,} document{'' if documents == 1 else 's'}, {record.tokens:,} tokens"
+    counts += f" from {files:,} file{'' if files == 1 else 's'}"
     stdout().print(f"part {number}/{count}{'' if new else ' is there already'}: {counts}, in {folder}", soft_wrap=True)
     reasons = record.report["skipped_by_reason"]
     if reasons:
