@@ -71,7 +71,7 @@ def test_too_little_text_is_not_given_to_compressors(
 ) -> None:
     """Of 80 bytes xz makes more than it was given: that says nothing of a model."""
     tokens, tokenizer = made.folder / "tokens", Tokenizer.load(made.folder)
-    compare = create._Comparison(TokenFolder.open(tokens / "0"), tokenizer)
+    compare = create.Comparison(TokenFolder.open(tokens / "0"), tokenizer)
     decoder = load_decoder(made.folder)
     whole = compare(decoder)
     assert whole is not None
@@ -97,6 +97,7 @@ def test_what_compressors_need_is_on_the_card(made: NewReport) -> None:
 def test_the_run_is_written_down_so_that_it_can_be_repeated(made: NewReport) -> None:
     recipe = load_recipe(made.folder / "chatsmith.toml")
     assert recipe.seed == 3
+    assert recipe.parallel.not_finite == "skip"  # nobody watches it
     assert recipe.schedule.replans
     assert recipe.record.tokenizer
     assert recipe.data.stages[-1].until == 1.0

@@ -170,14 +170,14 @@ def new(
         if (threads := speed.threads(choice.spec)) < speed.cores:
             recipe = replace(recipe, threads=threads)
             note(f"training with {threads} of {speed.cores} threads: just now that is faster than with all of them")
-        compare = _Comparison(corpus.folders[0 if paths else -1], corpus.tokenizer)
+        compare = Comparison(corpus.folders[0 if paths else -1], corpus.tokenizer)
         outcome = train(
             recipe,
             out,
             overwrite=overwrite,
             corpus=corpus,
             sampler=continuations,
-            comparer=compare,
+            comparer=lambda tokens, tokenizer: compare,
             callbacks=callbacks,
             peak_flops=peak,
         )
@@ -300,7 +300,7 @@ def _with_choice(recipe: Recipe, choice: budget.Choice, minutes: float, *, built
     )
 
 
-class _Comparison:
+class Comparison:
     """Compares a model with gzip and xz on the held-out text of a folder of tokens, where it keeps some."""
 
     def __init__(self, tokens: TokenFolder, tokenizer: Tokenizer) -> None:

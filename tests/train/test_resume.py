@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -22,7 +23,7 @@ from chatsmith.store import state
 from chatsmith.store.folder import load_model
 from chatsmith.store.state import checkpoints
 from chatsmith.text.shards import TokenFolder
-from chatsmith.train.callbacks import Callback, Moment, RunStart
+from chatsmith.train.callbacks import Callback, Compared, Moment, RunStart
 from chatsmith.train.metrics import read_log
 from chatsmith.train.recipe import Recipe, load_recipe
 from chatsmith.train.run import train
@@ -291,3 +292,24 @@ def test_a_budget_is_kept_and_its_plans_repeat_the_run(tiny: TinyRecipe, tmp_pat
     assert again.steps == outcome.steps
     assert bits(tmp_path / "again") == bits(tmp_path / "out")
     assert losses(tmp_path / "again") == losses(tmp_path / "out")
+
+
+@pytest.mark.parametrize("began", [True, False])
+def test_a_resumed_run_is_compared_where_it_began_so(began: bool, recipe: Recipe, tmp_path: Path) -> None:
+    """What `chatsmith new` began ends with compressors on its card, also where `chatsmith train --resume` ends it."""
+    asked: list[str] = []
+
+    def comparison(tokens: TokenFolder, _: object) -> Callable[[object], Compared]:
+        asked.append(tokens.name)
+        return lambda model: Compared(1.0, 2.0, 3.0)
+
+    train(recipe, tmp_path / "out", comparer=comparison if began else None, callbacks=[StopAt(5)])
+    assert not asked  # the run is not at its end
+    train(None, tmp_path / "out", resume=True, comparer=comparison)
+    told = load_model(tmp_path / "out").provenance["run"].get("compared")
+    if not began:
+        assert (asked, told) == ([], None)
+        return
+    assert len(asked) == 1
+    assert told == {"bits_per_byte": 1.0, "gzip_bits_per_byte": 2.0, "xz_bits_per_byte": 3.0}
+    assert "gzip" in (tmp_path / "out" / "README.md").read_text()

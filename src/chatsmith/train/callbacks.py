@@ -13,6 +13,7 @@ from chatsmith.train.metrics import StepRecord
 if TYPE_CHECKING:
     from chatsmith.models.decoder import Decoder
     from chatsmith.specs import ModelSpec
+    from chatsmith.text.shards import TokenFolder
     from chatsmith.text.tokenizer import Tokenizer
     from chatsmith.train.recipe import Recipe
 
@@ -31,7 +32,9 @@ class Compared:
 
 
 Comparer = Callable[["Decoder"], "Compared | None"]
-"""Compares the finished model with compressors; the caller knows which text that makes sense for."""
+"""Compares a model with compressors."""
+Comparison = Callable[["TokenFolder", "Tokenizer"], Comparer]
+"""Makes a comparer for the held-out text of some tokens."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from chatsmith.train.beginning import (
     take_over,
     write_recipe,
 )
-from chatsmith.train.callbacks import Callback, Comparer, Outcome, RunStart, Sampler
+from chatsmith.train.callbacks import Callback, Compared, Comparison, Outcome, RunStart, Sampler
 from chatsmith.train.data import Corpus, prepare
 from chatsmith.train.float8 import check_device
 from chatsmith.train.loop import Trainer
@@ -67,7 +67,7 @@ def train(
     overwrite: bool = False,
     corpus: Corpus | None = None,
     sampler: Sampler | None = None,
-    comparer: Comparer | None = None,
+    comparer: Comparison | None = None,
     callbacks: Sequence[Callback] = (),
     peak_flops: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -78,9 +78,9 @@ def train(
     on the CPU with the same threads the weights end bit for bit as without the interruption. A new run takes `out` over
     when its model and its tokens stand; until then nothing there is touched. `corpus` takes tokens that exist already
     instead of reading the recipe's sources; those in `beginning(out)` become the run's own. `sampler` continues
-    the recipe's prompts as training goes on, and `comparer` puts the finished model beside compressors. `peak_flops` is
-    the measured FLOP/s that `share_of_peak` is a share of. Processes that torchrun started in place of dead ones go on
-    with the run, whatever was asked.
+    the recipe's prompts as training goes on, and `comparer` puts the finished model beside compressors, where the run
+    did not begin without. `peak_flops` is the measured FLOP/s that `share_of_peak` is a share of. Processes that
+    torchrun started in place of dead ones go on with the run, whatever was asked.
 
     SIGINT or SIGTERM ends the run after its step, with checkpoint and model folder. Raises `RequestError` where `out`
     holds another run or model (unless `overwrite`) or the recipe cannot be met, and `WorkError` where the disk is full
@@ -135,7 +135,7 @@ class _Onlookers:
 
     callbacks: Sequence[Callback]
     sampler: Sampler | None
-    comparer: Comparer | None
+    comparer: Comparison | None
     peak_flops: float | None
     clock: Callable[[], float]
 
@@ -166,7 +166,8 @@ def _train(
         raise RequestError(
             "cannot resume: the vocabulary is not the one that the run began with", "start a new run in another folder"
         )
-    run = _Run(asked, settled, out, corpus, model, process, onlookers)
+    compares = onlookers.comparer is not None and (state is None or state.meta.get("compares", False))
+    run = _Run(asked, settled, out, corpus, model, process, onlookers, compares)
     trainer = run.trainer()
     callbacks = onlookers.callbacks if trainer.team.leads else ()
     if state is not None:
@@ -254,6 +255,7 @@ class _Run:
     model: Decoder
     process: Process
     onlookers: _Onlookers
+    compares: bool
 
     def trainer(self) -> Trainer:
         """The loop over this run's model and data, at its beginning."""
@@ -271,6 +273,7 @@ class _Run:
             "recipe": to_mapping(self.asked),
             "settled": to_mapping(self.settled),
             "tokenizer": self.corpus.tokenizer.fingerprint,
+            "compares": self.compares,
         }
         objective = NextToken(batches, self.process.device)
         team, optimizer = _team(model, objective, recipe, self.process)
@@ -304,10 +307,16 @@ class _Run:
         if not trainer.team.leads:
             return
         finished = trainer.progress >= 1.0
-        comparer = self.onlookers.comparer if finished else None
-        compared = comparer(snapshot) if comparer else None
+        compared = self._compared(snapshot) if finished else None
         outcome = trainer.outcome(self.repeatable(trainer), None)
         write_model_folder(snapshot, self.corpus, outcome, finished=finished, compared=compared)
+
+    def _compared(self, model: Decoder) -> Compared | None:
+        """The model beside compressors, on text of the first source, or of the built-in corpus' last part."""
+        if not self.compares or self.onlookers.comparer is None:
+            return None
+        tokens = self.corpus.folders[-1 if self.settled.data.sources[0].is_world else 0]
+        return self.onlookers.comparer(tokens, self.corpus.tokenizer)(model)
 
     def _held_out(self) -> list[HeldOut]:
         """Held-out batches of each source that keeps some and that the run ends with, read once and kept."""
