@@ -39,7 +39,7 @@ class NewReport:
         """What one may expect of this model, in plain words."""
         if self.built_in:
             return (
-                "It knows the small world: its stories, sums to 9 + 9, a few hundred French words, and how to follow "
+                "It knows the small world: its stories, small sums, a few hundred French words, and how to follow "
                 "examples. Ask it about anything else and it will answer from there."
             )
         start = f"A {self.minutes:g}-minute model babbles" if self.minutes < 30 else "It is a small model"
