@@ -18,8 +18,7 @@ from chatsmith.specs import ModelSpec
 Path = Literal["fused", "plain"]
 _BLOCK = 128  # queries at a time in models.causal, whose weights are kept up to so many bytes a layer:
 _KEEP_BYTES = 2**26
-_CHUNK_BYTES = 2**25  # logits alive at once, and twice as many in bfloat16, whose products are so much faster that
-# reading the head anew for each part would show
+_CHUNK_BYTES = 2**26  # logits alive at once
 _ROWS_AT_ONCE = 1024  # SHALLOW in kernels/gemm.h, in numbers
 
 
@@ -32,8 +31,7 @@ def equal_parts(count: int, most: int, tile: int) -> int:
 def logit_rows(count: int, vocab_size: int, logit_bytes: int) -> int:
     """How many of `count` rows of logits training makes at a time on a CPU: parts of one size, for a last small one
     would read the whole head again for little."""
-    most = _CHUNK_BYTES * (2 if logit_bytes == 2 else 1)
-    return equal_parts(count, max(64, most // (logit_bytes * max(1, vocab_size))), 32)
+    return equal_parts(count, max(64, _CHUNK_BYTES // (logit_bytes * max(1, vocab_size))), 32)
 
 
 def gradient_is_mostly_zeros(table_bytes: int, vocab_size: int, tokens: int) -> bool:
