@@ -13,10 +13,14 @@ def main() -> int:
     try:
         from chatsmith.cli.app import run
 
-        return run(sys.argv[1:])
+        code = run(sys.argv[1:])
     except KeyboardInterrupt:  # pressed while the program was still loading
         print("stopped", file=sys.stderr)
-        return 130
+        code = 130
+    among = sys.modules.get("chatsmith.train.parallel.process")
+    if among is not None and among.from_environment().size > 1:
+        among.leave(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,3 +112,21 @@ def test_under_torchrun_a_wrong_layout_leaves_nothing_behind(
     with pytest.raises(RequestError, match="the layout"):
         train(from_mapping(Recipe, mapping, "made"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_one_of_several_processes_ends_without_taking_the_interpreter_down(size: int) -> None:
+    """Threads of groups that PyTorch keeps would be in its way; a process alone has none."""
+    code = """if True:
+        import atexit
+        from chatsmith import __main__
+        from chatsmith.cli import app
+        import chatsmith.train.parallel.process
+        atexit.register(print, "taken down")
+        app.run = lambda words: print("done") or 3
+        raise SystemExit(__main__.main())
+    """
+    environment = os.environ | {"RANK": "0", "WORLD_SIZE": str(size)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.split("\n") == ["done", *["taken down"] * (size == 1), ""]

@@ -29,6 +29,7 @@ from chatsmith.settings import from_mapping
 from chatsmith.text.batches import Batch
 from chatsmith.train.callbacks import Callback, Moment
 from chatsmith.train.parallel import teams
+from chatsmith.train.parallel.process import leave
 from chatsmith.train.recipe import Recipe
 from chatsmith.train.run import train
 
@@ -146,6 +147,7 @@ def main() -> None:
             if not case.get("fault", {}).get("ends"):
                 raise
     dist.destroy_process_group()
+    leave(0)
 
 
 if __name__ == "__main__":
