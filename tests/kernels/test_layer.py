@@ -136,3 +136,21 @@ def test_a_nan_stays_visible() -> None:
         y = fused.layer(block, spec, x, None, None)
     assert y[2, 7:].isnan().all()
     assert y[[0, 1, 3]].isfinite().all()
+
+
+def test_what_a_layer_leaves_is_one_room_that_nobody_else_sees() -> None:
+    spec = gpt2(32, 2)
+    block = Block(spec, 0)
+    x = torch.randn(2, 8, 32)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.fill_(0.1)
+        alone = fused.layer(block, spec, x, None, None)
+    y = fused.layer(block, spec, x.requires_grad_(), None, None)
+    assert torch.equal(y, alone)
+    assert y.untyped_storage().nbytes() > 2 * alone.untyped_storage().nbytes()  # with what the way back needs
+    y.mul_(2.0)  # a view would refuse this
+    y.sum().backward()
+    slopes = [parameter.grad for parameter in block.parameters()]
+    assert all(slope is not None and slope.is_contiguous() and slope.data_ptr() % 64 == 0 for slope in slopes)
+    assert len({slope.untyped_storage().data_ptr() for slope in slopes if slope is not None}) == 1

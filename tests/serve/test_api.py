@@ -87,6 +87,15 @@ def test_a_text_goes_on_and_streams_the_same(client: TestClient, model: chatsmit
             assert [entry for one in mine for entry in one["logprobs"][name]] == choice["logprobs"][name]
 
 
+def test_a_field_that_is_null_was_left_out(client: TestClient) -> None:
+    body = {"prompt": "Once upon", "max_tokens": 3, "seed": 1}
+    plain = post(client, "completions", **body)["choices"]
+    assert post(client, "completions", **body, suffix=None, temperature=None)["choices"] == plain
+    refused = client.post("/v1/completions", json=body | {"suffix": "ends"})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "unknown_field"
+
+
 def test_a_prompt_is_scored_as_the_library_scores_it(client: TestClient, model: chatsmith.LanguageModel) -> None:
     text = "The fox said hello."
     found = post(client, "completions", prompt=text, max_tokens=0, echo=True, logprobs=0)["choices"][0]

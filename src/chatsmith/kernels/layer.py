@@ -7,6 +7,7 @@ from ctypes import Structure, byref, c_double, c_int64, c_void_p
 from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,8 @@ PARAMETERS = (
 """The weights of a layer in the order of the C enumeration; a layer may lack some."""
 
 Weights = Mapping[str, Tensor]
+_ALIGNED = 64  # bytes; where the widest registers load best
+_STEP = 2**18  # bytes by which large rooms grow, so that those of about one size are of one size
 
 
 class Setting(NamedTuple):
@@ -61,23 +64,56 @@ def suits(spec: ModelSpec, x: Tensor) -> bool:
     return x.dtype == torch.float32 or (spec.width % 2 == 0 and spec.ffn_width % 2 == 0)
 
 
-def forward(x: Tensor, weights: Weights, setting: Setting) -> tuple[Tensor, Tensor]:
-    """The layer of x [B, T, E], and what the way back needs, in bytes."""
-    call, y = _call(x, weights, setting), torch.empty_like(x)
-    kept = torch.empty(_size("layer_kept", x, call), dtype=torch.uint8)
+def forward(x: Tensor, weights: Weights, setting: Setting, back: bool) -> tuple[Tensor, Tensor]:
+    """The layer of x [B, T, E], and what the way back needs, in bytes; in one room if there is to be a way `back`."""
+    call = _call(x, weights, setting)
+    size = _size("layer_kept", x, call)
+    y, kept = _in_one_room(x, size) if back else (torch.empty_like(x), torch.empty(size, dtype=torch.uint8))
     call.y, call.kept = y.data_ptr(), kept.data_ptr()
     _run("layer", x, call, 0)
     return y, kept
 
 
 def backward(slope: Tensor, x: Tensor, kept: Tensor, weights: Weights, setting: Setting) -> tuple[Tensor, Weights]:
-    """The slopes of x and of the weights from that of the layer's output."""
-    call, dx = _call(x, weights, setting), torch.empty_like(x)
-    slopes = {name: torch.empty_like(weight) for name, weight in weights.items()}
+    """The slopes of x and of the weights from that of the layer's output; they share one room."""
+    call = _call(x, weights, setting)
+    sizes = [_aligned(weight.nbytes) for weight in weights.values()]
+    dx, room = _in_one_room(x, sum(sizes))
+    parts = room.view(x.dtype).split([size // x.element_size() for size in sizes])
+    slopes = {
+        name: part[: weight.numel()].view(weight.shape)
+        for (name, weight), part in zip(weights.items(), parts, strict=True)
+    }
     _point(call.slopes, slopes)
     call.kept, call.slope, call.dx = kept.data_ptr(), slope.data_ptr(), dx.data_ptr()
     _run("layer_back", x, call, 1)
     return dx, slopes
+
+
+def _in_one_room(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """An empty tensor like x, and `size` bytes more, in one piece of memory.
+
+    What a layer leaves on its way comes in one piece, and so does what it leaves on its way back, which is often about
+    as large: then the slopes of a layer go where the layer behind it was, step after step. Smaller pieces settle in the
+    gaps of larger ones, which no longer fit there.
+    """
+    begin = _aligned(x.nbytes)
+    whole = begin + size + _ALIGNED
+    step = _STEP if whole > 16 * _STEP else 1
+    room = room_of(-(-whole // step) * step)
+    skip = -room.data_ptr() % _ALIGNED
+    # Not a view, for autograd would not let anyone change one in place.
+    like = torch.empty(0, dtype=x.dtype).set_(room.untyped_storage(), skip // x.element_size(), x.shape, x.stride())
+    return like, room[skip + begin : skip + begin + size]
+
+
+def room_of(size: int) -> Tensor:
+    """So many bytes. PyTorch would ask for a place that is aligned, which a gap of just this size does not have."""
+    return torch.from_numpy(np.empty(size, dtype=np.uint8))
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNED) * _ALIGNED
 
 
 def _call(x: Tensor, weights: Weights, setting: Setting) -> _Call:

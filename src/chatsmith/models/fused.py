@@ -68,13 +68,16 @@ def layer(
     if dropout is not None:
         growth = dropout.scale
         masks = (dropout.kept(0, spec.width).contiguous(), dropout.kept(1, spec.width).contiguous())
-    return _Layer.apply(x.contiguous(), kernel.Setting(spec, angles, first, growth, masks), names, *weights)
+    setting = kernel.Setting(spec, angles, first, growth, masks)
+    return _Layer.apply(x.contiguous(), setting, torch.is_grad_enabled(), names, *weights)
 
 
 class _Layer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, setting: kernel.Setting, names: tuple[str, ...], *weights: Tensor) -> Tensor:
-        y, kept = kernel.forward(x, dict(zip(names, weights, strict=True)), setting)
+    def forward(
+        ctx: Any, x: Tensor, setting: kernel.Setting, back: bool, names: tuple[str, ...], *weights: Tensor
+    ) -> Tensor:
+        y, kept = kernel.forward(x, dict(zip(names, weights, strict=True)), setting, back)
         ctx.setting, ctx.names = setting, names
         ctx.save_for_backward(x, kept, *weights)
         return y
@@ -84,4 +87,4 @@ class _Layer(torch.autograd.Function):
         x, kept, *weights = ctx.saved_tensors
         named = dict(zip(ctx.names, weights, strict=True))
         dx, slopes = kernel.backward(slope.contiguous(), x, kept, named, ctx.setting)
-        return dx, None, None, *(slopes[name] for name in ctx.names)
+        return dx, None, None, None, *(slopes[name] for name in ctx.names)

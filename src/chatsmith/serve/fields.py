@@ -140,8 +140,8 @@ def read(path: str, body: Any, bounds: Bounds) -> dict[str, Any]:
     known = _BY_PATH[path]
     if not isinstance(body, dict):
         raise ApiError(400, "the body must be a JSON object", code="invalid_value")
-    for name in body:
-        if name not in known:
+    for name, value in body.items():
+        if name not in known and value is not None:  # clients write null for what they leave out
             hint = did_you_mean(name[:64], known)
             raise ApiError(400, f"no field called {name[:64]!r} ({hint})", field=name[:64], code="unknown_field")
     found: dict[str, Any] = {}
