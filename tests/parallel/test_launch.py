@@ -88,6 +88,13 @@ def test_what_is_wrong_is_told_once(launched: Launched) -> None:
     assert heard == ["the disk is full"]
 
 
+def test_a_process_that_fails_without_a_word_is_named(launched: Launched) -> None:
+    heard: list[str] = []
+    launched([143, 1])
+    assert launch(["-m", "chatsmith"], 2, tell=lambda message, hint: heard.append(message)) == 1
+    assert heard == ["process 1 of 2 failed and did not say why"]
+
+
 def test_processes_that_lose_touch_again_and_again_say_how(launched: Launched) -> None:
     heard: list[str] = []
     told = launched(*[[75, -15]] * 3, said=[(0, "process 0 of 2 lost touch with another: time is up", 75)])

@@ -74,12 +74,15 @@ def _launch(
             _told(folder, tell)
             return 128 + stop.sigval
         except ChildFailedError as error:
-            lost = _told(folder, tell)
+            lost, said = _told(folder, tell)
             codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
             if RequestError.exit_code in codes.values():
                 return RequestError.exit_code
             # Of a process that was killed the others may say all kinds of things.
             if WorkError.exit_code in codes.values() and not any(map(_killed, codes.values())):
+                if not said:
+                    rank = next(rank for rank, code in codes.items() if code == WorkError.exit_code)
+                    tell(f"process {rank} of {processes} failed and did not say why", "what it wrote stands above")
                 return WorkError.exit_code
             if min(codes.values()) >= _STOPPED:
                 return max(codes.values())
@@ -95,15 +98,18 @@ def _launch(
     )
 
 
-def _told(folder: Path, tell: Callable[[str, str | None], None]) -> str | None:
-    """Tell what the processes report; returns what one says that only lost touch, which is not told."""
+def _told(folder: Path, tell: Callable[[str, str | None], None]) -> tuple[str | None, bool]:
+    """Tell what the processes report; returns what one says that only lost touch, which is not told, and whether
+    anything was."""
     lost: str | None = None
+    said = False
     for found in taken(folder):
         if found.exit_code == OutOfTouch.exit_code:
             lost = lost or found.message
         else:
             tell(found.message, found.hint)
-    return lost
+            said = True
+    return lost, said
 
 
 def _ended(codes: Mapping[int, int], processes: int) -> str | None:
