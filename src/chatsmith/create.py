@@ -88,8 +88,8 @@ _WORLD_PROMPTS = ("Once upon a time", "3 + 4 =", "dog => chien\ncheese =>")
 _TEXT_PROMPTS = ("", "The ")
 """What the model continues on the way, so that one sees it learn; the empty one begins a document."""
 _WORLD_TEMPERATURE = 0.4
-# With these rates of AdamW and Muon, and with more and smaller steps in the beginning, the built-in model reads from its
-# context sooner than with what suits documents: docs/explanation.md has what was tried.
+# With these rates of AdamW and Muon, and with smaller steps in the beginning, the built-in model reads from its context
+# sooner than with what suits documents: docs/explanation.md has what was tried.
 _WORLD_RATES = (0.01, 0.01)
 _WORLD_RAMP = (0.4, 0.6)  # from this share of the full batch, until this share of the run
 
