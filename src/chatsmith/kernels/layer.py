@@ -25,6 +25,8 @@ PARAMETERS = (
 """The weights of a layer in the order of the C enumeration; a layer may lack some."""
 
 Weights = Mapping[str, Tensor]
+Place = tuple[torch.Size, tuple[int, ...], int]
+"""Shape, strides and offset."""
 _ALIGNED = 64  # bytes; where the widest registers load best
 _STEP = 2**18  # bytes by which large rooms grow, so that those of about one size are of one size
 
@@ -77,17 +79,29 @@ def forward(x: Tensor, weights: Weights, setting: Setting, back: bool) -> tuple[
 def backward(slope: Tensor, x: Tensor, kept: Tensor, weights: Weights, setting: Setting) -> tuple[Tensor, Weights]:
     """The slopes of x and of the weights from that of the layer's output; they share one room."""
     call = _call(x, weights, setting)
-    sizes = [_aligned(weight.nbytes) for weight in weights.values()]
-    dx, room = _in_one_room(x, sum(sizes))
-    parts = room.view(x.dtype).split([size // x.element_size() for size in sizes])
+    size, places = _places(tuple([weight.shape for weight in weights.values()]), x.dtype)
+    dx, room = _in_one_room(x, size)
+    numbers = room.view(x.dtype)
+    begin = numbers.storage_offset()  # from where the offsets of `as_strided` are not counted
     slopes = {
-        name: part[: weight.numel()].view(weight.shape)
-        for (name, weight), part in zip(weights.items(), parts, strict=True)
+        name: numbers.as_strided(shape, strides, begin + at)
+        for name, (shape, strides, at) in zip(weights, places, strict=True)
     }
     _point(call.slopes, slopes)
     call.kept, call.slope, call.dx = kept.data_ptr(), slope.data_ptr(), dx.data_ptr()
     _run("layer_back", x, call, 1)
     return dx, slopes
+
+
+@cache
+def _places(shapes: tuple[torch.Size, ...], dtype: torch.dtype) -> tuple[int, tuple[Place, ...]]:
+    """The bytes that tensors of these shapes take together, and each one's place among their numbers."""
+    places, end = [], 0
+    for shape in shapes:
+        like = torch.empty(shape, dtype=dtype, device="meta")
+        places.append((shape, like.stride(), end // like.element_size()))
+        end += _aligned(like.nbytes)
+    return end, tuple(places)
 
 
 def _in_one_room(x: Tensor, size: int) -> tuple[Tensor, Tensor]:
