@@ -182,6 +182,18 @@ def test_checkpointed_activations_change_nothing(spec: ModelSpec) -> None:
 
 
 @every_spec
+def test_checkpointed_activations_are_not_kept(spec: ModelSpec) -> None:
+    model = made(spec).train()
+    model.activation_checkpointing = True
+    seen: list[torch.Tensor] = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda block, given, made: seen.append(made))
+    model.hidden(ids(2, 16))
+    assert len(seen) == spec.layers
+    assert all(made.untyped_storage().nbytes() == made.nbytes for made in seen)
+
+
+@every_spec
 def test_the_same_step_twice_gives_the_same_bits(spec: ModelSpec) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         (one, first), (two, second) = (gradients(made(spec, dtype), None) for _ in range(2))

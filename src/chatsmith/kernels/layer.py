@@ -67,7 +67,7 @@ def suits(spec: ModelSpec, x: Tensor) -> bool:
 
 
 def forward(x: Tensor, weights: Weights, setting: Setting, back: bool) -> tuple[Tensor, Tensor]:
-    """The layer of x [B, T, E], and what the way back needs, in bytes; in one room if there is to be a way `back`."""
+    """The layer of x [B, T, E], and what the way back needs, in bytes; in one room if that is kept for a way `back`."""
     call = _call(x, weights, setting)
     size = _size("layer_kept", x, call)
     y, kept = _in_one_room(x, size) if back else (torch.empty_like(x), torch.empty(size, dtype=torch.uint8))

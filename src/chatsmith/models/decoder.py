@@ -67,7 +67,7 @@ class Block(nn.Module):
         """
         dropout = None if noise is None else Dropout(noise, self.spec.dropout)
         if isinstance(mask, fused.Window):
-            return fused.layer(self, self.spec, x, angles, mask.first, dropout)
+            return fused.layer(self, self.spec, x, angles, mask.first, dropout, mask.again)
         read = self.attention(self.attention_norm(x), angles, mask, cache)
         x = x + (read if dropout is None else dropout.thin(read, 0))
         made = self.ffn(self.ffn_norm(x))
@@ -219,11 +219,15 @@ class Decoder(nn.Module):
             mask = masks[self.spec.layer_band(int(name)) is not None]
             own = None if noise is None else noise_of(noise, int(name))
             run = partial(block, angles=angles, mask=mask, cache=cache, noise=own)
-            if self.activation_checkpointing and self.training and torch.is_grad_enabled():
+            if self._computes_again():
                 x = checkpoint(run, x, use_reentrant=False)
             else:
                 x = run(x)
         return x
+
+    def _computes_again(self) -> bool:
+        """Whether layers are computed again on the way back."""
+        return self.activation_checkpointing and self.training and torch.is_grad_enabled()
 
     def _furthest(self, positions: Tensor) -> int:
         """How many places there must be angles for; a GPU is not asked, which would wait for all that it has to do."""
@@ -234,7 +238,8 @@ class Decoder(nn.Module):
     ) -> tuple[Tensor | fused.Window | None, Tensor | fused.Window | None]:
         """The masks of dense and of banded layers; None where plain causal attention says the same."""
         if self._fuses(x) and fused.suits(self.spec, x) and fused.in_a_row(segments):
-            dense, banded = (fused.Window(fused.windows(x, band, segments)) for band in (None, self.spec.band))
+            again = self._computes_again()
+            dense, banded = (fused.Window(fused.windows(x, band, segments), again) for band in (None, self.spec.band))
             return dense, banded
         at = places(tokens, x.device)
         mask = None if segments is None else attention_mask(at, None, segments)

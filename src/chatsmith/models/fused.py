@@ -21,9 +21,13 @@ _ALL: tuple[Tensor | None, Tensor | None] = (None, None)  # masks that keep ever
 
 
 class Window(NamedTuple):
-    """A mask in the terms of a fused layer: the first position that each query may see (`windows`)."""
+    """A mask in the terms of a fused layer: the first position that each query may see (`windows`).
+
+    `again` says that the layer is computed again on the way back.
+    """
 
     first: Tensor | None
+    again: bool = False
 
 
 def suits(spec: ModelSpec, x: Tensor) -> bool:
@@ -59,8 +63,12 @@ def layer(
     angles: Angles | None,
     first: Tensor | None,
     dropout: Dropout | None = None,
+    again: bool = False,
 ) -> Tensor:
-    """`block` applied to x [B, T, E]; a query at t sees the keys first[b, t] … t."""
+    """`block` applied to x [B, T, E]; a query at t sees the keys first[b, t] … t.
+
+    What is computed `again` on the way back keeps nothing for it beside its output.
+    """
     names, weights = zip(*block.named_parameters(), strict=True)
     if angles is not None:
         angles = (angles[0].contiguous(), angles[1].contiguous())
@@ -69,7 +77,8 @@ def layer(
         growth = dropout.scale
         masks = (dropout.kept(0, spec.width).contiguous(), dropout.kept(1, spec.width).contiguous())
     setting = kernel.Setting(spec, angles, first, growth, masks)
-    return _Layer.apply(x.contiguous(), setting, torch.is_grad_enabled(), names, *weights)
+    back = torch.is_grad_enabled() and (x.requires_grad or any(weight.requires_grad for weight in weights))
+    return _Layer.apply(x.contiguous(), setting, back and not again, names, *weights)
 
 
 class _Layer(torch.autograd.Function):
