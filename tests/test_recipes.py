@@ -76,7 +76,7 @@ def test_a_small_recipe_trains(name: str, tmp_path: Path) -> None:
         (text / f"{number}.txt").write_text("\n".join(lines))
     overrides = ["schedule={steps=2}", "evaluation.tokens=512", "batch.micro_batch=2", "threads=1"]
     if name == "world":
-        parts = ",".join(f'{{path="world", part="{part}", tokens=20000}}' for part in ("text", "text", "text", "chat"))
+        parts = ",".join(f'{{path="world", part="{part}", tokens=20000}}' for part in ("text", "text", "chat"))
         recipe = load_recipe(FOLDER / f"{name}.toml", [*overrides, f"data.sources=[{parts}]", "data.held_out=0.05"])
     else:
         recipe = load_recipe(

@@ -44,6 +44,7 @@ too, and takes the place of the preset's; `vocab_size` follows the vocabulary.
 |---|---|---|---|
 | `preset` | `str` |  | One of [the presets](models.md#presets), or "modern". |
 | `start_from` | `str` |  | A model folder to begin with: weights, shape and vocabulary. No other key goes with it. |
+| `induction_heads` | `int` | 0 | Heads that begin as ones which look for what followed before, and repeat it. |
 """
 
 

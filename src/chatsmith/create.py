@@ -88,9 +88,10 @@ _WORLD_PROMPTS = ("Once upon a time", "3 + 4 =", "dog => chien\ncheese =>")
 _TEXT_PROMPTS = ("", "The ")
 """What the model continues on the way, so that one sees it learn; the empty one begins a document."""
 _WORLD_TEMPERATURE = 0.4
-# With these rates of AdamW and Muon, and with smaller steps in the beginning, the built-in model reads from its context
-# sooner than with what suits documents: docs/explanation.md has what was tried.
+# With these rates of AdamW and Muon, with heads that begin by looking back and with smaller steps in the beginning, the
+# built-in model reads from its context sooner than with what suits documents: docs/explanation.md has what was tried.
 _WORLD_RATES = (0.01, 0.01)
+_WORLD_INDUCTION = 2
 _WORLD_RAMP = (0.4, 0.6)  # from this share of the full batch, until this share of the run
 
 
@@ -285,9 +286,10 @@ def _with_choice(recipe: Recipe, choice: budget.Choice, minutes: float, *, built
     """The recipe completed by what was chosen."""
     rates = _WORLD_RATES if built_in else (choice.learning_rate, choice.muon_learning_rate)
     start, until = _WORLD_RAMP if built_in else (1.0, 0.0)
+    begins = {"induction_heads": _WORLD_INDUCTION} if built_in else {}
     return replace(
         recipe,
-        model=_shape(choice.spec),
+        model=_shape(choice.spec) | begins,
         batch=Batch(micro_batch=choice.rows, context=choice.spec.context, ramp_start=start, ramp_until=until),
         optimizer=Optimizer(learning_rate=rates[0], muon_learning_rate=rates[1]),
         schedule=Schedule(minutes=minutes),

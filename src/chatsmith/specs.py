@@ -149,6 +149,19 @@ class ModelSpec:
             return "qwen3" if self.qk_norm else "llama"
         return None
 
+    def check_induction_heads(self, count: int) -> None:
+        """Raise `RequestError` where a decoder of this shape cannot begin with `count` heads that look back."""
+        suits = self.positions == "rotary" and self.qk_norm and self.tied and not self.attention_bias
+        if count and not suits:
+            raise RequestError(
+                "induction_heads needs rotary positions, normed queries and keys, a tied head and no attention biases",
+                'take preset = "modern", or leave induction_heads out',
+            )
+        most = self.kv_heads if self.layers > 1 else 0
+        if not 0 <= count <= most:
+            held = f"{self.layers} layer{'s' * (self.layers > 1)} of {self.kv_heads} key/value heads"
+            raise RequestError(f"induction_heads must be from 0 to {most} for {held}, not {count}")
+
     def layer_band(self, layer: int) -> int | None:
         """The band of one layer: None for a dense one."""
         return self.band if self.band is not None and layer % 2 == 1 else None

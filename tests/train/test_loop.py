@@ -348,6 +348,19 @@ def test_training_goes_on_from_a_model_folder(tiny: TinyRecipe, tmp_path: Path) 
     assert f"trained further with chatsmith from {tmp_path / 'first'}" in card
 
 
+def test_a_recipe_lays_heads_that_look_back(tiny: TinyRecipe, tmp_path: Path) -> None:
+    recipe = tiny(schedule={"steps": 1}, optimizer={"learning_rate": 1e-6, "muon_learning_rate": 1e-6})
+    recipe = replace(recipe, model={**recipe.model, "layers": 2})
+    looking = replace(recipe, model={**recipe.model, "induction_heads": 1})
+    for run, folder in ((recipe, "plain"), (looking, "looking")):
+        train(run, tmp_path / folder)
+    plain, begun = weights(tmp_path / "plain"), weights(tmp_path / "looking")
+    assert plain.keys() == begun.keys()
+    embedding = next(name for name in plain if "embed" in name)
+    # What all its embeddings have in common is there before the first step.
+    assert float(begun[embedding].mean(0).norm()) > 2 * float(plain[embedding].mean(0).norm())
+
+
 def test_one_process_does_not_pass_over_a_layout_for_more(tiny: TinyRecipe, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="tensor 2 is for 2 processes, and there are 1"):
         train(tiny(parallel={"tensor": 2}), tmp_path / "out")

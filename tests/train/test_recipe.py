@@ -40,6 +40,13 @@ def test_minimal_recipe_has_sensible_defaults() -> None:
     spec = made.spec(1000)
     assert (spec.vocab_size, spec.width, spec.architecture) == (1000, 64, "qwen3")
     assert made.context(spec) == 128
+    assert made.induction_heads == 0
+
+
+def test_heads_that_begin_as_ones_that_look_back_are_no_part_of_the_shape() -> None:
+    made = recipe(model__induction_heads=2)
+    assert made.induction_heads == 2
+    assert made.spec(1000) == recipe().spec(1000)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -75,7 +82,15 @@ def test_a_changed_preset_keeps_what_follows_in_step() -> None:
         ({"model": {"preset": "gpt2-125m"}}, "no preset called 'gpt2-125m'", "gpt2-124m"),
         ({"model": {"preset": "modern", "width": 64}}, "model.layers is missing", "preset"),
         ({"model__vocab_size": 400, "data__vocab_size": 500}, "400, but the tokenizer has 500 ids", "leave"),
-        ({"model": {"start_from": "gpt2", "width": 64}}, "model.width cannot change", ""),
+        ({"model": {"start_from": "gpt2", "width": 64}}, "model.width cannot change the model in start_from", ""),
+        ({"model": {"preset": "gpt2-124m", "induction_heads": 1}}, "induction_heads needs rotary positions", "modern"),
+        ({"model__induction_heads": True}, "model.induction_heads must be a whole number, not true", ""),
+        ({"model__induction_heads": 3}, "from 0 to 2 for 2 layers of 2 key/value heads, not 3", ""),
+        (
+            {"model": {"start_from": "gpt2", "induction_heads": 1}},
+            "model.induction_heads cannot change the model in start_from",
+            "",
+        ),
         ({"model": {"start_from": "gpt2"}, "data__vocab_size": 500}, "brings its own vocabulary", "leave out"),
         ({"data__vocab_size": 500, "data__tokenizer": "gpt2"}, "both data.vocab_size and data.tokenizer", "one"),
         ({"data__vocab_size": 100}, "must be from 261", ""),

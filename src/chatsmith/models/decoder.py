@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from chatsmith.errors import RequestError
-from chatsmith.models import fused
+from chatsmith.models import fused, induction
 from chatsmith.models.attention import Attention, attention_mask, places
 from chatsmith.models.cache import Pass
 from chatsmith.models.dropout import Dropout, fresh_noise, noise_of
@@ -117,14 +117,18 @@ class Decoder(nn.Module):
         """The output matrix [V, E]: the embedding itself when tied."""
         return self.embed.weight if self.spec.tied else self.head.weight
 
-    def init_weights(self, seed: int) -> None:
+    def init_weights(self, seed: int, induction_heads: int = 0) -> None:
         """Draw the weights as GPT-2 did (Radford et al. 2019): normal of deviation 0.02, positions 0.01.
 
         The two projections that write to the residual stream get 0.02/√(2L); biases are 0 and norm gains 1, but those
         of queries and keys √2: normed heads of D numbers score at most √D times both gains, with gains of 1 and D = 32
         too little to single out one place of hundreds, and a short run spends its beginning on making them grow. The
         draw depends on the seed alone: each matrix is drawn in float32 on the CPU, in the order of the parameter names.
+
+        With `induction_heads` so many heads of the first two layers begin as ones that look back for what followed
+        (`induction`). Raises `RequestError` where the shape has no room for them.
         """
+        self.spec.check_induction_heads(induction_heads)
         generator = torch.Generator().manual_seed(seed)
         residual = 0.02 / math.sqrt(2 * self.spec.layers)
         for name, parameter in self.named_parameters():
@@ -137,6 +141,8 @@ class Decoder(nn.Module):
             drawn = torch.empty(parameter.shape).normal_(0.0, deviation, generator=generator)
             with torch.no_grad():
                 parameter.copy_(drawn)
+        if induction_heads:
+            induction.lay(self.spec, self.embed.weight, self.blocks, induction_heads, generator)
 
     def forward(
         self,

@@ -58,6 +58,7 @@ __all__ = [
 
 _SIZES = ("vocab_size", "context", "width", "layers", "heads", "kv_heads", "head_dim", "ffn_width")
 _SPEC_FIELDS = tuple(item.name for item in dataclasses.fields(ModelSpec))
+_NOT_SHAPE = ("start_from", "induction_heads")  # keys of [model] that say how its weights begin
 _MODERN = "modern"  # the family of Qwen3, without a size
 
 
@@ -95,7 +96,7 @@ class Recipe:
         )
         if self.starts_from is not None:
             for key in self.model:
-                require(key == "start_from", f"model.{key} cannot change the shape of the model in start_from")
+                require(key == "start_from", f"model.{key} cannot change the model in start_from")
             require(
                 self.data.vocab_size is None and self.data.tokenizer is None,
                 "a model in start_from brings its own vocabulary",
@@ -115,6 +116,16 @@ class Recipe:
         require(chosen is None or isinstance(chosen, str), f"model.start_from must be a path, not {in_toml(chosen)}")
         return chosen
 
+    @property
+    def induction_heads(self) -> int:
+        """How many heads begin as ones that look back for what followed the present token."""
+        count = self.model.get("induction_heads", 0)
+        require(
+            isinstance(count, int) and not isinstance(count, bool),
+            f"model.induction_heads must be a whole number, not {in_toml(count)}",
+        )
+        return int(count)
+
     def spec(self, vocab_size: int) -> ModelSpec:
         """The model's shape over a vocabulary of `vocab_size` ids: a preset, "modern", or GPT-2's, with changes.
 
@@ -122,13 +133,14 @@ class Recipe:
         """
         changes = dict(self.model)
         name = changes.pop("preset", None)
-        changes.pop("start_from", None)
+        for key in _NOT_SHAPE:
+            changes.pop(key, None)
         require(name is None or isinstance(name, str), f"model.preset must be a name, not {in_toml(name)}")
         for key in changes:
             require(
                 key in _SPEC_FIELDS,
                 f"unknown key model.{key}",
-                did_you_mean(key, ("preset", "start_from", *_SPEC_FIELDS)),
+                did_you_mean(key, ("preset", *_NOT_SHAPE, *_SPEC_FIELDS)),
             )
         rows = changes.pop("vocab_size", vocab_size)
         require(
@@ -160,6 +172,7 @@ class Recipe:
 
     def check_spec(self, spec: ModelSpec) -> None:
         """Raise `RequestError` where the recipe asks for what this shape cannot do."""
+        spec.check_induction_heads(self.induction_heads)
         longer = "" if self.starts_from is not None else f", or model.context to {self.batch.context}"
         require(
             self.batch.context <= spec.context,

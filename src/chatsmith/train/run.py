@@ -240,7 +240,7 @@ def _model(recipe: Recipe, corpus: Corpus, device: torch.device) -> Decoder:
     if recipe.starts_from is not None:
         return load_decoder(Path(recipe.starts_from), dtype=torch.float32, device=device)
     model = Decoder(spec_of(recipe, corpus), device=device, dtype=torch.float32)
-    model.init_weights(recipe.seed)
+    model.init_weights(recipe.seed, recipe.induction_heads)
     return model
 
 

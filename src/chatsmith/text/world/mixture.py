@@ -80,15 +80,14 @@ def _lean(chat: float) -> dict[str, float]:
 
 
 CURRICULUM: tuple[tuple[float, dict[str, float]], ...] = (
-    (0.1, {"echoes": 1}),
-    (0.16, {"echoes": 1, "lookups": 3, "classes": 1, "facts": 1}),
+    (0.06, {"echoes": 1, "lookups": 3, "classes": 1, "facts": 1}),
     (0.7, _lean(0.7)),
     (1.0, _lean(2.0)),
 )
 """A good order of things: (until this share of the run, with this mixture).
 
-A small model that first only reads lists which come again learns in its first minute to look back for what followed a
-word before. All else that must be read off a text, names in a story as much as examples in a prompt, then comes sooner.
+What must be read off a text is first, and nothing else: lists that come again, mappings, things said about people. All
+that rests on it, names in a story as much as examples in a prompt, then comes sooner.
 """
 
 
