@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ import pytest
 pytest.importorskip("selenium", reason="selenium is not installed")
 
 from selenium.webdriver.common.keys import Keys
+
+from .conftest import serving
 
 INJECTIONS = (
     "<script>window.hit=1</script>",
@@ -162,6 +166,20 @@ def test_the_model_card(browser: Any) -> None:
     assert browser.one(".hero h2").text
     assert "layers" in browser.one(".cards").text
     browser.picture("model-light")
+
+
+def test_a_model_that_does_not_talk_has_no_message_box(browser: Any, folder: Path, tmp_path: Path) -> None:
+    plain = shutil.copytree(folder, tmp_path / "plain")
+    for name in ("tokenizer_config.json", "chatsmith.toml"):
+        (plain / name).unlink()
+    with serving(plain, tmp_path / "data") as url:
+        browser.url = url
+        browser.open()
+        assert "continues texts" in browser.one(".welcome").text
+        assert not any(box.is_displayed() for box in browser.all("#say, .send"))
+        browser.one(".welcome a.button").click()
+        browser.one("textarea")
+        assert browser.complaints() == []
 
 
 def test_by_keyboard_alone(browser: Any) -> None:

@@ -113,6 +113,7 @@ export class Chat {
     const { conversation, tree } = this;
     this.title.textContent = conversation.title || "New conversation";
     this.page.titled(conversation.title);
+    this.foot.hidden = this.page.model?.card?.chat === false; // nothing that is said here would be answered
     const path = tree.path();
     this.log.replaceChildren(...(path.length ? this.#messages(path) : [this.#welcome()]));
     this.#button();

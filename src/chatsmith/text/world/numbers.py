@@ -215,10 +215,10 @@ def _problems(dice: Dice) -> str:
 
 
 _WRITERS = (
-    *(_sums,) * 3,
+    _sums,
     *(_counting,) * 2,
     *(_differences,) * 2,
-    *(_long_sums,) * 3,
+    *(_long_sums,) * 5,
     *(_families, _table, _counting_on, _in_words, _neighbours, _comparing, _problems),
 )
 
