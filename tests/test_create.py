@@ -15,14 +15,15 @@ from chatsmith import create
 from chatsmith.errors import RequestError
 from chatsmith.language_model import load
 from chatsmith.new_report import NewReport
+from chatsmith.plan.budget import Choice
 from chatsmith.serve.card import _trained
-from chatsmith.specs import ModelSpec
+from chatsmith.specs import ModelSpec, modern
 from chatsmith.store.folder import load_decoder
 from chatsmith.text import world
 from chatsmith.text.shards import TokenFolder
 from chatsmith.text.tokenizer import Tokenizer
 from chatsmith.train.callbacks import Callback
-from chatsmith.train.recipe import Recipe, load_recipe
+from chatsmith.train.recipe import Data, Recipe, Schedule, Source, load_recipe
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,16 @@ def test_time_is_kept(notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         create.new([notes], minutes=10, out=tmp_path / "model")
     spent = time.perf_counter() - began
     assert 600 - spent - 20 < given[0] < 600
+
+
+@pytest.mark.parametrize(("heads", "begun"), [(2, 1), (3, 2), (4, 2)])
+def test_the_built_in_model_begins_with_heads_that_look_back(notes: Path, heads: int, begun: int) -> None:
+    """And leaves a head of each layer to begin as it likes; a person's documents do without."""
+    choice = Choice(modern(512, 64, 32 * heads, 2, heads), 4, 1e6, 0.0, 1e-3, 1e-2)
+    data = Data((Source(str(notes)),), vocab_size=512)
+    recipe = Recipe(data, Schedule(minutes=1), model={"preset": "modern", "width": 64, "layers": 2, "heads": 2})
+    assert create._with_choice(recipe, choice, 1.0, built_in=True).induction_heads == begun
+    assert create._with_choice(recipe, choice, 1.0, built_in=False).induction_heads == 0
 
 
 @pytest.mark.parametrize(("fastest", "asked"), [(1, 1), (2, 0)])

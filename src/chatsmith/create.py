@@ -91,7 +91,7 @@ _WORLD_TEMPERATURE = 0.4
 # With these rates of AdamW and Muon, with heads that begin by looking back and with smaller steps in the beginning, the
 # built-in model reads from its context sooner than with what suits documents: docs/explanation.md has what was tried.
 _WORLD_RATES = (0.01, 0.01)
-_WORLD_INDUCTION = 2
+_WORLD_INDUCTION = 2  # such heads; fewer where a layer has no other
 _WORLD_RAMP = (0.4, 0.6)  # from this share of the full batch, until this share of the run
 
 
@@ -286,7 +286,7 @@ def _with_choice(recipe: Recipe, choice: budget.Choice, minutes: float, *, built
     """The recipe completed by what was chosen."""
     rates = _WORLD_RATES if built_in else (choice.learning_rate, choice.muon_learning_rate)
     start, until = _WORLD_RAMP if built_in else (1.0, 0.0)
-    begins = {"induction_heads": _WORLD_INDUCTION} if built_in else {}
+    begins = {"induction_heads": min(_WORLD_INDUCTION, choice.spec.heads - 1)} if built_in else {}
     return replace(
         recipe,
         model=_shape(choice.spec) | begins,
