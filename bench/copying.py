@@ -77,7 +77,7 @@ def run(heads: int, tokens: int, seed: int, threads: int) -> list[float]:
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description="how soon a small model repeats a list, by the heads that look back")
-    parser.add_argument("--heads", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--heads", type=int, nargs="+", choices=range(4), default=[0, 1, 2])
     parser.add_argument("--tokens", type=int, default=500_000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--threads", type=int, default=0)
