@@ -157,10 +157,13 @@ class ModelSpec:
                 "induction_heads needs rotary positions, normed queries and keys, a tied head and no attention biases",
                 'take preset = "modern", or leave induction_heads out',
             )
-        most = self.kv_heads if self.layers > 1 else 0
-        if not 0 <= count <= most:
-            held = f"{self.layers} layer{'s' * (self.layers > 1)} of {self.kv_heads} key/value heads"
-            raise RequestError(f"induction_heads must be from 0 to {most} for {held}, not {count}")
+        if count and self.layers < 2:
+            raise RequestError(
+                "induction_heads needs two layers: a head of the second reads what one of the first wrote"
+            )
+        if not 0 <= count <= self.kv_heads:
+            held = f"layers of {self.kv_heads} key/value heads"
+            raise RequestError(f"induction_heads must be from 0 to {self.kv_heads} for {held}, not {count}")
 
     def layer_band(self, layer: int) -> int | None:
         """The band of one layer: None for a dense one."""

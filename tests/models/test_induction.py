@@ -107,9 +107,9 @@ def test_all_other_weights_are_drawn_as_always() -> None:
 @pytest.mark.parametrize(
     ("spec", "count", "message"),
     [
-        (SPEC, 4, "from 0 to 3 for 4 layers of 3 key/value heads, not 4"),
+        (SPEC, 4, "from 0 to 3 for layers of 3 key/value heads, not 4"),
         (SPEC, -1, "from 0 to 3"),
-        (modern(100, 32, 64, 1, 2), 1, "from 0 to 0 for 1 layer of 2"),
+        (modern(100, 32, 64, 1, 2), 1, "needs two layers"),
         (ModelSpec(vocab_size=97, context=32, width=64, layers=2, heads=2), 1, "needs rotary positions"),
     ],
 )

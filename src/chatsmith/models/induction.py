@@ -54,7 +54,7 @@ def lay(spec: ModelSpec, embedding: Tensor, blocks: nn.ModuleList, count: int, g
         key, query = _looking_back(turn, pair + 1)
         _add(first.key.weight, keys, torch.outer(key, common) * fixed)
         _add(first.query.weight, queries, torch.outer(query, common) * fixed)
-        read, written, copied = (_orthonormal(dim, width, generator) for _ in range(3))
+        read, written, copied = (nn.init.orthogonal_(torch.empty(dim, width), generator=generator) for _ in range(3))
         _lay(first.value.weight, keys, slow * read * length)
         _lay(second.query.weight, queries, slow * read * length)
         _lay(second.key.weight, keys, slow * written * length)
@@ -75,13 +75,6 @@ def _looking_back(turn: Tensor, places: int) -> tuple[Tensor, Tensor]:
     key = torch.cat([fast, torch.zeros_like(fast)])
     query = torch.cat([fast * torch.cos(places * turn), -fast * torch.sin(places * turn)])
     return key / fast.norm(), query / fast.norm()
-
-
-def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
-    """Rows of length 1 [rows, columns], at right angles to each other where there is room for that."""
-    drawn = torch.randn(max(rows, columns), min(rows, columns), generator=generator)
-    factor = torch.linalg.qr(drawn)[0]
-    return factor.T if rows <= columns else factor
 
 
 def _add(weight: Tensor, rows: slice, more: Tensor) -> None:
