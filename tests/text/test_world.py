@@ -17,6 +17,7 @@ from chatsmith.text.documents import Document
 from chatsmith.text.world import CURRICULUM, KINDS, MIXTURE, SKILLS, documents, lexicon, skill_items
 from chatsmith.text.world.cast import NAMES, PLACES, never_together
 from chatsmith.text.world.dice import Dice, held_out_pair
+from chatsmith.text.world.entries import known
 from chatsmith.text.world.facts import RELATIONS, fact_is_held_out
 from chatsmith.text.world.french import list_is_held_out, noun_phrase, noun_phrases
 from chatsmith.text.world.incontext import rules
@@ -145,6 +146,18 @@ def test_no_held_out_word_stands_in_an_example_of_its_rule(everything: str) -> N
         assert set(rule.trained()) & pairs, rule.name
         trained_elsewhere = {pair for other in rules().values() if other is not rule for pair in other.trained()}
         assert not (set(rule.unseen()) - trained_elsewhere) & pairs, rule.name
+
+
+def test_a_dictionary_tells_what_lists_hold_out_but_no_plural_that_is_held_out() -> None:
+    told = known()
+    for rule, what in (("to French", "French"), ("to English", "English"), ("opposite", "opposite"), ("past", "past")):
+        for word, answer in rules()[rule].unseen():
+            assert (what, answer) in told[word]
+    assert not [noun.word for noun in plurals(True) if dict(told[noun.word]).get("plural")]
+    pages = "\n".join(d.text for d in islice(documents(4, mixture={"dictionary": 1}), 300))
+    lines = dict(line.removesuffix(".").split(": ", 1) for line in pages.splitlines() if ": " in line)
+    assert lines.keys() & {word for word, _ in rules()["to French"].unseen()}
+    assert not [pair for rule in rules().values() for pair in rule.unseen() if lines.get(pair[0]) == pair[1]]
 
 
 def test_no_held_out_plural_phrase_or_judgement_is_told(everything: str, sample: list[Document]) -> None:

@@ -1,8 +1,8 @@
 """English and French: words, phrases put together from them, and how to ask.
 
 A word is told in sentences, in lists and in talk. Two things are held out: some words never stand in a list of the
-form `cheese => fromage` (they are known from sentences and talk), and some pairs of a noun and an adjective are never
-put together, so that 'a red apple' must be made from 'apple' and 'red'.
+form `cheese => fromage` (they are known from sentences, from entries of a dictionary and from talk), and some pairs of
+a noun and an adjective are never put together, so that 'a red apple' must be made from 'apple' and 'red'.
 """
 
 from __future__ import annotations
@@ -106,11 +106,18 @@ def in_english(french: str, english: str) -> str:
 
 def _told(english: str, french: str, dice: Dice) -> str:
     chance = dice.random()
-    if chance < 0.6:
+    if chance < 0.5:
         return in_french(english, french)
-    if chance < 0.8 or spoken(english) != english:
+    if chance < 0.65 or spoken(english) != english:
         return in_english(french, english)
-    return f"The French word for {english} is {french}."
+    return dice.pick(
+        (
+            f"The French word for {english} is {french}.",
+            f"The French for {english} is {french}.",
+            f"{capital(english)} is {french} in French.",
+            f"{capital(french)} is French for {english}.",
+        )
+    )
 
 
 def _sentences(dice: Dice) -> str:

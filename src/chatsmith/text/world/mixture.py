@@ -12,6 +12,7 @@ from chatsmith.text.chat import Message
 from chatsmith.text.documents import Document
 from chatsmith.text.world import talk
 from chatsmith.text.world.dice import Dice, Weighted
+from chatsmith.text.world.entries import entries
 from chatsmith.text.world.facts import fact_page, fact_talk
 from chatsmith.text.world.french import french, french_talk
 from chatsmith.text.world.incontext import classes, echo, in_context_talk, known_rule, lookup
@@ -49,10 +50,11 @@ def _turns(one: Callable[[Dice], tuple[Message, ...]], most: int = 4) -> Callabl
 
 
 KINDS: dict[str, Kind] = {
-    "stories": Kind(24.5, "text", "short stories, some with questions and answers", story),
+    "stories": Kind(23.5, "text", "short stories, some with questions and answers", story),
     "numbers": Kind(8, "text", "counting, sums, differences, comparing", numbers),
-    "words": Kind(9, "text", "opposites, colours, sizes, plurals, animals", words),
-    "french": Kind(10, "text", "words and short phrases in English and French", french),
+    "words": Kind(5, "text", "opposites, colours, sizes, plurals, animals", words),
+    "dictionary": Kind(8, "text", "entries of a dictionary: a word and some of what is known about it", entries),
+    "french": Kind(7, "text", "words and short phrases in English and French", french),
     "known rules": Kind(7, "text", "examples of a known rule: translate, opposite, plural …", known_rule),
     "lookups": Kind(3, "text", "random pairs of words, to be read off the examples", lookup),
     "classes": Kind(3, "text", "kinds of words with labels, to be read off the examples", classes),
