@@ -46,6 +46,15 @@ def test_a_reply_is_what_the_library_says(client: TestClient, model: chatsmith.L
     assert found["system_fingerprint"].startswith("fp_")
 
 
+def test_a_seed_may_be_negative(client: TestClient) -> None:
+    """As OpenAI's may; what is reported is the engine's own."""
+    body = {"prompt": "The fox", "max_tokens": 12, "temperature": 1.5}
+    for seed, own in ((-1, 2**63 - 1), (-(2**63), 0)):
+        found = post(client, "completions", **body, seed=seed)
+        assert found["seed"] == own
+        assert found["choices"] == post(client, "completions", **body, seed=own)["choices"]
+
+
 def test_a_stream_is_the_same_in_pieces(client: TestClient) -> None:
     for more in ({}, {"logprobs": True, "top_logprobs": 2}, {"n": 3}):
         whole = post(client, "chat/completions", **HELLO, **more)

@@ -87,7 +87,12 @@ FIELDS = (
     Field("stop", _BOTH, Texts("stop", "stop_characters"), "texts that end the answer and are not part of it", ()),
     Field("n", _BOTH, Whole(1, "n"), "so many answers to each prompt", 1),
     # how words are chosen
-    Field("seed", _BOTH, Whole(0, 2**63 - 1), "the same seed gives the same answer; a fresh one is drawn and reported"),
+    Field(
+        "seed",
+        _BOTH,
+        Whole(-(2**63), 2**63 - 1),
+        "the same seed gives the same answer, one below 0 that of 2^63 more; a fresh one is drawn and reported",
+    ),
     Field("temperature", _DRAWN, Number(0, "temperature"), f"0 takes the likeliest token; {_OWN}"),
     Field("top_p", _DRAWN, Number(0, 1, above=True), f"keep the fewest tokens that reach this sum; {_OWN}"),
     Field("top_k", _DRAWN, Whole(0, 2**24), f"keep the k likeliest tokens, 0 keeps all; {_OWN}"),
