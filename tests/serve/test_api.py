@@ -55,6 +55,17 @@ def test_a_seed_may_be_negative(client: TestClient) -> None:
         assert found["choices"] == post(client, "completions", **body, seed=own)["choices"]
 
 
+def test_what_others_say_for_nothing_special_is_taken(client: TestClient) -> None:
+    """vLLM keeps all tokens with top_k -1; some clients of OpenAI's send as many best_of as n."""
+    body = {"prompt": "The fox", "max_tokens": 5, "seed": 1, "n": 2}
+    plain = post(client, "completions", **body, top_k=0)
+    found = post(client, "completions", **body, top_k=-1, best_of=2)
+    assert found["choices"] == plain["choices"]
+    assert found["replay"] == plain["replay"]
+    refused = client.post("/v1/completions", json=body | {"best_of": 3})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "best_of")
+
+
 def test_a_stream_is_the_same_in_pieces(client: TestClient) -> None:
     for more in ({}, {"logprobs": True, "top_logprobs": 2}, {"n": 3}):
         whole = post(client, "chat/completions", **HELLO, **more)
