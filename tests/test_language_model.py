@@ -180,6 +180,19 @@ def test_streaming_gives_the_same_text(model: LanguageModel) -> None:
         model.write("the sea", samples=2, stream=True)
 
 
+def test_an_answer_that_the_context_ends_says_so(model: LanguageModel) -> None:
+    """It was said to be cut at the most tokens, whichever had ended it."""
+    often = {"seed": 1, "temperature": 1.0, "logit_bias": [[token, -100] for token in model.turn_ends]}
+    written = model.write("the", **often, max_tokens=300)
+    assert written.answers[0].full
+    assert "cut at the end of the context" in shown(written)
+    assert model.write("the", **often, max_tokens=300, stream=True).answer == written.answers[0]
+    assert model.chat("the", **often, max_tokens=300).answer.full
+    for less in ({"max_tokens": 5}, {"max_tokens": 0}, {"max_tokens": 300, "rolling": True}):
+        assert not model.write("the", **often | less).answers[0].full
+    assert "cut at the most tokens" in shown(model.write("the", **often, max_tokens=5))
+
+
 def test_complete_many_texts_and_conversations(model: LanguageModel) -> None:
     asked = ["the", (Message("user", "and?"),), "in"]
     texts = model.complete(asked, max_tokens=8, stop=("\n",))

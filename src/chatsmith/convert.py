@@ -22,7 +22,15 @@ from chatsmith.plan.quantities import bytes_text
 from chatsmith.specs import ModelSpec
 from chatsmith.store.card import converted_card
 from chatsmith.store.contents import PACKED, read_card, read_generation, read_provenance
-from chatsmith.store.gguf_model import as_written, check_file, model_values, open_model, write_model
+from chatsmith.store.gguf_model import (
+    FILE_FORMATS,
+    as_written,
+    check_file,
+    formats_of,
+    model_values,
+    open_model,
+    write_model,
+)
 from chatsmith.store.hf import read_config
 from chatsmith.store.packed import save_packed
 from chatsmith.store.packing import Entry, Format, Read, entries, packed_parts, parameter_shapes, unpacked
@@ -42,7 +50,6 @@ _MEASURED_TOKENS = 4096
 _CALIBRATION_TOKENS = 2**15
 _CALIBRATION_WORDS = 2**13  # of its own, which take time to write
 _CACHE_BYTES = 2**30
-_IN_GGUF = {"f32": "F32", "f16": "F16", "bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0, embedding and head in Q8_0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +146,7 @@ def convert(
         model_values(spec, tokenizer, source.stem, _stops(generation))
     ids = None if text is None else _read_text(text, tokenizer, _MEASURED_TOKENS)
     sample = _read_text(calibrate, tokenizer, _CALIBRATION_TOKENS) if isinstance(calibrate, Path) else None
-    size, described = _file_bytes(source), _IN_GGUF[to] if gguf else _describe(form, cache)
+    size, described = _file_bytes(source), formats_of(spec, to) if gguf else _describe(form, cache)
 
     progress("reading the weights")
     before = backend_of(spec, dict(packed_parts(spec, read, Format(stored))), cache_bytes=_CACHE_BYTES)
@@ -241,7 +248,7 @@ def _format(
         raise RequestError("int8 in a GGUF file is not calibrated", "leave it out: Q8_0 loses next to nothing without")
     chosen += ["calibration"] if calibrated and not (gguf and to == "int4") else []
     if chosen and gguf:
-        raise RequestError(f"a GGUF file has no choice of {chosen[0]}", f"leave it out: {to} is {_IN_GGUF[to]}")
+        raise RequestError(f"a GGUF file has no choice of {chosen[0]}", f"leave it out: {to} is {FILE_FORMATS[to]}")
     if chosen and to not in ("int8", "int4"):
         raise RequestError(f"{to} has no choice of {chosen[0]}", "leave it out, or choose int8 or int4")
     if to == "int8" and not symmetric:

@@ -47,7 +47,7 @@ class Dialogue:
         """
         settings = Sampling.of(self.sampling, **sampling)
         asked = Message("user", arguments.text("text", text))
-        pieces = Stream(self.model.engine.stream([self._fit(asked, settings)]))
+        pieces = Stream(self.model.engine.stream([self._fit(asked, settings)]), settings)
         if stream:
             return self._remember(asked, pieces)
         reply = Reply(pieces.answer, settings, self.dropped)

@@ -215,8 +215,8 @@ class LanguageModel:
         if stream:
             if samples != 1 or search is not None:
                 raise RequestError("only one sample can be streamed", "leave out stream, samples and beams")
-            return Stream(self.engine.stream([request]))
-        answers = tuple(Answer.of(done) for done in self.engine.complete([request]))
+            return Stream(self.engine.stream([request]), settings)
+        answers = tuple(Answer.of(done, settings) for done in self.engine.complete([request]))
         return Writing(text, answers, settings, search)
 
     def complete(
@@ -287,9 +287,9 @@ class LanguageModel:
         settings = Sampling.of(self.sampling, **sampling)
         request = self.chat_request(read_messages(messages), settings)
         if stream:
-            return Stream(self.engine.stream([request]))
+            return Stream(self.engine.stream([request]), settings)
         [done] = self.engine.complete([request])
-        return Reply(Answer.of(done), settings)
+        return Reply(Answer.of(done, settings), settings)
 
     def conversation(self, system: str = "", **sampling: Any) -> Dialogue:
         """A talk that remembers what was said; `sampling` holds for all of it."""

@@ -29,6 +29,14 @@ def test_write_streams_what_the_library_writes(run: Callable[..., Any], tiny_mod
     assert ran.err == ""
 
 
+def test_write_says_when_the_context_is_full(run: Callable[..., Any], tiny_model: Path) -> None:
+    context = chatsmith.load(tiny_model).spec.context
+    asked = ("write", tiny_model, "Once", "--regex", "[a-z]{2000}", "--seed", 7, "--max-tokens", context)
+    ran = run(*asked)
+    assert (ran.code, ran.err) == (0, f"the context of {context} tokens is full; --rolling writes on\n")
+    assert run(*asked[:-1], 3).err == ""
+
+
 def test_write_draws_samples_side_by_side(run: Callable[..., Any], tiny_model: Path) -> None:
     ran = run("write", tiny_model, "Once", "--samples", 3, "--seed", 7, "--max-tokens", 4)
     assert all(f"sample {number}" in ran.out for number in (1, 2, 3))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -229,6 +232,19 @@ def test_logits_that_are_not_finite_are_named(bad: float) -> None:
 def test_settings_that_make_no_sense_are_refused_in_words(given: dict, said: str) -> None:
     with pytest.raises(RequestError, match=said):
         Sampling(**given)
+
+
+def test_numbers_of_numpys_become_pythons() -> None:
+    """A seed of numpy's was accepted, and then there was no key to be made of it; and JSON cannot say such numbers."""
+    given = {
+        "temperature": np.float32(0.5), "top_k": np.int64(3), "top_p": np.float64(0.5), "min_p": np.float32(0.25),
+        "repetition_penalty": np.float32(1.5), "presence_penalty": np.int32(1), "frequency_penalty": np.int8(1),
+        "logit_bias": {np.int64(5): np.float32(2)}, "seed": np.uint64(3), "max_tokens": np.int32(4),
+    }  # fmt: skip
+    made = Sampling(**given)
+    assert json.loads(json.dumps(asdict(made)))["logit_bias"] == [[5, 2.0]]
+    assert made == Sampling(0.5, 3, 0.5, 0.25, 1.5, 1, 1, ((5, 2),), 3, (), 4)
+    assert key(made.seed, 0) == key(3, 0)  # type: ignore[arg-type]
 
 
 def test_settings_by_name_over_defaults() -> None:

@@ -46,6 +46,26 @@ def test_a_reply_is_what_the_library_says(client: TestClient, model: chatsmith.L
     assert found["system_fingerprint"].startswith("fp_")
 
 
+def test_a_seed_may_be_negative(client: TestClient) -> None:
+    """As OpenAI's may; what is reported is the engine's own."""
+    body = {"prompt": "The fox", "max_tokens": 12, "temperature": 1.5}
+    for seed, own in ((-1, 2**63 - 1), (-(2**63), 0)):
+        found = post(client, "completions", **body, seed=seed)
+        assert found["seed"] == own
+        assert found["choices"] == post(client, "completions", **body, seed=own)["choices"]
+
+
+def test_what_others_say_for_nothing_special_is_taken(client: TestClient) -> None:
+    """vLLM keeps all tokens with top_k -1; some clients of OpenAI's send as many best_of as n."""
+    body = {"prompt": "The fox", "max_tokens": 5, "seed": 1, "n": 2}
+    plain = post(client, "completions", **body, top_k=0)
+    found = post(client, "completions", **body, top_k=-1, best_of=2)
+    assert found["choices"] == plain["choices"]
+    assert found["replay"] == plain["replay"]
+    refused = client.post("/v1/completions", json=body | {"best_of": 3})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "best_of")
+
+
 def test_a_stream_is_the_same_in_pieces(client: TestClient) -> None:
     for more in ({}, {"logprobs": True, "top_logprobs": 2}, {"n": 3}):
         whole = post(client, "chat/completions", **HELLO, **more)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from chatsmith.errors import ChatsmithError, RequestError, WorkError
 from chatsmith.specs import ModelSpec, RopeScaling
 from chatsmith.store.gguf import Gguf, write_gguf
-from chatsmith.store.gguf_model import open_model
+from chatsmith.store.gguf_model import formats_of, open_model
 from gguf_files import GPT2, LLAMA, QWEN3, edited, numbers, save
 from tiny import tiny_model, tiny_spec, tiny_tokenizer
 
@@ -51,7 +51,30 @@ def test_rows_are_turned_for_llama_alone(tmp_path: Path) -> None:
 def test_a_shape_without_a_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="GGUF has no name for this shape"):
         save(tmp_path / "m.gguf", tiny_spec("banded"))
+    with pytest.raises(RequestError, match="biases of attention are written as GGUF for GPT-2 alone"):
+        save(tmp_path / "m.gguf", replace(LLAMA, attention_bias=True))
+    with pytest.raises(RequestError, match="this model has the exact one"):
+        save(tmp_path / "m.gguf", replace(GPT2, activation="gelu"))
     assert not (tmp_path / "m.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("width", "ffn_width", "said"),
+    [
+        (64, 96, "Q4_0, embedding and head in Q8_0"),
+        (64, 100, "Q4_0, embedding and head in Q8_0; 2 of 9 matrices in F16, whose rows are not whole blocks of 32"),
+        (60, 100, "F16: there is no matrix but those whose rows are not whole blocks of 32"),
+    ],
+)
+def test_what_is_told_of_the_formats_is_what_the_file_holds(
+    tmp_path: Path, width: int, ffn_width: int, said: str
+) -> None:
+    spec = replace(GPT2, width=width, ffn_width=ffn_width, head_dim=width // 4)
+    assert formats_of(spec, "int4") == said
+    tensors = Gguf(save(tmp_path / "m.gguf", spec, "int4")).tensors
+    held = [one.format.name for name, one in tensors.items() if len(one.shape) > 1 and "position" not in name]
+    assert len(held) == 9
+    assert ("Q4_0" in held, held.count("F16")) == (width == 64, 9 if width == 60 else 2 if ffn_width == 100 else 0)
 
 
 @pytest.mark.parametrize("name", ["gpt-2", "bert-bge", "llama-spm"])

@@ -68,6 +68,8 @@ def write(
     write_text("\n")
     if forgotten := stream.answer.forgotten:
         err().print(f"the context was full: the model no longer saw the first {forgotten} tokens at the end")
+    if stream.answer.full:
+        err().print(f"the context of {loaded.spec.context:,} tokens is full; --rolling writes on")
 
 
 def _constraint(schema: Path | None, regex: str | None) -> Constraint | None:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -65,30 +66,37 @@ class Sampling:
 
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else several("stop", self.stop or (), "texts")
-        object.__setattr__(self, "stop", stop)
-        number("temperature", self.temperature, 0, 100, _WARM)
-        whole("top_k", self.top_k, 0, 2**24, "0 keeps all tokens")
-        number("top_p", self.top_p, 0, 1, "1 keeps all tokens", above=True)
-        number("min_p", self.min_p, 0, 1, "0 keeps all tokens")
-        number("repetition_penalty", self.repetition_penalty, 0, 100, "1 does nothing, 1.2 is usual", above=True)
-        number("presence_penalty", self.presence_penalty, -2, 2, "0 does nothing")
-        number("frequency_penalty", self.frequency_penalty, -2, 2, "0 does nothing")
-        whole("max_tokens", self.max_tokens, 0, 2**24, "it counts the tokens of the answer")
-        self._check_bias()
+        kept: dict[str, object] = {
+            "stop": stop,
+            "temperature": number("temperature", self.temperature, 0, 100, _WARM),
+            "top_k": whole("top_k", self.top_k, 0, 2**24, "0 keeps all tokens"),
+            "top_p": number("top_p", self.top_p, 0, 1, "1 keeps all tokens", above=True),
+            "min_p": number("min_p", self.min_p, 0, 1, "0 keeps all tokens"),
+            "repetition_penalty": number(
+                "repetition_penalty", self.repetition_penalty, 0, 100, "1 does nothing, 1.2 is usual", above=True
+            ),
+            "presence_penalty": number("presence_penalty", self.presence_penalty, -2, 2, "0 does nothing"),
+            "frequency_penalty": number("frequency_penalty", self.frequency_penalty, -2, 2, "0 does nothing"),
+            "max_tokens": whole("max_tokens", self.max_tokens, 0, 2**24, "it counts the tokens of the answer"),
+            "logit_bias": self._bias(),
+        }
         if self.seed is not None:
-            whole("seed", self.seed, 0, MAX_SEED, "leave it out for a fresh one")
+            kept["seed"] = whole("seed", self.seed, 0, MAX_SEED, "leave it out for a fresh one")
+        # Numbers of numpy's become Python's: those that JSON can say, and that a key can be made of.
+        for name, value in kept.items():
+            object.__setattr__(self, name, value)
         if len(stop) > _MAX_STOPS:
             raise RequestError(f"{len(stop)} stop texts are too many", f"give at most {_MAX_STOPS}")
         for part in stop:
             if not isinstance(part, str) or not 1 <= len(part) <= _MAX_STOP_LENGTH:
                 raise RequestError(f"a stop text must have 1 to {_MAX_STOP_LENGTH} characters, not {short(part)}")
 
-    def _check_bias(self) -> None:
+    def _bias(self) -> tuple[tuple[int, float], ...]:
         given = self.logit_bias
         try:
             pairs = sorted((given or {}).items() if isinstance(given, Mapping) else (tuple(pair) for pair in given))
             fits = len(dict(pairs)) == len(pairs) <= MAX_BIASES and all(
-                isinstance(token, int) and token >= 0 and abs(bias) <= 100 and not isinstance(bias, bool)
+                isinstance(token, Integral) and int(token) >= 0 and abs(bias) <= 100 and not isinstance(bias, bool)
                 for token, bias in pairs
             )
         except (TypeError, ValueError):
@@ -97,7 +105,7 @@ class Sampling:
             raise RequestError(
                 f"logit_bias must give at most {MAX_BIASES} token ids a bias from -100 to 100, not {short(given)}"
             )
-        object.__setattr__(self, "logit_bias", tuple((token, float(bias)) for token, bias in pairs))
+        return tuple((int(token), float(bias)) for token, bias in pairs)
 
     @classmethod
     def of(cls, defaults: Sampling | None = None, **settings: Any) -> Sampling:

@@ -31,7 +31,8 @@ class Answer:
     """One continuation: its text and tokens, why it ended, and the seed that gives it again.
 
     `logprobs` are natural logs of the model's own probability of each token in `ids`. `forgotten` counts the tokens at
-    the beginning of the text that the model no longer saw at the end (a rolling window).
+    the beginning of the text that the model no longer saw at the end (a rolling window). `full` says that the context
+    ended it, before the most tokens that were asked for.
     """
 
     text: str
@@ -40,17 +41,20 @@ class Answer:
     seed: int
     logprobs: tuple[float, ...]
     forgotten: int = 0
+    full: bool = False
 
     @classmethod
-    def of(cls, completion: Completion) -> Answer:
+    def of(cls, completion: Completion, sampling: Sampling) -> Answer:
         """The part of a completion that a reader wants."""
         done = completion
-        return cls(done.text, done.ids, done.finish_reason, done.seed, done.logprobs, done.forgotten)
+        full = done.finish_reason == "length" and len(done.ids) < sampling.max_tokens
+        return cls(done.text, done.ids, done.finish_reason, done.seed, done.logprobs, done.forgotten, full)
 
     @property
     def end(self) -> str:
         """How it ended, and its length."""
-        return f"{_ENDS[self.finish_reason]}, {len(self.ids)} tokens"
+        how = "cut at the end of the context" if self.full else _ENDS[self.finish_reason]
+        return f"{how}, {len(self.ids)} tokens"
 
     @property
     def note(self) -> str:
@@ -165,8 +169,8 @@ class Reply:
 class Stream:
     """An answer as it is made: iterate for pieces of text; `answer` is the whole once the pieces have ended."""
 
-    def __init__(self, events: Iterator[Event]) -> None:
-        self._events = events
+    def __init__(self, events: Iterator[Event], sampling: Sampling) -> None:
+        self._events, self._sampling = events, sampling
         self._seen: list[Event] = []
         self._answer: Answer | None = None
 
@@ -178,7 +182,8 @@ class Stream:
             self._seen.append(event)
             if event.finish is not None:
                 # An event's distribution is large and was for the moment it came.
-                self._answer = Answer.of(gather([replace(seen, distribution=None) for seen in self._seen]))
+                seen = [replace(one, distribution=None) for one in self._seen]
+                self._answer = Answer.of(gather(seen), self._sampling)
             if event.text:
                 return event.text
         raise StopIteration

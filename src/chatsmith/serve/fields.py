@@ -87,10 +87,15 @@ FIELDS = (
     Field("stop", _BOTH, Texts("stop", "stop_characters"), "texts that end the answer and are not part of it", ()),
     Field("n", _BOTH, Whole(1, "n"), "so many answers to each prompt", 1),
     # how words are chosen
-    Field("seed", _BOTH, Whole(0, 2**63 - 1), "the same seed gives the same answer; a fresh one is drawn and reported"),
+    Field(
+        "seed",
+        _BOTH,
+        Whole(-(2**63), 2**63 - 1),
+        "the same seed gives the same answer, one below 0 that of 2^63 more; a fresh one is drawn and reported",
+    ),
     Field("temperature", _DRAWN, Number(0, "temperature"), f"0 takes the likeliest token; {_OWN}"),
     Field("top_p", _DRAWN, Number(0, 1, above=True), f"keep the fewest tokens that reach this sum; {_OWN}"),
-    Field("top_k", _DRAWN, Whole(0, 2**24), f"keep the k likeliest tokens, 0 keeps all; {_OWN}"),
+    Field("top_k", _DRAWN, Whole(-1, 2**24), f"keep the k likeliest tokens, 0 and -1 keep all; {_OWN}"),
     Field("min_p", _DRAWN, Number(0, 1), f"keep tokens this fraction as likely as the likeliest; {_OWN}"),
     Field("presence_penalty", _DRAWN, Number(-2, 2), "taken from the logits of tokens that the answer has"),
     Field("frequency_penalty", _DRAWN, Number(-2, 2), "the same, as often as they occur"),
@@ -123,7 +128,7 @@ FIELDS = (
     Field("prompt_cache_key", (CHAT,), Text(256), _UNUSED + ": beginnings of prompts are found by their tokens"),
     Field("service_tier", (CHAT,), Choice(("auto", "default")), _UNUSED),
     Field("modalities", (CHAT,), Words(("text",)), "what an answer may be made of"),
-    Field("best_of", (WRITE,), Whole(1, 1), "1: the answers are those that were drawn"),
+    Field("best_of", (WRITE,), Whole(1, "n"), "as many as n: the answers are those that were drawn"),
 )
 
 
@@ -174,4 +179,7 @@ def sampling_of(fields: Mapping[str, Any]) -> dict[str, Any]:
         "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty",
         "logit_bias", "seed", "stop",
     )  # fmt: skip
-    return {name: fields[name] for name in names if fields.get(name) is not None}
+    found = {name: fields[name] for name in names if fields.get(name) is not None}
+    if found.get("top_k") == -1:  # vLLM's way to keep all
+        found["top_k"] = 0
+    return found

@@ -100,6 +100,8 @@ def prepare_text(served: Served, fields: Fields, isolation: str) -> Prepared:
     prompts = fields["prompt"]
     samples = _answers(served, fields, len(prompts))
     shown = fields["logprobs"]
+    if fields["best_of"] not in (None, fields["n"]):
+        raise wrong("best_of", f"must be n, here {fields['n']}: none of the answers that are drawn is left out")
     if fields["prefix_ids"] and fields["echo"]:
         raise wrong("prefix_ids", "does not go with echo")
     asked, texts, begins = [], [], []

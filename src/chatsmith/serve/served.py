@@ -14,7 +14,7 @@ from chatsmith.errors import RequestError
 from chatsmith.generate.constraints import Matcher
 from chatsmith.generate.noise import fresh_seed
 from chatsmith.generate.requests import Request
-from chatsmith.generate.sampling import Sampling
+from chatsmith.generate.sampling import MAX_SEED, Sampling
 from chatsmith.language_model import LanguageModel
 from chatsmith.serve.desk import Asked
 from chatsmith.serve.errors import ApiError, wrong
@@ -101,7 +101,8 @@ class Served:
         room = self.context - size
         limits = {name: given[name] for name in names if given.get(name) is not None}
         settings = sampling_of(given)
-        settings["seed"] = fresh_seed() if settings.get("seed") is None else settings["seed"]
+        # OpenAI's seeds may be negative, the engine's are not.
+        settings["seed"] = fresh_seed() if settings.get("seed") is None else settings["seed"] & MAX_SEED
         if len(set(limits.values())) > 1:
             raise wrong(names[0], f"and {names[1]} are two names of one thing, and differ")
         most = next(iter(limits.values()), min(self.model.sampling.max_tokens, max(room, 1)))

@@ -34,6 +34,7 @@ _LAYER = {
 }  # fmt: skip
 _TOP = {"embed": "token_embd", "positions": "position_embd", "norm": "output_norm", "head": "output"}
 _FACTORS = "rope_freqs.weight"  # what the frequencies of rotary pairs are divided by
+_POSITIONS = "position_embd.weight"  # looked up, never multiplied
 _QKV = ("attention.query", "attention.key", "attention.value")
 # What a file may say of its family without changing any number, and what changes none if it has this value.
 _ORIGINAL = "rope.scaling.original_context_length"
@@ -96,8 +97,15 @@ def model_values(spec: ModelSpec, tokenizer: Tokenizer, name: str, stops: Collec
 
 def _values(spec: ModelSpec, name: str) -> dict[str, Any]:
     family = spec.architecture
-    if family is None or (family != "gpt2" and spec.attention_bias) or spec.activation == "gelu":
+    if family is None:
         raise RequestError("GGUF has no name for this shape", "GPT-2, Llama and Qwen3 can be written")
+    if family != "gpt2" and spec.attention_bias:
+        raise RequestError("biases of attention are written as GGUF for GPT-2 alone", "write a folder instead")
+    if spec.activation == "gelu":
+        raise RequestError(
+            "llama.cpp computes GPT-2's GELU by its tanh form, and this model has the exact one (activation gelu)",
+            "write a folder instead",
+        )
     scaling = spec.rope_scaling
     if scaling is not None and scaling.kind == "llama3" and family != "llama":
         raise RequestError(f"rotary positions stretched as llama3 are not written as GGUF for {family}")
@@ -141,6 +149,21 @@ def _names(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
     return {name: tuple(parameters) for name, parameters in found.items()}
 
 
+def formats_of(spec: ModelSpec, to: str) -> str:
+    """The formats of a file's matrices in words, for `to` as `write_model` understands it."""
+    told = FILE_FORMATS[to] + (", embedding and head in Q8_0" if to == "int4" else "")
+    shapes = parameter_shapes(spec)
+    matrices = [(name, shapes[parameters[0]]) for name, parameters in _names(spec).items()]
+    kinds = [_kind(name, shape, to) for name, shape in matrices if len(shape) > 1 and name != _POSITIONS]
+    odd = kinds.count("F16")
+    if to not in ("int8", "int4") or not odd:
+        return told
+    whose = "whose rows are not whole blocks of 32"
+    if odd == len(kinds):
+        return f"F16: there is no matrix but those {whose}"
+    return f"{told}; {odd} of {len(kinds)} matrices in F16, {whose}"
+
+
 def _tensors(spec: ModelSpec, read: Read, to: str) -> Iterator[tuple[str, Floats, str]]:
     if spec.rope_scaling is not None and spec.rope_scaling.kind == "llama3":
         yield _FACTORS, llama3_factors(spec).astype(np.float32), "F32"
@@ -154,7 +177,7 @@ def _kind(name: str, shape: tuple[int, ...], to: str) -> str:
     kind = FILE_FORMATS[to]
     if len(shape) == 1:
         return "F32"
-    if name.startswith("position_embd"):
+    if name == _POSITIONS:
         return "F32" if to == "f32" else "F16"
     if kind.startswith("Q") and shape[1] % 32:
         return "F16"  # no whole number of blocks
