@@ -90,6 +90,25 @@ def test_workers_whose_launcher_is_killed_save_and_end(tokens: str, tmp_path: Pa
     assert checkpoints(out)[0].name == f"step-{len(read_log(out)):08d}"  # of the step that they were in
 
 
+def test_workers_whose_launcher_is_killed_before_they_have_met_end_too(
+    tokens: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While they load torch they have not asked to be told of it yet."""
+    monkeypatch.setenv("CHATSMITH_TIMEOUT", str(2 * PATIENCE))  # that they wait for each other
+    run = start(write(tmp_path / "recipe.toml", tokens, {}), tmp_path / "out")
+    while len(mine := workers(run.pid)) < 2 and run.poll() is None:
+        time.sleep(0.002)
+    run.kill()
+    run.wait()
+    deadline = time.monotonic() + PATIENCE
+    while any(Path(f"/proc/{pid}").exists() for pid in mine) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    left = [pid for pid in mine if Path(f"/proc/{pid}").exists()]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
+
+
 def test_the_process_whose_copy_differs_is_named() -> None:
     """By what most hold; where two disagree nobody can tell, and both are named."""
     assert odd_ones([{"a": 1, "b": 5}, {"a": 1}, {"a": 2, "b": 5}, {"a": 1}]) == [2]

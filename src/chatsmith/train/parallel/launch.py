@@ -16,7 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from chatsmith.errors import RequestError, WorkError
 from chatsmith.plan.emit import RESTARTS as MOST_RESTARTS
-from chatsmith.train.parallel.process import LAUNCH, RESTARTS, OutOfTouch
+from chatsmith.train.parallel.process import LAUNCH, LAUNCHER, RESTARTS, OutOfTouch
 from chatsmith.train.parallel.telling import reports, taken
 
 _SAVING_SECONDS = "600"
@@ -60,7 +60,7 @@ def _launch(
     folder: Path,
 ) -> int:
     start = ["--standalone", f"--nproc-per-node={processes}", "--max-restarts=0", *words]
-    os.environ[LAUNCH] = secrets.token_hex(8)
+    os.environ[LAUNCH], os.environ[LAUNCHER] = secrets.token_hex(8), str(os.getpid())
     for name in _TORCHRUN_LOGS:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what ended a process is told in words here
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SAVING_SECONDS)  # to end the step and save it

@@ -33,6 +33,8 @@ RESTARTS = "CHATSMITH_RESTARTS"
 """How often our own launcher has started the processes anew, as torchrun says it in a variable of its own."""
 LAUNCH = "CHATSMITH_LAUNCH"
 """What our own launcher calls itself."""
+LAUNCHER = "CHATSMITH_LAUNCHER"
+"""The process that our own launcher is."""
 _ROUND = "chatsmith/round"
 _SIGNAL_AT_DEATH_OF_PARENT = 1  # PR_SET_PDEATHSIG of Linux' prctl
 _POLL_SECONDS = 0.01
@@ -161,9 +163,14 @@ def _in_short(error: Exception) -> str:
 
 
 def _end_with_launcher() -> None:
-    """Have this process told to save and stop where what started it is killed: nobody else would ever end it."""
+    """Have this process told to save and stop where what started it is killed: nobody else would ever end it.
+
+    Raises `OutOfTouch` where that has happened already, while torch was being loaded: no signal would come any more.
+    """
     if launched_as() is not None and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_SIGNAL_AT_DEATH_OF_PARENT, signal.SIGTERM)
+    if os.environ.get(LAUNCHER, str(os.getppid())) != str(os.getppid()):
+        raise OutOfTouch("what started this process has ended", "give the command again")
 
 
 def round_of(store: Store, rank: int, size: int, seconds: float) -> tuple[Store, bool]:
