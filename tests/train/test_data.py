@@ -144,6 +144,22 @@ def test_a_resumed_run_keeps_its_tokens(tiny: TinyRecipe, tmp_path: Path, letter
     assert train(longer, tmp_path / "out", resume=True).steps == 30
 
 
+def test_a_run_resumed_away_from_its_folder_of_tokens_keeps_what_it_has(
+    tiny: TinyRecipe, tmp_path: Path, chain: TokenFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path in a recipe is that of the folder in which the run was begun: nothing of the run is to be removed."""
+    monkeypatch.chdir(chain.folder.parent)
+    recipe = over(tiny, {"path": chain.folder.name})
+    train(recipe, tmp_path / "out")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(RequestError, match="does not exist, and the run in") as caught:
+        train(None, tmp_path / "out", resume=True)
+    assert "remove" not in (caught.value.hint or "")
+    monkeypatch.chdir(chain.folder.parent)
+    assert train(None, tmp_path / "out", resume=True).steps
+
+
 def damage(path: Path) -> None:
     """Other contents of the same size."""
     path.write_bytes(b"\xff" * path.stat().st_size)

@@ -132,6 +132,12 @@ def _reused(recipe: Recipe, place: Path, out: Path, note: Note | None) -> Corpus
         if _is_tokens(source):
             folders.append(TokenFolder.open(Path(source.path)))
             continue
+        if not (source.is_world or (place / str(index)).exists() or Path(source.path).exists()):
+            # A folder of tokens, or documents to write the tokens from again: either way it is needed.
+            raise RequestError(
+                f"{source.path} does not exist, and the run in {out} reads it",
+                "put it back, or go on from the folder in which the run was begun",
+            )
         folders.append(folder := _own(source, place / str(index), out))
         if folder.manifest.tokenizer != tokenizer.fingerprint:
             raise folder.damaged("manifest.json", f"it was written with another vocabulary than the one in {place}")
