@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -47,3 +48,28 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
         write_half()
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written_is_named_without_the_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+
+    def refuse(name: Path, *_: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(name))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match="Read-only") as refused, atomic_write(path):
+        pass
+    assert refused.value.filename == str(path)
+
+
+def test_the_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
+    def copy_what_is_missing() -> None:
+        with atomic_write(tmp_path / "file", "w") as file:
+            file.write((tmp_path / "missing").read_text())
+
+    with pytest.raises(FileNotFoundError) as missing:
+        copy_what_is_missing()
+    assert missing.value.filename == str(tmp_path / "missing")
+    assert not list(tmp_path.iterdir())

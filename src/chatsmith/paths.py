@@ -95,15 +95,15 @@ def atomic_write(path: Path, mode: str = "wb", *, private: bool = False) -> Iter
     """Open a temporary file beside `path`; on success it is synced and takes the name, on failure it vanishes.
 
     Text modes are UTF-8 with "\\n" line ends. A `private` file is never readable by anybody but its owner. A full disk
-    raises `DiskFull` and leaves what was there before.
+    raises `DiskFull` and leaves what was there before; another `OSError` names `path`, not the temporary file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     encoding, newline = (None, None) if "b" in mode else ("utf-8", "\n")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    # Opened with its permissions, which the system holds to the umask: asking for that would change it for all threads.
-    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
     try:
+        # With its permissions, which the system holds to the umask: asking for that would change it for all threads.
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
         with os.fdopen(handle, mode, encoding=encoding, newline=newline) as file:
             yield file
             file.flush()
@@ -111,9 +111,12 @@ def atomic_write(path: Path, mode: str = "wb", *, private: bool = False) -> Iter
         os.replace(temporary, path)
         sync_dir(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that nothing may be written in
+            temporary.unlink(missing_ok=True)
         if is_full(error):
             raise disk_full(path) from error
+        if error.filename == str(temporary):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -49,6 +50,24 @@ def test_documents_without_text(run: Callable[..., Any], tmp_path: Path, kind: s
     arguments = ["--minutes", 1, "--out", tmp_path / "out"] if command == "new" else []
     check(run(command, folder, *arguments), (2,))
     assert [path.name for path in tmp_path.iterdir()] == ["documents"], "nothing is left behind"
+
+
+def test_a_place_that_cannot_be_written_is_named_with_what_to_do(
+    run: Callable[..., Any], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tiny_model / "log.jsonl").write_text('{"step": 1, "loss": 2.0, "progress": 1.0, "tokens": 1, "seconds": 1.0}\n')
+    opened = os.open
+
+    def refuse(path: Any, *rest: Any, **more: Any) -> int:
+        if str(path).endswith(".tmp"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, *rest, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    ran = run("plot", tiny_model, "--out", tmp_path / "curve.svg")
+    check(ran, (1,))
+    assert f": {tmp_path / 'curve.svg'}\n" in ran.err
+    assert "another place" in ran.err
 
 
 def test_an_output_folder_that_holds_a_model_is_left_as_it_is(

@@ -7,6 +7,7 @@ hint on stderr; a traceback is shown only with `--debug`.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 import os
@@ -165,6 +166,10 @@ def _dispatch(tokens: Sequence[str]) -> object:
 
 
 # What may be an option. A text, "- like this", "-5" or "-", is none.
+# What to do about what the system refused, where that is one thing.
+_REMEDIES = dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "check its permissions, or name another place")
+_REMEDIES |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space and run the same command again")
+_REMEDIES[errno.EMFILE] = "allow more open files: ulimit -n 4096"
 _OPTION = re.compile(r"(--?[A-Za-z][\w-]*)(=.*)?", re.DOTALL)
 
 
@@ -244,7 +249,8 @@ def _explained(error: Exception, tokens: Sequence[str]) -> ChatsmithError:
         return _wrong_usage(error, tokens)
     if isinstance(error, OSError):
         place = f" {error.filename}" if error.filename else ""
-        return ChatsmithError(f"{error.strerror or type(error).__name__}:{place}" if place else str(error))
+        text = f"{error.strerror or type(error).__name__}:{place}" if place else str(error)
+        return ChatsmithError(text, _REMEDIES.get(error.errno or 0))
     if isinstance(error, MemoryError):
         return ChatsmithError("out of memory", "a smaller model, batch or context needs less")
     text = " ".join(str(error).split())
