@@ -104,6 +104,8 @@ def test_a_contradictory_recipe_is_one_line(
 @pytest.mark.parametrize(
     ("processes", "changes", "message"),
     [
+        (1, ["parallel.tensor=2"], "(--processes 2), or change [parallel], for example --set parallel.tensor=1"),
+        (2, ["parallel.replicate=3"], "for example --set parallel.replicate=0"),
         (2, ["parallel.tensor=3"], "the layout tensor 3 is for 3 processes, and there are 2"),
         (2, ["parallel.shard=4"], "the layout shard 4 is for 4 processes, and there are 2"),
         (2, ["parallel.context=2", "model.context=33"], "rows of 33 tokens do not divide by 2"),

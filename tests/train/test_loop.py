@@ -362,7 +362,7 @@ def test_a_recipe_lays_heads_that_look_back(tiny: TinyRecipe, tmp_path: Path) ->
 
 
 def test_one_process_does_not_pass_over_a_layout_for_more(tiny: TinyRecipe, tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match="tensor 2 is for 2 processes, and there are 1"):
+    with pytest.raises(RequestError, match="tensor 2 is for 2 processes, and there is one"):
         train(tiny(parallel={"tensor": 2}), tmp_path / "out")
 
 

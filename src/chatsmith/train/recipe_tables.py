@@ -163,7 +163,7 @@ PipelineSchedule = Literal["gpipe", "1f1b", "interleaved", "zero-bubble", "zero-
 
 @dataclass(frozen=True, slots=True)
 class Parallel:
-    """How a step is divided over the processes that torchrun starts; a single process does all of it, whatever is said.
+    """How a step is divided over the processes that torchrun or --processes starts, as many as the numbers here make.
 
     `replicate` copies of the model read different rows (0: as many as the processes make), each of them divided over
     `shard` processes that hold a part of every weight (FSDP), `tensor` that hold parts of every layer, `pipeline`

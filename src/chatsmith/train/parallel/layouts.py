@@ -20,10 +20,14 @@ def fill(parallel: Parallel, size: int) -> Parallel:
         return parallel
     inner = parallel.shard * parallel.tensor * parallel.pipeline * parallel.context
     replicas = parallel.replicate or max(1, size // inner)
-    if replicas * inner != size:
+    needed = replicas * inner
+    if needed != size:
+        found = "there is one" if size == 1 else f"there are {size}"
+        axis = max(AXES, key=lambda name: int(getattr(parallel, name)))
+        change = "replicate=0" if parallel.replicate else f"{axis}=1"
         raise RequestError(
-            f"the layout {named(parallel)} is for {replicas * inner} processes, and there are {size}",
-            f"start {replicas * inner} processes, or change [parallel]",
+            f"the layout {named(parallel)} is for {needed} process{'es' * (needed > 1)}, and {found}",
+            f"start {needed} (--processes {needed}), or change [parallel], for example --set parallel.{change}",
         )
     return replace(parallel, replicate=replicas)
 
