@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -119,9 +120,13 @@ def test_processor_and_instruction_sets(tmp_path: Path, cpuinfo: str, name: str,
     assert set(found.isa) == isa
 
 
-def test_every_optional_part_says_how_to_get_it() -> None:
+@pytest.mark.parametrize("gpu", [False, True])
+def test_every_optional_part_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, gpu: bool) -> None:
+    monkeypatch.setattr(machine, "may_have_gpu", lambda: gpu)
     parts = {part.name: part for part in machine.optional_parts()}
-    assert {"data", "docs", "track", "plot", "C++ compiler"} <= set(parts)
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    extras = set(project["optional-dependencies"]) - {"all", "test", "clients", "lint", "bench"}  # those for users
+    assert set(parts) == {*extras - (set() if gpu else {"float8"}), "C++ compiler", "Python headers"}
     assert all(part.command and part.purpose for part in parts.values())
     assert parts["data"].command == 'pip install "chatsmith[data]"'
 

@@ -172,7 +172,10 @@ def optional_parts() -> tuple[Part, ...]:
         extra("data", ("pyarrow", "zstandard"), "Parquet and .zst files"),
         extra("docs", ("pypdf",), "PDF files"),
         extra("track", ("tensorboard",), "TensorBoard logs while training"),
-        extra("plot", ("matplotlib",), "training curves as SVG and PNG"),
+        extra("plot", ("matplotlib",), "training curves as PNG"),
+        extra("constrain", ("llguidance",), "answers of a given form: JSON schema, regular expression, grammar"),
+        extra("serve", ("h11", "starlette", "uvicorn"), "chatsmith serve: a page to talk on, and an API"),
+        *([extra("float8", ("torchao",), "training in 8 bits on a GPU")] if may_have_gpu() else []),
         Part(
             "C++ compiler",
             "torch.compile: faster training",
