@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from chatsmith.cli import app
 from chatsmith.errors import RequestError, WorkError
+from patience import PATIENCE
 
 FLAGS = Path(__file__).with_name("flags.txt")
 TORCH_FREE = "import sys; from chatsmith.__main__ import main; sys.argv = ['chatsmith', *sys.argv[1:]]; main(); "
@@ -172,15 +172,15 @@ def test_ctrl_c_says_one_line_and_exits_130(run: Callable[..., Any], monkeypatch
 def test_ctrl_c_in_a_real_process() -> None:
     # The command waits for input, so that the signal meets it at work.
     process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from chatsmith.cli import start; start.start = lambda: input()\n"
-         "from chatsmith.__main__ import main; sys.argv = ['chatsmith']; print('ready', flush=True); sys.exit(main())"],
+        [sys.executable, "-c", "import sys; from chatsmith.cli import start\n"
+         "start.start = lambda: (print('ready', flush=True), input())\n"
+         "from chatsmith.__main__ import main; sys.argv = ['chatsmith']; sys.exit(main())"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    time.sleep(1.0)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (130, "stopped\n")
 
 
