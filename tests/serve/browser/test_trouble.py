@@ -244,7 +244,6 @@ def test_streaming_touches_only_what_is_new(browser: Any) -> None:
         view.element.remove();
         done({...counted, kept, whole, spans});
     """
-    browser.driver.set_script_timeout(60)
     found = browser.driver.execute_async_script(f"(async (...arguments) => {{{code}}})(...arguments)")
     assert found["whole"] == 200
     assert found["spans"] == 400
