@@ -22,13 +22,14 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
     path.relative_to(ROOT)
     for path in [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
     if path.is_file() and "reference" not in path.parts
 )
-_SECONDS = 300
 _FENCE = re.compile(r"^```(\w*)\s*$")
 _COMMENT = re.compile(r"<!-- test: (skip|output|instead|setup)\b\s*(.*?)\s*-->")
 _REPLAY = """import contextlib as _c, io as _i
@@ -119,7 +120,7 @@ class Page:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=_SECONDS,
+            timeout=PATIENCE,
         )
         assert done.returncode == 0, f"{where}: `{command}` left with {done.returncode}:\n{done.stdout}"
         return done.stdout

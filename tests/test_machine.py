@@ -142,10 +142,10 @@ def test_rates_are_plausible_and_leave_the_thread_count_alone() -> None:
     import torch
 
     before = torch.get_num_threads()
-    start = time.perf_counter()
+    start = time.process_time()
     rate = machine.measure_gemm("float32", seconds=0.1, threads=1)
     bandwidth = machine.measure_bandwidth(seconds=0.1, threads=1)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert 1e8 < rate < 1e14
     assert 1e8 < bandwidth < 1e13
     assert torch.get_num_threads() == before

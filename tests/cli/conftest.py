@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from chatsmith.cli import app, console
+from patience import PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def process() -> Callable[..., Ran]:
     """Run a command line in a process of its own, without a terminal and with nothing on stdin."""
 
-    def call(*arguments: str | Path, cwd: Path | None = None, timeout: float = 300, **variables: str) -> Ran:
+    def call(*arguments: str | Path, cwd: Path | None = None, timeout: float = PATIENCE, **variables: str) -> Ran:
         done = subprocess.run(
             [sys.executable, "-m", "chatsmith", *map(str, arguments)],
             cwd=cwd,

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from chatsmith.cli import app
 from chatsmith.errors import RequestError, WorkError
+from patience import PATIENCE
 
 FLAGS = Path(__file__).with_name("flags.txt")
 TORCH_FREE = "import sys; from chatsmith.__main__ import main; sys.argv = ['chatsmith', *sys.argv[1:]]; main(); "
@@ -31,8 +31,12 @@ def cpu_seconds(*command: str) -> float:
 
 
 def test_help_takes_at_most_three_tenths_of_a_second_of_cpu() -> None:
-    command = (sys.executable, "-m", "chatsmith", "--help")
-    assert min(cpu_seconds(*command) for _ in range(7)) <= 0.3
+    shown = (sys.executable, "-m", "chatsmith", "--help")
+    counted = (sys.executable, "-c", "sum(i * i for i in range(2_000_000))")  # an eighth of a second, or a slow machine
+    help_, loop = (
+        min(found) for found in zip(*((cpu_seconds(*shown), cpu_seconds(*counted)) for _ in range(7)), strict=True)
+    )
+    assert help_ <= max(0.3, 2.5 * loop)
 
 
 @pytest.mark.parametrize(
@@ -172,15 +176,15 @@ def test_ctrl_c_says_one_line_and_exits_130(run: Callable[..., Any], monkeypatch
 def test_ctrl_c_in_a_real_process() -> None:
     # The command waits for input, so that the signal meets it at work.
     process = subprocess.Popen(
-        [sys.executable, "-c", "import sys; from chatsmith.cli import start; start.start = lambda: input()\n"
-         "from chatsmith.__main__ import main; sys.argv = ['chatsmith']; print('ready', flush=True); sys.exit(main())"],
+        [sys.executable, "-c", "import sys; from chatsmith.cli import start\n"
+         "start.start = lambda: (print('ready', flush=True), input())\n"
+         "from chatsmith.__main__ import main; sys.argv = ['chatsmith']; sys.exit(main())"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    time.sleep(1.0)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, err) == (130, "stopped\n")
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from chatsmith import machine_rates
 from chatsmith.machine_rates import Kept, Rates
+from patience import PATIENCE
 
 ARTICLE = ("plan", "gpt3-175b", "--tokens", "300B", "--on", "v100", "--tflops", "28", "--price", "1.50")
 
@@ -55,7 +56,7 @@ def test_it_loads_no_torch() -> None:
         " app.run(['plan', '--table', 'gpt3']), app.run(['plan', '--budget', '100', '--on', 'h100'])]\n"
         "assert codes == [0] * 5, codes\nassert 'torch' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
 
 

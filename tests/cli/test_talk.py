@@ -19,6 +19,7 @@ import pytest
 
 import chatsmith
 from chatsmith.cli import chat as talk
+from patience import PATIENCE
 
 
 def test_write_streams_what_the_library_writes(run: Callable[..., Any], tiny_model: Path) -> None:
@@ -204,7 +205,7 @@ class Terminal:
         os.close(inner)
         self.seen = ""
 
-    def until(self, wanted: str, seconds: float = 60) -> None:
+    def until(self, wanted: str, seconds: float = PATIENCE) -> None:
         """Read on until `wanted` has been printed since the last call."""
         end = time.monotonic() + seconds
         while wanted not in self.seen:
@@ -239,7 +240,7 @@ def test_a_talk_in_a_terminal(tiny_model: Path, tmp_path: Path) -> None:
     terminal.until("forgotten")
     terminal.until("you: ")
     terminal.type("\x04")
-    assert terminal.process.wait(30) == 0
+    assert terminal.process.wait(PATIENCE) == 0
     assert "Hello!" in (tmp_path / "chat_history").read_text()
 
 
@@ -249,4 +250,4 @@ def test_ctrl_c_at_the_prompt_leaves(tiny_model: Path, tmp_path: Path) -> None:
     time.sleep(0.2)
     terminal.process.send_signal(2)
     terminal.until("stopped")
-    assert terminal.process.wait(30) == 130
+    assert terminal.process.wait(PATIENCE) == 130

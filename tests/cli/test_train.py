@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from patience import PATIENCE
+
 RECIPE = """
 seed = 1
 threads = 1
@@ -146,7 +148,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_resume_goes_on(run: Callable[..., Any], 
         assert line, "the run ended before its first step"
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert f"go on with: chatsmith train --resume {out}" in err

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from chatsmith.errors import Busy, RequestError, WorkError
+from chatsmith.generate.backend import Floats, Step
 from chatsmith.generate.batch import Batch
 from chatsmith.generate.requests import Request
 from chatsmith.generate.sampling import Sampling
@@ -68,6 +69,16 @@ def test_samples_come_together_and_the_last_ends_the_ticket(service: Service) ->
 
 def test_a_request_that_is_taken_back_ends_and_frees_its_place(service: Service) -> None:
     long = replace(REQUEST, sampling=replace(REQUEST.sampling, max_tokens=120))
+    backend = service.batch.backend
+    logits = backend.logits
+
+    def when_asked(step: Step) -> Floats:
+        """A step ends when something is on the list, so that nothing is made while this thread does not look."""
+        while not service._list:
+            time.sleep(0.001)
+        return logits(step)
+
+    backend.logits = when_asked  # type: ignore[method-assign]
     tickets = [service.submit(long) for _ in range(4)]
     events = iter(tickets[0])
     next(events)
@@ -76,6 +87,7 @@ def test_a_request_that_is_taken_back_ends_and_frees_its_place(service: Service)
     assert service.batch.counts["steps"] - before <= 2  # the step that was being made, and none after it
     for ticket in tickets:
         ticket.cancel()
+    backend.logits = logits  # type: ignore[method-assign]
     assert len(list(events)) < 119
     assert service.batch.blocks.held == 0
     assert len(ids(service, REQUEST)) == 20

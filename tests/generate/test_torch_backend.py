@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +20,10 @@ from chatsmith.generate.torch_backend import TorchBackend
 from chatsmith.models import attention, cache
 from chatsmith.models.cache import PagedCache
 from chatsmith.specs import ModelSpec, modern
+from patience import PATIENCE
 from tiny import tiny_model
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SPECS = {
     "modern": modern(vocab_size=320, context=100, width=64, layers=2, heads=4, kv_heads=2),
@@ -104,14 +113,74 @@ def test_a_pass_is_cut_where_so_many_rows_would_have_other_bits(monkeypatch: pyt
 
 
 def test_rows_are_padded_to_what_agrees() -> None:
-    weight = torch.randn(40, 24)
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(40, 24, generator=generator)
     asked = Rows([Product.of(weight, False, torch.float32)])
     for count in (1, 2, 5, 30):
         assert asked.fit(count) >= count
-    x = torch.randn(30, 24)
+    x = torch.randn(30, 24, generator=generator)
     whole = asked.apply(lambda part: part @ weight.t(), x)
     assert whole.shape == (30, 40)
     torch.testing.assert_close(whole, x @ weight.t())
+
+
+def test_a_bias_that_is_added_first_for_one_row_alone_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As MKL does it with AVX2: added to zeros, sums that begin with the bias are those that end with it."""
+
+    def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        first = bias is not None and len(x) == 1
+        total = bias.expand(len(x), -1).clone() if first else x.new_zeros(len(x), len(weight))
+        for place in range(x.shape[1]):
+            total += x[:, place, None] * weight[:, place]
+        return total if bias is None or first else total + bias
+
+    monkeypatch.setattr(rows, "F", SimpleNamespace(linear=linear))
+    monkeypatch.setattr(rows, "_known", {})
+    weight = torch.zeros(40, 24)
+    assert Rows([Product.of(weight, False, torch.float32)]).fit(1) == 1
+    assert Rows([Product.of(weight, True, torch.float32)]).fit(1) == 2
+
+
+def test_rows_that_a_library_leaves_over_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MKL with AVX2 multiplies six rows at a time, and sums those that are left over in another order."""
+    real = torch.matmul
+
+    def matmul(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        whole = x.shape[-2] - x.shape[-2] % 6
+        left = real(x[..., whole:, :].flip(-1), y.flip(-2))
+        return torch.cat((real(x[..., :whole, :], y), left), -2)
+
+    monkeypatch.setattr(cache.native, "ready", lambda x: False)
+    monkeypatch.setattr(torch, "matmul", matmul)
+    cache._span.cache_clear()
+    try:
+        assert cache._span(1, 12, 32, torch.float32, torch.device("cpu"), 1) == 6
+        made = backend(SPECS["gpt2"], torch.float32, True)
+        text, table = list(range(5, 55)), np.arange(4, dtype=np.int32)[None]
+        whole = made.logits(step([(text, 0, table)]))
+        for at, token in enumerate(text):
+            np.testing.assert_array_equal(made.logits(step([([token], at, table + 4)]))[0], whole[at])
+    finally:
+        cache._span.cache_clear()
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this PyTorch multiplies without MKL")
+def test_the_bits_are_the_same_with_what_mkl_takes_on_lesser_processors() -> None:
+    """The tests of a row's company, with the matrix kernels that MKL has for AVX2."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        "-k",
+        "any_company and gpt2 and float32",
+    ]
+    changed = os.environ | {"MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+    done = subprocess.run(command, env=changed, capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_copies_of_blocks() -> None:

@@ -25,7 +25,7 @@ from chatsmith.kernels.infer.session import Session, _Decoder, _Layer, _Step
 from patience import PATIENCE
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_infer import FORMATS, LENGTH, SPECS, bound, ids_of, session
+from test_infer import FORMATS, LENGTH, SPECS, check_near, ids_of, session
 
 COMPILER = shutil.which("aarch64-linux-gnu-gcc")
 EMULATOR = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
@@ -149,9 +149,7 @@ def test_logits_on_arm_are_those_of_torch_and_no_cut_changes_a_bit(
     assert np.array_equal(whole, cut)
     with torch.inference_mode():
         wanted = same(torch.from_numpy(ids.astype(np.int64))[None])[0].numpy()
-    error = np.abs(whole - wanted).max() / wanted.std()
-    print(f"{variant}, {form}, {name}: {error:.2g}")
-    assert error < bound(form), error
+    check_near(whole, wanted, form)
 
 
 @pytest.mark.parametrize(("variant", "processor"), [("dotprod", "cortex-a53"), ("i8mm", "cortex-a76")])

@@ -58,19 +58,22 @@ def write(path: Path, tokens: str, layout: dict[str, Any], **changes: Any) -> Pa
 
 
 def test_a_killed_worker_is_replaced(tokens: str, tmp_path: Path) -> None:
-    path = write(tmp_path / "recipe.toml", tokens, {"shard": 2}, schedule={"steps": 60})
+    steps = 120  # so many that the run is not over before it is looked at again
+    path = write(tmp_path / "recipe.toml", tokens, {"shard": 2}, schedule={"steps": steps})
     whole, out = tmp_path / "whole", tmp_path / "out"
     undisturbed = start(path, whole)
     assert undisturbed.wait(timeout=PATIENCE) == 0, undisturbed.stderr
     run = start(path, out)
-    while not checkpoints(out) and run.poll() is None:
+    while len(mine := workers(run.pid)) < 2 and run.poll() is None:
         time.sleep(0.02)
-    os.kill(workers(run.pid)[1], signal.SIGKILL)
+    while not checkpoints(out) and run.poll() is None:
+        time.sleep(0.005)
+    os.kill(mine[1], signal.SIGKILL)
     assert run.wait(timeout=PATIENCE) == 0
     assert (out / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     tell = [[(r["step"], r["loss"], r["tokens"]) for r in read_log(folder)] for folder in (out, whole)]
     assert tell[0] == tell[1]
-    assert [step for step, _, _ in tell[0]] == list(range(1, 61))
+    assert [step for step, _, _ in tell[0]] == list(range(1, steps + 1))
 
 
 def test_workers_whose_launcher_is_killed_save_and_end(tokens: str, tmp_path: Path) -> None:

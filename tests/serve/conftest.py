@@ -24,6 +24,7 @@ from starlette.testclient import TestClient
 
 import chatsmith
 from chatsmith.serve.app import create_app
+from patience import PATIENCE
 
 CONTEXT = 512
 
@@ -85,7 +86,7 @@ class Running:
     def stop(self) -> int:
         """Ask it to end; its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE)
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +105,7 @@ def serving(folder: Path) -> Iterator[Callable[..., Running]]:
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ})
         started.append(process)
         assert process.stderr is not None
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE
         said = ""
         while time.monotonic() < end:
             if select.select([process.stderr], [], [], 1)[0]:
@@ -112,7 +113,7 @@ def serving(folder: Path) -> Iterator[Callable[..., Running]]:
                 if found := re.search(r"http://[^:]+:(\d+)/", said):
                     return Running(process, int(found[1]))
                 assert process.poll() is None, said
-        raise AssertionError(f"no server within a minute: {said}")
+        raise AssertionError(f"no server within {PATIENCE:.0f} seconds: {said}")
 
     try:
         yield start

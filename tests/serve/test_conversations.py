@@ -16,6 +16,7 @@ from chatsmith.errors import RequestError, WorkError
 from chatsmith.serve.conversation_routes import conversation_routes
 from chatsmith.serve.conversations import Bounds, Conversations, NotThere
 from chatsmith.serve.limits import Limits
+from patience import PATIENCE
 
 _WRITER = """
 import sys
@@ -132,14 +133,16 @@ def test_a_killed_server_loses_nothing_it_acknowledged(server: Any, own_data: No
     import httpx
 
     first = server()
-    made = httpx.post(f"{first.url}/conversations", json={"title": "Kept"}).json()["id"]
+    made = httpx.post(f"{first.url}/conversations", json={"title": "Kept"}, timeout=PATIENCE).json()["id"]
     ids: list[str] = []
     for turn in range(12):
         message = {"parent": ids[-1] if ids else None, "role": ("user", "assistant")[turn % 2], "content": "x" * 900}
-        ids.append(httpx.post(f"{first.url}/conversations/{made}/messages", json=message).json()["id"])
+        ids.append(
+            httpx.post(f"{first.url}/conversations/{made}/messages", json=message, timeout=PATIENCE).json()["id"]
+        )
     first.process.kill()
     first.process.wait(30)
-    found = httpx.get(f"{server().url}/conversations/{made}").json()
+    found = httpx.get(f"{server().url}/conversations/{made}", timeout=PATIENCE).json()
     assert [message["id"] for message in found["messages"]] == ids
 
 

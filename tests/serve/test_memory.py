@@ -14,6 +14,7 @@ import pytest
 import chatsmith
 from chatsmith.kernels.infer import build
 from chatsmith.serve.limits import Limits
+from patience import PATIENCE
 
 MEBI = 2**20
 
@@ -53,7 +54,7 @@ def test_random_prompts_are_evicted_and_memory_stays(server: Callable[..., Any],
     def memory() -> int:
         return int(re.findall(r"VmRSS:\s+(\d+)", status.read_text())[0]) * 1024
 
-    with httpx.Client(base_url=running.url, timeout=60) as client:
+    with httpx.Client(base_url=running.url, timeout=PATIENCE) as client:
         warm = len(prompts) // 4  # two and a half times the cache
         for ids in prompts[:warm]:
             ask(client, ids)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import re
 import socket
 import threading
 import time
@@ -12,26 +12,36 @@ from typing import Any
 
 import httpx
 
+from patience import PATIENCE
+
 # No ending token: the answers are as long as they may be.
 LONG = {"prompt": "Once", "max_tokens": 480, "logit_bias": {str(token): -100 for token in range(5)}}
 
 
-def wait_for(done: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
+def wait_for(done: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
     while not done():
         assert time.monotonic() < end
         time.sleep(0.02)
 
 
 def counted(url: str, name: str) -> float:
-    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    lines = httpx.get(f"{url}/metrics", timeout=PATIENCE).text.splitlines()
     return float(next(line.split()[1] for line in lines if line.startswith(f"chatsmith_{name} ")))
 
 
-def raw(port: int, body: dict[str, Any]) -> socket.socket:
-    """A connection that has asked for a stream."""
-    made = socket.create_connection(("127.0.0.1", port), timeout=60)
-    data = json.dumps(body | {"stream": True}).encode()
+def answered(url: str) -> int:
+    """How many requests for completions have been answered, or left."""
+    text = httpx.get(f"{url}/metrics", timeout=PATIENCE).text
+    return sum(
+        map(int, re.findall(r'^chatsmith_requests_total\{path="/v1/completions",.*\} (\d+)$', text, re.MULTILINE))
+    )
+
+
+def raw(port: int, body: dict[str, Any], stream: bool = True) -> socket.socket:
+    """A connection that has asked for a stream, or for a whole answer."""
+    made = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    data = json.dumps(body | {"stream": stream}).encode()
     made.sendall(
         b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         + f"Content-Length: {len(data)}\r\n\r\n".encode()
@@ -46,13 +56,15 @@ def test_who_leaves_frees_the_place(server: Callable[..., Any]) -> None:
         made = raw(running.port, LONG)
         made.recv(200)
         made.close()
-    with contextlib.suppress(httpx.TimeoutException):  # one that waits for a whole answer, and leaves
-        httpx.post(f"{running.url}/v1/completions", json=LONG | {"n": 8}, timeout=0.05)
-    wait_for(lambda: counted(running.url, "answers_running") == 0)
+    made = raw(running.port, LONG | {"n": 8}, stream=False)  # one that waits for a whole answer, and leaves
+    time.sleep(0.05)
+    made.close()
+    wait_for(lambda: answered(running.url) == 31)  # before, some may not even have been read
+    assert counted(running.url, "answers_running") == 0
     assert counted(running.url, "cache_blocks_held") == 0
     assert counted(running.url, "failures_total") == 0
     made_before = counted(running.url, "engine_made_total")
-    good = httpx.post(f"{running.url}/v1/completions", json=LONG | {"max_tokens": 5}, timeout=60)
+    good = httpx.post(f"{running.url}/v1/completions", json=LONG | {"max_tokens": 5}, timeout=PATIENCE)
     assert good.json()["usage"]["completion_tokens"] == 5
     assert counted(running.url, "engine_made_total") == made_before + 5
     assert running.stop() == 0
@@ -62,22 +74,24 @@ def test_a_full_line_says_when_to_come_back(server: Callable[..., Any]) -> None:
     running = server("--limit", "running=1", "--limit", "waiting=1")
     streams = [raw(running.port, LONG | {"n": 8}) for _ in range(2)]
     wait_for(lambda: counted(running.url, "answers_waiting") >= 1)
-    late = httpx.post(f"{running.url}/v1/completions", json=LONG, timeout=60)
+    late = httpx.post(f"{running.url}/v1/completions", json=LONG, timeout=PATIENCE)
     assert late.status_code == 429
     assert int(late.headers["retry-after"]) >= 1
     assert late.json()["error"]["code"] == "queue_full"
-    assert httpx.get(f"{running.url}/health").status_code == 200
+    assert httpx.get(f"{running.url}/health", timeout=PATIENCE).status_code == 200
     for stream in streams:
         stream.close()
     wait_for(lambda: counted(running.url, "answers_running") == 0)
-    assert httpx.post(f"{running.url}/v1/completions", json=LONG | {"max_tokens": 2}, timeout=60).status_code == 200
+    assert (
+        httpx.post(f"{running.url}/v1/completions", json=LONG | {"max_tokens": 2}, timeout=PATIENCE).status_code == 200
+    )
 
 
 def test_slow_askers_and_slow_readers_are_dropped(server: Callable[..., Any]) -> None:
     running = server("--limit", "header_seconds=1", "--limit", "reader_seconds=1")
-    slow = socket.create_connection(("127.0.0.1", running.port), timeout=30)
+    slow = socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE)
     slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
-    body = socket.create_connection(("127.0.0.1", running.port), timeout=30)
+    body = socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE)
     body.sendall(
         b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Content-Length: 100\r\n\r\n{"
@@ -95,8 +109,8 @@ def test_slow_askers_and_slow_readers_are_dropped(server: Callable[..., Any]) ->
             + f"Content-Length: {len(data)}\r\n\r\n".encode()
             + data
         )
-    wait_for(lambda: counted(running.url, "answers_running") > 0)
-    wait_for(lambda: counted(running.url, "connections") == 1 and counted(running.url, "answers_running") == 0, 120)
+    wait_for(lambda: counted(running.url, "engine_made_total") > 0)
+    wait_for(lambda: counted(running.url, "connections") == 1 and counted(running.url, "answers_running") == 0)
     assert counted(running.url, "cache_blocks_held") == 0
     assert counted(running.url, "failures_total") == 0
 
@@ -110,43 +124,44 @@ def closed(connection: socket.socket) -> bool:
 
 def test_a_connection_too_many_is_told_when_to_come_back(server: Callable[..., Any]) -> None:
     running = server("--limit", "connections_per_address=2")
-    kept = [socket.create_connection(("127.0.0.1", running.port), timeout=30) for _ in range(2)]
+    kept = [socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE) for _ in range(2)]
     for held in kept:
         held.sendall(b"GET /health HTTP/1.1\r\n")
-    late = [socket.create_connection(("127.0.0.1", running.port), timeout=30) for _ in range(70)]
-    for one in late[:2]:
+    for _ in range(2):
+        one = socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE)
         one.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         answer = b"".join(iter(lambda one=one: one.recv(4096), b""))
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 503 ")
         assert b"\r\nretry-after: 1\r\n" in head
         assert json.loads(body)["error"]["code"] == "too_many_connections"
-    assert all(closed(one) for one in late[2:])  # those that say nothing are cut, and those beyond what is answered
+    late = [socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE) for _ in range(70)]
+    assert all(closed(one) for one in late)  # those that say nothing are cut, and those beyond what is answered
     for held in kept:
         held.close()
     wait_for(lambda: counted(running.url, "connections") == 1)
-    assert httpx.get(f"{running.url}/health").status_code == 200
+    assert httpx.get(f"{running.url}/health", timeout=PATIENCE).status_code == 200
 
 
 def test_too_long_headers_are_refused(server: Callable[..., Any]) -> None:
     running = server()
     for end, status in ((b"\r\n\r\n", b"431"), (b"", b"431")):  # whole ones, and such as never end
-        made = socket.create_connection(("127.0.0.1", running.port), timeout=30)
+        made = socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE)
         made.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 20_000 + end)
         assert status in made.recv(4096).split(b"\r\n")[0]
-    assert httpx.get(f"{running.url}/health").status_code == 200
+    assert httpx.get(f"{running.url}/health", timeout=PATIENCE).status_code == 200
 
 
 def test_what_is_no_http_is_answered_like_all_else(server: Callable[..., Any]) -> None:
     running = server()
     for said in (b"garbage\r\n\r\n", b"GET /health HTTP/1.1\r\n\r\n"):  # the second names no host
-        made = socket.create_connection(("127.0.0.1", running.port), timeout=30)
+        made = socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE)
         made.sendall(said)
         head, _, body = b"".join(iter(lambda made=made: made.recv(4096), b"")).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
         assert b"x-content-type-options: nosniff" in head
         assert json.loads(body)["error"]["type"] == "invalid_request_error"
-    assert httpx.get(f"{running.url}/health").status_code == 200
+    assert httpx.get(f"{running.url}/health", timeout=PATIENCE).status_code == 200
 
 
 def test_asked_to_end_it_says_what_it_was_saying(server: Callable[..., Any]) -> None:
@@ -154,7 +169,9 @@ def test_asked_to_end_it_says_what_it_was_saying(server: Callable[..., Any]) -> 
     found: list[str] = []
 
     def read() -> None:
-        with httpx.stream("POST", f"{running.url}/v1/completions", json=LONG | {"stream": True}, timeout=60) as answer:
+        with httpx.stream(
+            "POST", f"{running.url}/v1/completions", json=LONG | {"stream": True}, timeout=PATIENCE
+        ) as answer:
             for line in answer.iter_lines():
                 found.append(line)
 
@@ -162,7 +179,7 @@ def test_asked_to_end_it_says_what_it_was_saying(server: Callable[..., Any]) -> 
     reader.start()
     wait_for(lambda: len(found) > 2)
     assert running.stop() == 0
-    reader.join(60)
+    reader.join(PATIENCE)
     assert "data: [DONE]" in found
 
 
@@ -181,8 +198,8 @@ def test_an_end_does_not_wait_for_ever(server: Callable[..., Any]) -> None:
 def test_nothing_that_was_said_is_logged(server: Callable[..., Any]) -> None:
     running = server()
     secret = "a-very-secret-word"
-    httpx.post(f"{running.url}/v1/completions", json={"prompt": secret, "max_tokens": 1}, timeout=60)
-    httpx.post(f"{running.url}/v1/completions", json={"prompt": [secret, 5], "n": secret}, timeout=60)
+    httpx.post(f"{running.url}/v1/completions", json={"prompt": secret, "max_tokens": 1}, timeout=PATIENCE)
+    httpx.post(f"{running.url}/v1/completions", json={"prompt": [secret, 5], "n": secret}, timeout=PATIENCE)
     running.stop()
     assert secret not in running.process.stderr.read()
 

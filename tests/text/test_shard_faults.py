@@ -18,6 +18,7 @@ from chatsmith.text import chat, new_folder
 from chatsmith.text.shards import TokenFolder, write_shards
 from chatsmith.text.tokenizer import Tokenizer
 from documents import contents, talk, texts
+from patience import PATIENCE
 
 
 def test_what_stands_in_the_way_is_not_touched(byte_tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_what_was_there(
     write_shards(texts(3), byte_tokenizer, tmp_path / "t")
     before = contents(tmp_path / "t")
     process = child(tmp_path / "t", 1_000_000)
-    said = process.communicate(timeout=60)[0]
+    said = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == 1, said
     assert "the disk is full" in said
     assert "free some space" in said
@@ -111,7 +112,7 @@ def test_a_killed_writer_leaves_nothing_that_opens_and_the_next_one_clears_up(
     assert process.stdout.readline() == "going\n"
     time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
-    process.wait(timeout=60)
+    process.wait(timeout=PATIENCE)
     process.stdout.close()
     (left,) = tmp_path.iterdir()
     for folder in (tmp_path / "t", left):

@@ -27,6 +27,7 @@ from chatsmith.train.callbacks import Callback, Compared, Moment, RunStart
 from chatsmith.train.metrics import read_log
 from chatsmith.train.recipe import Recipe, load_recipe
 from chatsmith.train.run import train
+from patience import PATIENCE
 
 from .conftest import TinyRecipe
 
@@ -67,7 +68,7 @@ def start(recipe: Path, out: Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def finish(process: subprocess.Popen[bytes]) -> int:
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode in (0, -signal.SIGKILL), errors.decode()
     return process.returncode
 
@@ -86,7 +87,7 @@ def test_killed_at_any_moment_the_bits_are_the_same(recipe: Recipe, tmp_path: Pa
     for _ in range(3):
         process = start(path, out, "resume")
         reached = _steps(out)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while _steps(out) <= reached and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.005)
         time.sleep(chance.uniform(0.0, 0.1))
@@ -239,10 +240,10 @@ def test_a_finished_run_made_longer_learns_on_and_can_be_repeated(tiny: TinyReci
 
 def test_a_finished_run_is_given_more_minutes(tiny: TinyRecipe, tmp_path: Path) -> None:
     out, short = tmp_path / "out", tiny(schedule={"minutes": 0.02})
-    steps = train(short, out).steps
-    assert train(short, out, resume=True).steps == steps
+    steps = train(short, out, clock=Clock([1.0], 1.2)).steps
+    assert train(short, out, resume=True, clock=Clock([1.0], 1.2)).steps == steps
     longer = replace(short, schedule=replace(short.schedule, minutes=0.06))
-    assert train(longer, out, resume=True).steps > steps
+    assert train(longer, out, resume=True, clock=Clock([1.0], 3.6)).steps > steps
     assert all(record["learning_rate"] > 0 for record in read_log(out))
 
 

@@ -8,12 +8,15 @@ numbers made so that any other order of summing shows: terms that cancel, over a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from chatsmith.models.summing import telling
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 _REFERENCES = (32, 16, 8, 4, 2, 1)  # alone, a row has no company to depend on
@@ -43,28 +46,22 @@ class Product:
 class _Probe:
     """One kind of product, tried with numbers whose sum depends on its order."""
 
-    def __init__(self, product: Product) -> None:
-        generator = torch.Generator().manual_seed(0)
-        half = max(product.inputs // 2, 1)
-        # Pairs of terms cancel, w·x + (−w)·x, far apart from each other and of very different sizes.
-        some = min(product.outputs, 64)
-        size = torch.exp2(24 * torch.rand(some, half, generator=generator) - 12)
-        left = torch.randn(some, half, generator=generator) * size
-        weight = torch.cat((left, -left, torch.randn(some, 1, generator=generator)), dim=1)[:, : product.inputs]
-        order = torch.randperm(weight.shape[1], generator=generator)
-        rows = torch.randn(_WITNESSES, half, generator=generator)
-        rows = torch.cat((rows, rows, torch.randn(_WITNESSES, 1, generator=generator)), dim=1)[:, : product.inputs]
-        self.rows = rows[:, order].to(product.device, product.dtype)
-        weight = weight[:, order].to(product.device, product.dtype)
-        weight = weight.repeat(-(-product.outputs // some), 1)[: product.outputs]
-        self.weight = weight.t().contiguous().t() if product.across else weight
-        self.bias = torch.zeros(product.outputs, device=product.device, dtype=product.dtype) if product.bias else None
+    def __init__(self, kind: Product) -> None:
+        rows, weight = telling(_WITNESSES, kind.inputs, min(kind.outputs, 64))
+        self.rows = rows.to(kind.device, kind.dtype)
+        weight = weight.to(kind.device, kind.dtype)
+        weight = weight.repeat(-(-kind.outputs // len(weight)), 1)[: kind.outputs]
+        self.weight = weight.t().contiguous().t() if kind.across else weight
+        # Some kernels begin their sums with the bias and some end them so: zeros would not show that. But the last bits
+        # of a sum in bfloat16 are hidden by any other bias.
+        biases = (torch.zeros(kind.outputs), torch.linspace(1, 2, kind.outputs))
+        self.biases = [bias.to(kind.device, kind.dtype) for bias in biases] if kind.bias else [None]
 
     def __call__(self, rows: int) -> Tensor | None:
-        """The products of the witnesses [witnesses, outputs]; None where a row's place among `rows` matters."""
+        """The products of the witnesses [n, outputs]; None where a row's place among `rows` matters."""
         found = []
-        for row in self.rows:
-            products = F.linear(row.expand(rows, -1).contiguous(), self.weight, self.bias)
+        for row, bias in itertools.product(self.rows, self.biases):
+            products = F.linear(row.expand(rows, -1).contiguous(), self.weight, bias)
             if not torch.equal(products, products[:1].expand_as(products)):
                 return None
             found.append(products[0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -17,10 +18,13 @@ from torch import Tensor
 
 from chatsmith.errors import RequestError
 from chatsmith.kernels import native
+from chatsmith.models.summing import telling
 from chatsmith.specs import ModelSpec
 
 BLOCK_SIZE = 32
-_QUERIES = 8  # queries of one sequence that the plain-torch path takes together, whether it has as many or not
+_WITNESSES = 3  # different rows that a machine is asked about
+_QUERIES = (8, 6, 4, 3, 2)
+"""How many queries of one sequence the plain-torch path may take together, whether it has as many or not."""
 
 
 def bytes_per_block(spec: ModelSpec, itemsize: int, block_size: int = BLOCK_SIZE) -> int:
@@ -107,7 +111,9 @@ class Pass:
             held = torch.from_numpy(np.ascontiguousarray(table)).to(device)
             self._groups.append(_Group(band, torch.from_numpy(slots).to(device), held, int(seen.sum(dtype=np.int64))))
         self._native = native.ready(cache.keys[0])
-        span = native.PAGED_TILE if self._native else _QUERIES
+        share, dim = cache.spec.heads // cache.spec.kv_heads, cache.spec.head_dim
+        shape = (share, dim, size, cache.keys[0].dtype, device, torch.get_num_threads())
+        span = native.PAGED_TILE if self._native else _span(*shape)
         self._tiles = _tiles(starts, span)
         if self._native:
             self._tile_table = torch.from_numpy(self._tiles)
@@ -149,6 +155,7 @@ class _Gather:
 
     Queries go in tiles of one fixed height against blocks of one fixed width, and what blocks give is added in their
     order: so every product has the same shape, and a query's output the same bits, in whatever company it is computed.
+    The height is one at which a query's place in its tile does not matter, either.
     """
 
     def __init__(self, tiles: NDArray[np.int32], positions: NDArray[np.int32], span: int, device: torch.device) -> None:
@@ -183,6 +190,29 @@ class _Gather:
             mixed, total = mixed + parts[:, block], total + sums[:, block]
         mixed = (mixed / total).to(query.dtype).view(n, K, span, share, D)
         return mixed.permute(0, 2, 1, 3, 4).reshape(n * span, K * share * D)[self._flat]
+
+
+@lru_cache
+def _span(share: int, dim: int, size: int, dtype: torch.dtype, device: torch.device, threads: int) -> int:
+    """How many queries go into a tile: a product of so many rows gives each the same bits, wherever it stands.
+
+    Libraries multiply some rows at a time (MKL six, with AVX2), and may sum those that are left over in another order.
+    One query has no other place to stand in.
+    """
+    for span in _QUERIES:
+        if all(_places_agree(span, share, *pair, dtype, device) for pair in ((dim, size), (size, dim))):
+            return span
+    return 1
+
+
+def _places_agree(span: int, share: int, inputs: int, outputs: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the same `share` rows come out the same at each of `span` places of a tile."""
+    rows, weight = (part.to(device, dtype) for part in telling(_WITNESSES * share, inputs, outputs))
+    tile = rows.view(1, 1, _WITNESSES, 1, share, inputs).expand(1, 1, _WITNESSES, span, share, inputs)
+    blocks = weight.t().repeat(1, 2, _WITNESSES, 1, 1)
+    found = torch.matmul(tile.reshape(1, 1, _WITNESSES, span * share, inputs), blocks)
+    places = found.view(2, _WITNESSES, span, share, outputs)
+    return torch.equal(places, places[:, :, :1].expand_as(places))
 
 
 def _tiles(starts: NDArray[np.int32], span: int) -> NDArray[np.int32]:

@@ -25,6 +25,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+SECONDS = 300
+"""For what takes a moment where the machine is not busy."""
 PICTURES = Path(__file__).resolve().parents[3] / "build" / "page"
 _FLAGS = (
     "--headless=new",
@@ -44,7 +46,7 @@ class Browser:
     def __init__(self, driver: webdriver.Chrome, url: str) -> None:
         self.driver, self.url = driver, url
         self._wait = WebDriverWait(
-            driver, 40, poll_frequency=0.03, ignored_exceptions=(StaleElementReferenceException,)
+            driver, SECONDS, poll_frequency=0.03, ignored_exceptions=(StaleElementReferenceException,)
         )
 
     def open(self, room: str = "") -> None:
@@ -119,6 +121,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chr
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     started = webdriver.Chrome(options=options, service=Service(driver))
+    started.set_script_timeout(SECONDS)
     yield started
     started.quit()
 
@@ -137,7 +140,7 @@ def serving(folder: Path, data: Path, *words: str) -> Iterator[str]:
             said += line
         yield f"http://localhost:{found[1]}"
         process.terminate()
-        process.wait(30)
+        process.wait(SECONDS)
 
 
 @pytest.fixture(scope="module")
