@@ -165,11 +165,11 @@ def _dispatch(tokens: Sequence[str]) -> object:
     return app(tokens)
 
 
-# What may be an option. A text, "- like this", "-5" or "-", is none.
 # What to do about what the system refused, where that is one thing.
 _REMEDIES = dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "check its permissions, or name another place")
 _REMEDIES |= dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space and run the same command again")
 _REMEDIES[errno.EMFILE] = "allow more open files: ulimit -n 4096"
+# What may be an option. A text, "- like this", "-5" or "-", is none.
 _OPTION = re.compile(r"(--?[A-Za-z][\w-]*)(=.*)?", re.DOTALL)
 
 
