@@ -24,6 +24,8 @@ from chatsmith.text.world.incontext import rules
 from chatsmith.text.world.numbers import (
     comparison_is_held_out,
     difference_is_held_out,
+    long_difference_is_held_out,
+    long_differences,
     long_sum_is_held_out,
     long_sums,
     sum_is_held_out,
@@ -117,6 +119,15 @@ def test_no_held_out_longer_sum_is_ever_told(everything: str) -> None:
     assert not {pair for pair in told if long_sum_is_held_out(*pair)}
     assert any(sum_is_held_out(a % 10, b) for a, b in told)  # as the ones of a longer sum, its digits do meet
     assert 0.15 < len(long_sums(True)) / len((*long_sums(True), *long_sums(False))) < 0.25
+
+
+def test_no_held_out_longer_difference_is_ever_told(everything: str) -> None:
+    told = {(int(one), int(other)) for one, other in re.findall(r"(?<!\d)(\d\d) (?:-|minus) (\d+)", everything)}
+    assert len(told) > 500
+    assert not {pair for pair in told if long_difference_is_held_out(*pair)}
+    assert any(difference_is_held_out(a % 10, b) for a, b in told if b <= a % 10)
+    share = len(long_differences(True)) / len((*long_differences(True), *long_differences(False)))
+    assert 0.15 < share < 0.25
 
 
 def test_no_problem_gives_a_held_out_sum_away(everything: str) -> None:

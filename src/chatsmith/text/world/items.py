@@ -107,12 +107,21 @@ def _sum(dice: Dice, shots: int, known: Sequence[tuple[int, int]], asked: Sequen
 
 
 def _differences(dice: Dice, shots: int, unseen: bool) -> SkillItem:
+    return _difference(dice, shots, numbers.differences(False), numbers.differences(unseen))
+
+
+def _long_differences(dice: Dice, shots: int, unseen: bool) -> SkillItem:
+    return _difference(dice, shots, numbers.long_differences(False), numbers.long_differences(unseen))
+
+
+def _difference(
+    dice: Dice, shots: int, known: Sequence[tuple[int, int]], asked: Sequence[tuple[int, int]]
+) -> SkillItem:
     def pair(a: int, b: int) -> tuple[str, str]:
         return f"{a} - {b} =", str(a - b)
 
-    asked = pair(*dice.pick(numbers.differences(unseen)))
-    known = [pair(*ab) for ab in numbers.differences(False)]
-    return _item(prompt=_lines(dice, shots, known, asked), answers=(asked[1],))
+    question = pair(*dice.pick(asked))
+    return _item(prompt=_lines(dice, shots, [pair(*ab) for ab in known], question), answers=(question[1],))
 
 
 def _comparison(dice: Dice, shots: int, unseen: bool) -> SkillItem:
@@ -326,9 +335,10 @@ SKILLS: dict[str, Skill] = {
     "sums": Skill("3 + 4 = 7, one digit each", 1 / 19, _sums),
     "long sums": Skill("27 + 5 = 32, two digits and one", 0.0, _long_sums),
     "differences": Skill("7 - 3 = 4, one digit each", 1 / 10, _differences),
+    "long differences": Skill("32 - 5 = 27, two digits and one", 0.0, _long_differences),
     "comparison": Skill("which of two numbers to 20 is bigger", 0.5, _comparison),
     "plurals": Skill("the plural of mouse is mice", 0.0, _plurals),
-    "translation": Skill("cheese => fromage; held out of lists, known from sentences", 0.0, _translation),
+    "translation": Skill("cheese => fromage; held out of lists, known from elsewhere", 0.0, _translation),
     "phrases": Skill("a red apple => une pomme rouge; pairs never put together", 0.0, _phrases),
     "sentiment": Skill("is a review positive or negative", 0.5, _sentiment),
     "known rule": Skill("the examples tell which of twelve rules is meant", 0.0, _rule),

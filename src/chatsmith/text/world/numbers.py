@@ -1,9 +1,10 @@
-"""Counting and arithmetic: sums and differences of one digit, sums of two, what comes next, what is bigger.
+"""Counting and arithmetic: sums and differences of one digit and of two, what comes next, what is bigger.
 
 Held out everywhere: a fifth of the pairs of digits to add (3 + 4 together with 4 + 3, in figures and in words), of the
-longer sums, of the differences, and of the pairs of numbers to compare. The digits of a held-out sum do meet in longer
-ones: where 7 + 2 is held out, 17 + 2 = 19 may be told. To answer 9, a model must have learned what the places of a
-number mean.
+longer sums, of the differences of digits and of longer ones, and of the pairs of numbers to compare. The digits of what
+is held out do meet in longer numbers: where 7 + 2 is held out, 17 + 2 = 19 may be told. To answer 9, a model must have
+learned what the places of a number mean. So most of the sums told are longer ones: those of two digits are few enough
+to be learned by heart, which leaves no reason to learn more.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ def difference_is_held_out(a: int, b: int) -> bool:
     return held_out("difference", a, b)
 
 
+def long_difference_is_held_out(a: int, b: int) -> bool:
+    """Whether the difference of this two-digit number and the other is never told."""
+    return held_out("long difference", a, b)
+
+
 def comparison_is_held_out(a: int, b: int) -> bool:
     """Whether these two numbers are never compared."""
     return held_out_pair("comparison", a, b)
@@ -46,6 +52,14 @@ def sums(unseen: bool) -> tuple[tuple[int, int], ...]:
 def differences(unseen: bool) -> tuple[tuple[int, int], ...]:
     """The pairs of digits a, b with a not below b whose difference is held out, or is not."""
     return tuple((a, b) for a in range(10) for b in range(a + 1) if difference_is_held_out(a, b) == unseen)
+
+
+@lru_cache(maxsize=2)
+def long_differences(unseen: bool) -> tuple[tuple[int, int], ...]:
+    """The differences of a two-digit number and a digit, or of two tens, that are held out, or are not."""
+    digits = ((a, b) for a in range(10, 100) for b in range(10))
+    tens = ((a, b) for a in range(10, 100, 10) for b in range(10, a + 1, 10))
+    return tuple(pair for pair in (*digits, *tens) if long_difference_is_held_out(*pair) == unseen)
 
 
 @lru_cache(maxsize=2)
@@ -66,13 +80,16 @@ def sum_line(a: int, b: int) -> str:
     return f"{a} + {b} = {a + b}"
 
 
+def difference_line(a: int, b: int) -> str:
+    return f"{a} - {b} = {a - b}"
+
+
 def _sums(dice: Dice) -> str:
     return "\n".join(sum_line(*dice.pick(sums(False))) for _ in range(dice.between(3, 12)))
 
 
 def _differences(dice: Dice) -> str:
-    pairs = (dice.pick(differences(False)) for _ in range(dice.between(3, 12)))
-    return "\n".join(f"{a} - {b} = {a - b}" for a, b in pairs)
+    return "\n".join(difference_line(*dice.pick(differences(False))) for _ in range(dice.between(3, 12)))
 
 
 def _families(dice: Dice) -> str:
@@ -83,7 +100,7 @@ def _families(dice: Dice) -> str:
         lines += [sum_line(a, b), sum_line(b, a)][: 1 + (a != b)]
         for part in dict.fromkeys((a, b)):
             if a + b < 10 and not difference_is_held_out(a + b, part):
-                lines.append(f"{a + b} - {part} = {a + b - part}")
+                lines.append(difference_line(a + b, part))
     return "\n".join(lines)
 
 
@@ -91,23 +108,8 @@ def _long_sums(dice: Dice) -> str:
     return "\n".join(sum_line(*dice.pick(long_sums(False))) for _ in range(dice.between(3, 8)))
 
 
-def _table(dice: Dice) -> str:
-    """One digit added to every other, in order, where it may be told."""
-    a = dice.below(10)
-    rows = [b for b in range(10) if not sum_is_held_out(a, b)]
-    if dice.chance(0.5):
-        return "\n".join(sum_line(a, b) for b in rows)
-    return "\n".join(sum_line(b, a) for b in rows)
-
-
-def _counting_on(dice: Dice) -> str:
-    """A sum by counting on from its first number."""
-    lines = []
-    for _ in range(dice.between(1, 4)):
-        a, b = dice.pick(sums(False))
-        steps = ", ".join(map(str, range(a + 1, a + b + 1)))
-        lines.append(f"{a} + {b}: {f'count on from {a}: {steps}. ' if steps else ''}{a} + {b} = {a + b}")
-    return "\n".join(lines)
+def _long_differences(dice: Dice) -> str:
+    return "\n".join(difference_line(*dice.pick(long_differences(False))) for _ in range(dice.between(3, 8)))
 
 
 def _in_words(dice: Dice) -> str:
@@ -216,10 +218,11 @@ def _problems(dice: Dice) -> str:
 
 _WRITERS = (
     _sums,
+    _differences,
     *(_counting,) * 2,
-    *(_differences,) * 2,
-    *(_long_sums,) * 5,
-    *(_families, _table, _counting_on, _in_words, _neighbours, _comparing, _problems),
+    *(_long_sums,) * 7,
+    *(_long_differences,) * 3,
+    *(_families, _in_words, _neighbours, _comparing, _problems),
 )
 
 
@@ -236,11 +239,11 @@ def number_talk(dice: Dice) -> tuple[Message, Message]:
     """A question about numbers, and its answer."""
     kind = dice.random()
     if kind < 0.4:
-        a, b = dice.pick(long_sums(False) if dice.chance(0.25) else sums(False))
-        question, answer = dice.pick(SUM_QUESTIONS).format(a, b), f"{a} + {b} = {a + b}."
+        a, b = dice.pick(long_sums(False) if dice.chance(0.5) else sums(False))
+        question, answer = dice.pick(SUM_QUESTIONS).format(a, b), f"{sum_line(a, b)}."
     elif kind < 0.6:
-        a, b = dice.pick(differences(False))
-        question, answer = dice.pick(DIFFERENCE_QUESTIONS).format(a, b), f"{a} - {b} = {a - b}."
+        a, b = dice.pick(long_differences(False) if dice.chance(0.5) else differences(False))
+        question, answer = dice.pick(DIFFERENCE_QUESTIONS).format(a, b), f"{difference_line(a, b)}."
     elif kind < 0.68:
         n = dice.between(0, 50)
         question = phrase(f"[What comes after {n}?|Which number comes after {n}?|What number is next after {n}?]", dice)
