@@ -16,6 +16,7 @@ from patience import PATIENCE
 
 # No ending token: the answers are as long as they may be.
 LONG = {"prompt": "Once", "max_tokens": 480, "logit_bias": {str(token): -100 for token in range(5)}}
+RESPONSE = {"input": "Once", "max_output_tokens": 480, "logit_bias": LONG["logit_bias"]}
 
 
 def wait_for(done: Callable[[], bool]) -> None:
@@ -31,19 +32,18 @@ def counted(url: str, name: str) -> float:
 
 
 def answered(url: str) -> int:
-    """How many requests for completions have been answered, or left."""
+    """How many of the requests that tests here make have been answered, or left."""
     text = httpx.get(f"{url}/metrics", timeout=PATIENCE).text
-    return sum(
-        map(int, re.findall(r'^chatsmith_requests_total\{path="/v1/completions",.*\} (\d+)$', text, re.MULTILINE))
-    )
+    answers = r'^chatsmith_requests_total\{path="/v1/(?:completions|responses)",.*\} (\d+)$'
+    return sum(map(int, re.findall(answers, text, re.MULTILINE)))
 
 
-def raw(port: int, body: dict[str, Any], stream: bool = True) -> socket.socket:
+def raw(port: int, body: dict[str, Any], stream: bool = True, path: str = "completions") -> socket.socket:
     """A connection that has asked for a stream, or for a whole answer."""
     made = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
     data = json.dumps(body | {"stream": stream}).encode()
     made.sendall(
-        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"POST /v1/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n".encode()
         + f"Content-Length: {len(data)}\r\n\r\n".encode()
         + data
     )
@@ -52,9 +52,9 @@ def raw(port: int, body: dict[str, Any], stream: bool = True) -> socket.socket:
 
 def test_who_leaves_frees_the_place(server: Callable[..., Any]) -> None:
     running = server()
-    for _ in range(30):
-        made = raw(running.port, LONG)
-        made.recv(200)
+    for path, body in (("completions", LONG), ("responses", RESPONSE)) * 15:
+        made = raw(running.port, body, path=path)
+        assert made.recv(200).startswith(b"HTTP/1.1 200 ")
         made.close()
     made = raw(running.port, LONG | {"n": 8}, stream=False)  # one that waits for a whole answer, and leaves
     time.sleep(0.05)

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 import chatsmith
+from chatsmith.generate.requests import Event
 from chatsmith.generate.torch_backend import TorchBackend
 from chatsmith.language_model import LanguageModel
 from chatsmith.serve.app import create_app
+from chatsmith.serve.fields import RESPOND, read
+from chatsmith.serve.response_kinds import Items
+from chatsmith.serve.responses import ResponseTeller, prepare_response
+from chatsmith.serve.talk import _Stream
 from chatsmith.serve.toolcalls import CallFormat, call_format
 from chatsmith.text.chat_template import render_template
 from chatsmith.text.chat_tools import encode_with_tools, has_tools
@@ -140,3 +147,90 @@ def test_words_are_streamed_until_a_call_may_begin(client: TestClient) -> None:
     assert [entry for one in told for entry in one] == shown["content"]
     assert "".join(piece["choices"][0]["delta"].get("content") or "" for piece in pieces) == whole
     assert isinstance(chatsmith.__version__, str)
+
+
+FLAT = [{"type": "function", "name": "count", "description": "Counts.", "parameters": PARAMETERS}]
+RESPONSE = {"input": "count", "tools": FLAT, "max_output_tokens": 200, "seed": 1}
+
+
+def test_calls_are_items_of_a_response(client: TestClient) -> None:
+    pytest.importorskip("llguidance")
+    openai = pytest.importorskip("openai")
+    asking = openai.OpenAI(
+        api_key="none", base_url="http://localhost/v1", http_client=client, _strict_response_validation=True
+    )
+    [closing] = tokenizer().encode("}")
+    settings: dict[str, Any] = {
+        "model": client.get("/v1/models").json()["data"][0]["id"],
+        "tools": [FLAT[0] | {"strict": True}],
+        "tool_choice": {"type": "function", "name": "count"},
+        "extra_body": {"seed": 1, "logit_bias": {str(closing): 30}},
+    }
+    found = asking.responses.create(input="count", **settings)
+    [call] = found.output
+    assert (found.status, call.type, call.status, call.name) == ("completed", "function_call", "completed", "count")
+    assert isinstance(json.loads(call.arguments)["n"], int)
+    assert found.tool_choice.name == found.tools[0].name == "count"
+    with asking.responses.stream(input="count", **settings) as stream:
+        events = [*stream]
+    assert [event.type.removeprefix("response.") for event in events] == [
+        *("created", "in_progress", "output_item.added", "function_call_arguments.delta"),
+        *("function_call_arguments.done", "output_item.done", "completed"),
+    ]
+    [streamed] = events[-1].response.output
+    assert (streamed.name, streamed.arguments) == (call.name, call.arguments)
+    assert events[3].snapshot == events[4].arguments == call.arguments
+    # What was called, and what came of it, is read as in a conversation.
+    items = [
+        {"role": "user", "content": "count"},
+        *found.output,
+        {"type": "function_call_output", "call_id": call.call_id, "output": "3"},
+    ]
+    more = asking.responses.create(input=items, model=settings["model"], tools=settings["tools"], max_output_tokens=1)
+    function = {"name": "count", "arguments": call.arguments}
+    messages = [
+        {"role": "user", "content": "count"},
+        {"role": "assistant", "content": "", "tool_calls": [{"id": call.call_id, "function": function}]},
+        {"role": "tool", "content": "3", "tool_call_id": call.call_id},
+    ]
+    other = client.post("/v1/chat/completions", json={"messages": messages, "tools": TOOLS, "max_tokens": 1})
+    assert more.replay["requests"][0]["prompt"] == other.json()["replay"]["requests"][0]["prompt"]
+
+
+def test_words_of_a_response_are_streamed_until_a_call_may_begin(client: TestClient) -> None:
+    for more in ({}, {"include": ["message.output_text.logprobs"]}):
+        body = RESPONSE | {"max_output_tokens": 40} | more
+        [part] = client.post("/v1/responses", json=body).json()["output"][0]["content"]
+        streamed = client.post("/v1/responses", json=body | {"stream": True}).text
+        events = [json.loads(line[6:]) for line in streamed.splitlines() if line.startswith("data: {")]
+        deltas = [event for event in events if event["type"] == "response.output_text.delta"]
+        assert len(deltas) > 5
+        assert "".join(event["delta"] for event in deltas) == part["text"]
+        assert [entry for event in deltas for entry in event["logprobs"]] == part["logprobs"]
+        assert events[-1]["response"]["output"][0]["content"] == [part]
+
+
+@pytest.mark.parametrize("words", ["", " \n", "Well. "])
+def test_words_and_calls_of_one_turn(client: TestClient, words: str) -> None:
+    """What is blank before a call is no message; the items come back as one message of the assistant."""
+    room = client.app.state.room  # type: ignore[attr-defined]
+    said = words + '<tool_call>{"name": "count", "arguments": {"n": 1}}</tool_call>' * 2
+    fields = read(RESPOND, RESPONSE, room.served.bounds)
+    prepared = prepare_response(room.served, fields, "")
+    events = [Event(0, 0, number, text, 0.0, 1) for number, text in enumerate(said)]
+    events[-1] = replace(events[-1], finish="eos")
+    whole = ResponseTeller(room.served, prepared, fields, "0" * 64).whole({0: events})
+    stream = _Stream(SimpleNamespace(app=client.app), None, ResponseTeller(room.served, prepared, fields, "0" * 64))  # type: ignore[arg-type]
+    told = "".join(stream._piece(0, event, event.finish is not None) for event in events) + stream._teller.ending()
+    last = json.loads(told.rpartition("data: ")[2])["response"]
+    kinds = ["message"] * bool(words.strip()) + ["function_call"] * 2
+    for response in (whole, last):
+        assert [item["type"] for item in response["output"]] == kinds
+        assert response["status"] == "completed"
+        back = Items().read([{"role": "user", "content": "count"}, *response["output"]], "input", room.served.bounds)
+        assert [message["role"] for message in back] == ["user", "assistant"]
+        assert back[1]["content"].strip() == words.strip()
+        assert [call["function"]["arguments"] for call in back[1]["tool_calls"]] == [{"n": 1}, {"n": 1}]
+    indexes = [json.loads(line[6:]).get("output_index") for line in told.splitlines() if line.startswith("data: ")]
+    assert sorted(indexes[:-1]) == indexes[:-1]
+    assert set(indexes[:-1]) == set(range(len(kinds)))

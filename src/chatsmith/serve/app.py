@@ -19,7 +19,7 @@ from chatsmith.language_model import LanguageModel
 from chatsmith.serve import looks, talk
 from chatsmith.serve.desk import Desk
 from chatsmith.serve.errors import ApiError
-from chatsmith.serve.fields import CHAT, DECODE, EMBED, ENCODE, NEXT, WRITE
+from chatsmith.serve.fields import CHAT, DECODE, EMBED, ENCODE, NEXT, RESPOND, WRITE
 from chatsmith.serve.files import file_routes
 from chatsmith.serve.guard import Guard, site
 from chatsmith.serve.keys import Keys
@@ -81,6 +81,7 @@ def create_app(
 
     api = [
         Route(CHAT, talk.chat, methods=["POST"]),
+        Route(RESPOND, talk.respond, methods=["POST"]),
         Route(WRITE, talk.write, methods=["POST"]),
         Route(NEXT, looks.next_, methods=["POST"]),
         Route(EMBED, looks.embed, methods=["POST"]),

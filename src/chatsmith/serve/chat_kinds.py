@@ -11,20 +11,21 @@ from urllib.parse import unquote
 
 from chatsmith.generate.constraints import Constraint
 from chatsmith.serve.errors import wrong
-from chatsmith.serve.kinds import Bounds, Schema, listed, mapping, text
+from chatsmith.serve.kinds import Bounds, Schema, listed, mapping, tellable, text
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _ROLES = ("system", "developer", "user", "assistant", "tool")
-_NAMES: Schema = {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"}
+NAMES: Schema = {"type": "string", "pattern": "^[a-zA-Z0-9_-]{1,64}$"}
 
 
-def _known(given: dict[str, Any], name: str, *keys: str) -> None:
+def only(given: dict[str, Any], name: str, *keys: str) -> None:
+    """Raises `ApiError` where an object has any other key."""
     for key in given:
         if key not in keys:
             raise wrong(f"{name}.{key[:64]}", f"is not known; there are {', '.join(keys)}")
 
 
-def _each(
+def each(
     value: Any, name: str, most: float, read: Callable[[dict[str, Any], str], dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """`read` of every object in a list of one or more, with its name."""
@@ -32,7 +33,8 @@ def _each(
     return [read(mapping(one, f"{name}[{place}]"), f"{name}[{place}]") for place, one in places]
 
 
-def _named(value: Any, name: str) -> str:
+def called(value: Any, name: str) -> str:
+    """The name of a function or a schema."""
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise wrong(name, "must have 1 to 64 letters, digits, _ or -")
     return value
@@ -44,7 +46,7 @@ class Messages:
 
     def read(self, value: Any, name: str, bounds: Bounds) -> list[dict[str, Any]]:
         """See `Kind`."""
-        return _each(value, name, bounds["messages"], lambda one, at: self._message(one, at, bounds))
+        return each(value, name, bounds["messages"], lambda one, at: self._message(one, at, bounds))
 
     def _message(self, given: dict[str, Any], name: str, bounds: Bounds) -> dict[str, Any]:
         given = {key: value for key, value in given.items() if value is not None}
@@ -53,7 +55,7 @@ class Messages:
             raise wrong(f"{name}.role", f"must be one of {', '.join(_ROLES)}")
         # What a reply of OpenAI's has beside its words may come back with it.
         extra = {"assistant": ("tool_calls", "refusal", "annotations"), "tool": ("tool_call_id",)}.get(role, ())
-        _known(given, name, "role", "content", "name", *extra)
+        only(given, name, "role", "content", "name", *extra)
         if "name" in given:
             text(given["name"], f"{name}.name", 64)
         calls = [
@@ -64,7 +66,7 @@ class Messages:
             raise wrong(f"{name}.content", "is missing")
         message: dict[str, Any] = {
             "role": "system" if role == "developer" else role,
-            "content": _content(given.get("content", ""), f"{name}.content", bounds),
+            "content": content(given.get("content", ""), f"{name}.content", bounds),
         }
         if calls:
             message["tool_calls"] = calls
@@ -75,128 +77,145 @@ class Messages:
     def schema(self, bounds: Bounds) -> Schema:
         """See `Kind`."""
         words: Schema = {"type": "string", "maxLength": int(bounds["body_bytes"])}
-        part: Schema = {
-            "type": "object",
-            "properties": {"type": {"type": "string", "enum": ["text"]}, "text": words},
-            "required": ["type", "text"],
-            "additionalProperties": False,
-        }
-        parts: Schema = {"type": "array", "items": part, "maxItems": int(bounds["messages"])}
-        call: Schema = {
-            "type": "object",
-            "properties": {
-                "id": {"type": "string", "maxLength": 256},
-                "type": {"type": "string", "enum": ["function"]},
-                "function": {
-                    "type": "object",
-                    "properties": {"name": _NAMES, "arguments": words},
-                    "required": ["name", "arguments"],
-                    "additionalProperties": False,
-                },
-            },
-            "required": ["function"],
-            "additionalProperties": False,
-        }
+        function = closed({"name": NAMES, "arguments": words}, "name", "arguments")
+        identity: Schema = {"type": "string", "maxLength": 256}
+        call = closed({"id": identity, "type": word("function"), "function": function}, "function")
 
-        def message(roles: list[str], required: list[str], **more: Schema) -> Schema:
-            shared = {"content": {"anyOf": [words, parts]}, "name": {"type": "string", "maxLength": 64}}
-            role: Schema = {"type": "string", "enum": roles}
-            properties = {"role": role, **shared, **more}
-            return {
-                "type": "object",
-                "properties": properties,
-                "required": ["role", *required],
-                "additionalProperties": False,
-            }
+        def message(roles: tuple[str, ...], required: str, **more: Schema) -> Schema:
+            shared = {"content": content_schema(bounds, "text"), "name": {"type": "string", "maxLength": 64}}
+            return closed({"role": word(*roles), **shared, **more}, "role", required)
 
         calls: Schema = {"type": "array", "items": call, "minItems": 1, "maxItems": int(bounds["tools"])}
         kinds = [
-            message(["system", "developer", "user"], ["content"]),
-            message(["assistant"], ["content"]),
-            message(["assistant"], ["tool_calls"], tool_calls=calls),
-            message(["tool"], ["content"], tool_call_id={"type": "string", "maxLength": 256}),
+            message(("system", "developer", "user"), "content"),
+            message(("assistant",), "content"),
+            message(("assistant",), "tool_calls", tool_calls=calls),
+            message(("tool",), "content", tool_call_id=identity),
         ]
         return {"type": "array", "items": {"anyOf": kinds}, "minItems": 1, "maxItems": int(bounds["messages"])}
 
 
-def _content(value: Any, name: str, bounds: Bounds) -> str:
+_PLAIN: dict[str, tuple[str, ...]] = {"text": ()}
+
+
+def content(value: Any, name: str, bounds: Bounds, kinds: dict[str, tuple[str, ...]] = _PLAIN) -> str:
+    """What a message says: a text, or a list of parts of these kinds, each with the keys that it may have beside."""
     if not isinstance(value, list):
         return text(value, name, bounds["body_bytes"])
     said = []
     for place, part in enumerate(listed(value, name, bounds["messages"])):
         given = mapping(part, f"{name}[{place}]")
-        if given.get("type") != "text":
-            raise wrong(f"{name}[{place}].type", "must be text: this model reads nothing else")
-        _known(given, f"{name}[{place}]", "type", "text")
+        kind = given.get("type")
+        if not isinstance(kind, str) or kind not in kinds:
+            raise wrong(f"{name}[{place}].type", f"must be {' or '.join(kinds)}: this model reads nothing else")
+        only(given, f"{name}[{place}]", "type", "text", *kinds[kind])
         said.append(text(given.get("text"), f"{name}[{place}].text", bounds["body_bytes"]))
     return "".join(said)
 
 
+def content_schema(bounds: Bounds, *kinds: str, **more: Schema) -> Schema:
+    """What `content` reads."""
+    words: Schema = {"type": "string", "maxLength": int(bounds["body_bytes"])}
+    part = closed({"type": word(*kinds), "text": words, **more}, "type", "text")
+    return {"anyOf": [words, {"type": "array", "items": part, "maxItems": int(bounds["messages"])}]}
+
+
 def _call(value: Any, name: str, bounds: Bounds) -> dict[str, Any]:
     given = mapping(value, name)
-    _known(given, name, "id", "type", "function")
+    only(given, name, "id", "type", "function")
     if given.get("type", "function") != "function":
         raise wrong(f"{name}.type", "must be function")
     function = mapping(given.get("function"), f"{name}.function")
-    _known(function, f"{name}.function", "name", "arguments")
-    said = text(function.get("arguments"), f"{name}.function.arguments", bounds["body_bytes"])
+    only(function, f"{name}.function", "name", "arguments")
+    return call_of(function, f"{name}.function", text(given.get("id", ""), f"{name}.id", 256), bounds)
+
+
+def call_of(function: dict[str, Any], name: str, identity: str, bounds: Bounds) -> dict[str, Any]:
+    """A call of a function, with its name and arguments, as templates want to see it."""
+    said = text(function.get("arguments"), f"{name}.arguments", bounds["body_bytes"])
     try:
         arguments = json.loads(said)
     except (ValueError, RecursionError):
         arguments = said
-    call = {"name": _named(function.get("name"), f"{name}.function.name"), "arguments": arguments}
-    return {"id": text(given.get("id", ""), f"{name}.id", 256), "type": "function", "function": call}
+    call = {"name": called(function.get("name"), f"{name}.name"), "arguments": arguments}
+    return {"id": identity, "type": "function", "function": call}
+
+
+def word(*words: str) -> Schema:
+    """One of these words, as a JSON schema."""
+    return {"type": "string", "enum": list(words)}
+
+
+def closed(properties: Schema, *required: str) -> Schema:
+    """An object with these keys and no others, as a JSON schema."""
+    return {"type": "object", "properties": properties, "required": [*required], "additionalProperties": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What says more of an object of one type: kept under `key`, or beside the type where that is empty."""
+
+    key: str
+
+    def read(self, given: dict[str, Any], name: str, *keys: str) -> tuple[dict[str, Any], str]:
+        """That part, which may have these keys, and its name."""
+        if not self.key:
+            only(given, name, "type", *keys)
+            return given, name
+        only(given, name, "type", self.key)
+        name, part = f"{name}.{self.key}", mapping(given.get(self.key), f"{name}.{self.key}")
+        only(part, name, *keys)
+        return part, name
+
+    def schema(self, kind: str, properties: Schema, *required: str) -> Schema:
+        """What `read` reads."""
+        if not self.key:
+            return closed({"type": word(kind), **properties}, "type", *required)
+        return closed({"type": word(kind), self.key: closed(properties, *required)}, "type", self.key)
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Functions that the model may ask to be called; read as templates want to see them."""
+    """Functions that the model may ask to be called; read as templates want to see them. `kept` says where their names
+    stand."""
+
+    kept: Kept = Kept("function")
 
     def read(self, value: Any, name: str, bounds: Bounds) -> list[dict[str, Any]]:
         """See `Kind`."""
-        return _each(value, name, bounds["tools"], lambda one, at: self._tool(one, at, bounds))
+        return each(value, name, bounds["tools"], lambda one, at: self._tool(one, at, bounds))
 
     def _tool(self, given: dict[str, Any], name: str, bounds: Bounds) -> dict[str, Any]:
-        _known(given, name, "type", "function")
         if given.get("type") != "function":
             raise wrong(f"{name}.type", "must be function")
-        function = mapping(given.get("function"), f"{name}.function")
-        _known(function, f"{name}.function", "name", "description", "parameters", "strict")
+        function, name = self.kept.read(given, name, "name", "description", "parameters", "strict")
         parameters = function.get("parameters") or {"type": "object", "properties": {}}
         return {
             "type": "function",
             "function": {
-                "name": _named(function.get("name"), f"{name}.function.name"),
-                "description": text(function.get("description") or "", f"{name}.function.description", 4096),
-                "parameters": read_schema(parameters, f"{name}.function.parameters", bounds),
+                "name": called(function.get("name"), f"{name}.name"),
+                "description": text(function.get("description") or "", f"{name}.description", 4096),
+                "parameters": read_schema(parameters, f"{name}.parameters", bounds),
             },
         }
 
     def schema(self, bounds: Bounds) -> Schema:
         """See `Kind`."""
         function: Schema = {
-            "type": "object",
-            "properties": {
-                "name": _NAMES,
-                "description": {"type": ["string", "null"], "maxLength": 4096},
-                "parameters": {"type": ["object", "null"]},
-                "strict": {"type": ["boolean", "null"]},
-            },
-            "required": ["name"],
-            "additionalProperties": False,
+            "name": NAMES,
+            "description": {"type": ["string", "null"], "maxLength": 4096},
+            "parameters": {"type": ["object", "null"]},
+            "strict": {"type": ["boolean", "null"]},
         }
-        one: Schema = {
-            "type": "object",
-            "properties": {"type": {"type": "string", "enum": ["function"]}, "function": function},
-            "required": ["type", "function"],
-            "additionalProperties": False,
-        }
+        one = self.kept.schema("function", function, "name")
         return {"type": "array", "items": one, "minItems": 1, "maxItems": int(bounds["tools"])}
 
 
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
     """none, auto, required, or {"type": "function", "function": {"name": …}}; read as the word, or ("name",)."""
+
+    kept: Kept = Kept("function")
 
     def read(self, value: Any, name: str, bounds: Bounds) -> str | tuple[str]:
         """See `Kind`."""
@@ -205,28 +224,15 @@ class ToolChoice:
                 raise wrong(name, "must be none, auto, required or a function")
             return value
         given = mapping(value, name)
-        _known(given, name, "type", "function")
         if given.get("type") != "function":
             raise wrong(f"{name}.type", "must be function")
-        function = mapping(given.get("function"), f"{name}.function")
-        _known(function, f"{name}.function", "name")
-        return (_named(function.get("name"), f"{name}.function.name"),)
+        function, name = self.kept.read(given, name, "name")
+        return (called(function.get("name"), f"{name}.name"),)
 
     def schema(self, bounds: Bounds) -> Schema:
         """See `Kind`."""
-        function = {
-            "type": "object",
-            "properties": {"name": _NAMES},
-            "required": ["name"],
-            "additionalProperties": False,
-        }
-        chosen = {
-            "type": "object",
-            "properties": {"type": {"type": "string", "enum": ["function"]}, "function": function},
-            "required": ["type", "function"],
-            "additionalProperties": False,
-        }
-        return {"anyOf": [{"type": "string", "enum": ["none", "auto", "required"]}, chosen]}
+        chosen = self.kept.schema("function", {"name": NAMES}, "name")
+        return {"anyOf": [word("none", "auto", "required"), chosen]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,51 +240,32 @@ class Form:
     """The form of an answer: {"type": "text"}, {"type": "json_object"}, or {"type": "json_schema", "json_schema":
     {"name", "schema"}}; read as a `Constraint`, or None for text."""
 
+    kept: Kept = Kept("json_schema")
+
     def read(self, value: Any, name: str, bounds: Bounds) -> Constraint | None:
         """See `Kind`."""
         given = mapping(value, name)
         kind = given.get("type")
         if kind not in ("text", "json_object", "json_schema"):
             raise wrong(f"{name}.type", "must be text, json_object or json_schema")
-        _known(given, name, "type", *(["json_schema"] if kind == "json_schema" else []))
-        if kind == "text":
-            return None
-        if kind == "json_object":
-            return Constraint.schema({"type": "object"})
-        inner = mapping(given.get("json_schema"), f"{name}.json_schema")
-        _known(inner, f"{name}.json_schema", "name", "description", "schema", "strict")
+        if kind != "json_schema":
+            only(given, name, "type")
+            return Constraint.schema({"type": "object"}) if kind == "json_object" else None
+        inner, name = self.kept.read(given, name, "name", "description", "schema", "strict")
         if "name" in inner:
-            _named(inner["name"], f"{name}.json_schema.name")
-        return Constraint.schema(read_schema(inner.get("schema"), f"{name}.json_schema.schema", bounds))
+            called(inner["name"], f"{name}.name")
+        return Constraint.schema(read_schema(inner.get("schema"), f"{name}.schema", bounds))
 
     def schema(self, bounds: Bounds) -> Schema:
         """See `Kind`."""
-        inner: Schema = {
-            "type": "object",
-            "properties": {
-                "name": _NAMES,
-                "description": {},
-                "schema": {"type": "object"},
-                "strict": {},
-            },
-            "required": ["schema"],
-            "additionalProperties": False,
-        }
-
-        def form(kinds: list[str], more: Schema) -> Schema:
-            return {
-                "type": "object",
-                "properties": {"type": {"type": "string", "enum": kinds}, **more},
-                "required": ["type", *more],
-                "additionalProperties": False,
-            }
-
-        return {"anyOf": [form(["text", "json_object"], {}), form(["json_schema"], {"json_schema": inner})]}
+        inner: Schema = {"name": NAMES, "description": {}, "schema": {"type": "object"}, "strict": {}}
+        plain = closed({"type": word("text", "json_object")}, "type")
+        return {"anyOf": [plain, self.kept.schema("json_schema", inner, "schema")]}
 
 
 def read_schema(value: Any, name: str, bounds: Bounds) -> dict[str, Any]:
     """A JSON schema of bounded size. Regular expressions and addresses are not taken from a request."""
-    given = mapping(value, name)
+    given = mapping(tellable(value, name), name)
     if len(json.dumps(given)) > bounds["schema_bytes"]:
         raise wrong(name, f"must have at most {bounds['schema_bytes']:,.0f} bytes")
     _without_patterns(given, name)
@@ -312,12 +299,14 @@ def _check_reference(value: Any, name: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """{"include_usage": true}; read as whether usage is wanted."""
+    """An object of flags, {"include_usage": true}; read as whether usage is wanted."""
+
+    flags: tuple[str, ...] = ("include_usage", "include_obfuscation")
 
     def read(self, value: Any, name: str, bounds: Bounds) -> bool:
         """See `Kind`."""
         given = mapping(value, name)
-        _known(given, name, "include_usage", "include_obfuscation")
+        only(given, name, *self.flags)
         for key, one in given.items():
             if not isinstance(one, bool):
                 raise wrong(f"{name}.{key}", "must be true or false")
@@ -325,9 +314,4 @@ class StreamOptions:
 
     def schema(self, bounds: Bounds) -> Schema:
         """See `Kind`."""
-        flag = {"type": "boolean"}
-        return {
-            "type": "object",
-            "properties": {"include_usage": flag, "include_obfuscation": flag},
-            "additionalProperties": False,
-        }
+        return closed({flag: {"type": "boolean"} for flag in self.flags})

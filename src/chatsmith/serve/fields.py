@@ -24,18 +24,23 @@ from chatsmith.serve.kinds import (
     Whole,
     Words,
 )
+from chatsmith.serve.response_kinds import FLAT, Items, Labels, Never, Off, TextSettings
 
-CHAT, WRITE, NEXT, EMBED, ENCODE, DECODE = (
+CHAT, RESPOND, WRITE, NEXT, EMBED, ENCODE, DECODE = (
     "/v1/chat/completions",
+    "/v1/responses",
     "/v1/completions",
     "/v1/next",
     "/v1/embeddings",
     "/v1/tokenize",
     "/v1/detokenize",
 )
-PATHS = (CHAT, WRITE, NEXT, EMBED, ENCODE, DECODE)
+PATHS = (CHAT, RESPOND, WRITE, NEXT, EMBED, ENCODE, DECODE)
 _BOTH = (CHAT, WRITE)
-_DRAWN = (CHAT, WRITE, NEXT)
+_TALK = (CHAT, RESPOND)
+_ANSWERED = (CHAT, RESPOND, WRITE)
+_DRAWN = (*_ANSWERED, NEXT)
+SHOW_LOGPROBS = "message.output_text.logprobs"  # the word of /v1/responses for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +58,20 @@ class Field:
 
 _OWN = "the model's own setting unless given"
 _UNUSED = "taken, and of no effect here"
+_KEEPS_NONE = "this server keeps no responses"
 
 FIELDS = (
     # what is asked
     Field("model", (*PATHS,), Text(256), "the model's name, as /v1/models lists it; another one is refused"),
     Field("messages", (CHAT,), Messages(), "the conversation so far", required=True),
+    Field(
+        "input",
+        (RESPOND,),
+        Items(),
+        "what is said: a text, or a list of messages, function_call and function_call_output items",
+        required=True,
+    ),
+    Field("instructions", (RESPOND,), Text(), "what the system says before it"),
     Field("messages", (NEXT,), Messages(), "a conversation, to see how the reply would go on"),
     Field(
         "prompt",
@@ -68,7 +82,7 @@ FIELDS = (
     ),
     Field(
         "prefix_ids",
-        (CHAT, WRITE, NEXT),
+        _DRAWN,
         Ids(),
         "the first tokens of the answer, from which it goes on; they are not repeated",
         default=(),
@@ -83,13 +97,19 @@ FIELDS = (
     Field(
         "max_tokens", _BOTH, Whole(0, "context"), "the most tokens to make; with the prompt they must fit the context"
     ),
+    Field(
+        "max_output_tokens",
+        (RESPOND,),
+        Whole(0, "context"),
+        "the most tokens to make; with the input they must fit the context",
+    ),
     Field("max_completion_tokens", (CHAT,), Whole(0, "context"), "another name of max_tokens"),
-    Field("stop", _BOTH, Texts("stop", "stop_characters"), "texts that end the answer and are not part of it", ()),
+    Field("stop", _ANSWERED, Texts("stop", "stop_characters"), "texts that end the answer and are not part of it", ()),
     Field("n", _BOTH, Whole(1, "n"), "so many answers to each prompt", 1),
     # how words are chosen
     Field(
         "seed",
-        _BOTH,
+        _ANSWERED,
         Whole(-(2**63), 2**63 - 1),
         "the same seed gives the same answer, one below 0 that of 2^63 more; a fresh one is drawn and reported",
     ),
@@ -101,14 +121,19 @@ FIELDS = (
     Field("frequency_penalty", _DRAWN, Number(-2, 2), "the same, as often as they occur"),
     Field("repetition_penalty", _DRAWN, Number(0.01, 100), f"divides logits of tokens already seen; {_OWN}"),
     Field("logit_bias", _DRAWN, Biases(), "token ids, and what is added to their logits"),
+    Field("text", (RESPOND,), TextSettings(), "format: the form of the answer, text, json_object or json_schema"),
     Field("response_format", (CHAT, WRITE), Form(), "the form of the answer: text, json_object or json_schema", None),
     Field("tools", (CHAT,), Tools(), "functions that the model may ask for, where its template has them"),
+    Field("tools", (RESPOND,), Tools(FLAT), "functions that the model may ask for, where its template has them"),
+    Field("tool_choice", (RESPOND,), ToolChoice(FLAT), "none, auto, required, or one function", "auto"),
     Field("tool_choice", (CHAT,), ToolChoice(), "none, auto, required, or one function", "auto"),
     # what is shown
-    Field("stream", _BOTH, Flag(), "answer with server-sent events as tokens are made", False),
+    Field("stream", _ANSWERED, Flag(), "answer with server-sent events as tokens are made", False),
     Field("stream_options", _BOTH, StreamOptions(), "include_usage: a last event tells the tokens used", False),
+    Field("stream_options", (RESPOND,), StreamOptions(("include_obfuscation",)), _UNUSED, False),
+    Field("include", (RESPOND,), Words((SHOW_LOGPROBS,), 0), "show the probability of every token", ()),
     Field("logprobs", (CHAT,), Flag(), "show the probability of every token", False),
-    Field("top_logprobs", (CHAT,), Whole(0, "top_logprobs"), "with logprobs: the likeliest tokens at each place", 0),
+    Field("top_logprobs", _TALK, Whole(0, "top_logprobs"), "with logprobs: the likeliest tokens at each place", 0),
     Field(
         "logprobs",
         (WRITE,),
@@ -120,13 +145,23 @@ FIELDS = (
     Field("logits", (NEXT,), Flag(), "give all logits, from which any temperature can be had without the model", False),
     Field("encoding_format", (EMBED,), Choice(("float", "base64")), "numbers, or float32 in base64", "float"),
     # what clients send
-    Field("user", (CHAT, WRITE, EMBED), Text(256), _UNUSED),
+    Field("user", (*_ANSWERED, EMBED), Text(256), _UNUSED),
     Field("metadata", (CHAT,), Anything(("object",)), _UNUSED),
+    Field("metadata", (RESPOND,), Labels(), "short texts by name, which the response has again"),
+    Field("store", (RESPOND,), Off(_KEEPS_NONE), f"true is refused: {_KEEPS_NONE}", False),
+    Field("background", (RESPOND,), Off(_KEEPS_NONE), f"true is refused: {_KEEPS_NONE}", False),
+    Field(
+        "previous_response_id",
+        (RESPOND,),
+        Never(f"{_KEEPS_NONE}; give all that was said as input"),
+        f"is refused: {_KEEPS_NONE}",
+    ),
+    Field("truncation", (RESPOND,), Choice(("disabled",)), "an input that does not fit is refused", "disabled"),
     Field("store", (CHAT,), Flag(), _UNUSED),
-    Field("parallel_tool_calls", (CHAT,), Flag(), _UNUSED),
-    Field("safety_identifier", (CHAT,), Text(256), _UNUSED),
-    Field("prompt_cache_key", (CHAT,), Text(256), _UNUSED + ": beginnings of prompts are found by their tokens"),
-    Field("service_tier", (CHAT,), Choice(("auto", "default")), _UNUSED),
+    Field("parallel_tool_calls", _TALK, Flag(), _UNUSED),
+    Field("safety_identifier", _TALK, Text(256), _UNUSED),
+    Field("prompt_cache_key", _TALK, Text(256), _UNUSED + ": beginnings of prompts are found by their tokens"),
+    Field("service_tier", _TALK, Choice(("auto", "default")), _UNUSED),
     Field("modalities", (CHAT,), Words(("text",)), "what an answer may be made of"),
     Field("best_of", (WRITE,), Whole(1, "n"), "as many as n: the answers are those that were drawn"),
 )

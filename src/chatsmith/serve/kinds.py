@@ -6,6 +6,7 @@ server ("top_logprobs") or of the model ("context", "vocab_size").
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -49,6 +50,14 @@ def text(value: Any, name: str, most: float, least: int = 0) -> str:
     if not least <= len(value) <= most:
         raise wrong(name, f"must have from {least} to {most:,.0f} characters, not {len(value):,}")
     return without_surrogates(value)
+
+
+def tellable(value: Any, name: str) -> Any:
+    """JSON that can be written again: halves of characters in it become U+FFFD, and 1e999 is refused."""
+    try:
+        return json.loads(without_surrogates(json.dumps(value, ensure_ascii=False, allow_nan=False)))
+    except ValueError:
+        raise wrong(name, "must have numbers up to 1.8e308") from None
 
 
 def mapping(value: Any, name: str) -> dict[str, Any]:
@@ -165,15 +174,17 @@ class Words:
     """A list of some of these words; read as a tuple."""
 
     words: tuple[str, ...]
+    least: int = 1
 
     def read(self, value: Any, name: str, bounds: Bounds) -> tuple[str, ...]:
         """See `Kind`."""
-        return tuple(Choice(self.words).read(one, name, bounds) for one in listed(value, name, len(self.words), 1))
+        given = listed(value, name, len(self.words), self.least)
+        return tuple(Choice(self.words).read(one, name, bounds) for one in given)
 
     def schema(self, bounds: Bounds) -> Schema:
         """See `Kind`."""
         one = Choice(self.words).schema(bounds)
-        return {"type": "array", "items": one, "minItems": 1, "maxItems": len(self.words)}
+        return {"type": "array", "items": one, "minItems": self.least, "maxItems": len(self.words)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import chatsmith
-from chatsmith.serve.fields import CHAT, DECODE, EMBED, ENCODE, NEXT, PATHS, WRITE, schema_of
+from chatsmith.serve.fields import CHAT, DECODE, EMBED, ENCODE, NEXT, PATHS, RESPOND, WRITE, schema_of
 from chatsmith.serve.kinds import Bounds
 
 _SUMMARIES = {
     CHAT: "Answer a conversation",
+    RESPOND: "Answer an input with typed items",
     WRITE: "Continue texts, or score them",
     NEXT: "The ranked next tokens at every stage of sampling",
     EMBED: "A vector for each text: the mean of the model's last hidden states",
@@ -67,7 +68,7 @@ def openapi(bounds: Bounds) -> dict[str, Any]:
 
     paths: dict[str, Any] = {}
     for path in PATHS:
-        streams = ("text/event-stream",) if path in (CHAT, WRITE) else ()
+        streams = ("text/event-stream",) if path in (CHAT, RESPOND, WRITE) else ()
         paths[path] = {
             "post": {
                 "operationId": path.removeprefix("/v1/").replace("/", "_"),

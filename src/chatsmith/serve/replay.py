@@ -50,12 +50,15 @@ def read_record(path: Path) -> Record:
         raise RequestError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise RequestError(f"{path} is not UTF-8 text") from None
-    lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: {")]
+    # Not `splitlines`: what else ends a line for Python (U+2028, say) may stand in an answer.
+    lines = [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: {")]
     for part in [text] if not lines else reversed(lines):
         try:
             found = json.loads(part)
         except (ValueError, RecursionError):
             continue
+        if isinstance(found, dict) and isinstance(found.get("response"), dict):
+            found = found["response"]  # in the last event of a streamed one
         if isinstance(found, dict) and isinstance(found.get("replay"), dict):
             return _record(found["replay"], path)
     raise RequestError(f"{path} holds no response that can be replayed", _ASK)

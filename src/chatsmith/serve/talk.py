@@ -1,9 +1,10 @@
-"""Answers over HTTP: /v1/chat/completions and /v1/completions, whole or as server-sent events."""
+"""Answers over HTTP: a conversation's, a response's and a text's, whole or as server-sent events."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -15,27 +16,35 @@ from chatsmith.generate.requests import Event
 from chatsmith.generate.stopping import StopText
 from chatsmith.serve.desk import Answers
 from chatsmith.serve.errors import ApiError, too_slow
-from chatsmith.serve.fields import CHAT, WRITE
+from chatsmith.serve.fields import CHAT, RESPOND, WRITE
 from chatsmith.serve.prepare import Prepared, prepare_chat, prepare_text
+from chatsmith.serve.responses import ResponseTeller, prepare_response
 from chatsmith.serve.room import Room, gone, json_response
 from chatsmith.serve.tell import Teller, dumps
 
 
 async def chat(request: Request) -> Response:
     """POST /v1/chat/completions"""
-    return await _answer(request, CHAT, prepare_chat)
+    return await _answer(request, CHAT, prepare_chat, partial(Teller, chat=True))
+
+
+async def respond(request: Request) -> Response:
+    """POST /v1/responses"""
+    return await _answer(request, RESPOND, prepare_response, ResponseTeller)
 
 
 async def write(request: Request) -> Response:
     """POST /v1/completions"""
-    return await _answer(request, WRITE, prepare_text)
+    return await _answer(request, WRITE, prepare_text, partial(Teller, chat=False))
 
 
-async def _answer(request: Request, path: str, prepare: Callable[..., Prepared]) -> Response:
+async def _answer(
+    request: Request, path: str, prepare: Callable[..., Prepared], tells: Callable[..., Teller]
+) -> Response:
     room = Room.of(request)
     fields = await room.read(request, path)
     prepared = await asyncio.to_thread(prepare, room.served, fields, room.owner(request))
-    teller = Teller(room.served, prepared, fields, await room.served.fingerprint(), chat=path == CHAT)
+    teller = tells(room.served, prepared, fields, await room.served.fingerprint())
     room.spend(request, prepared.planned_tokens)
     answers = room.desk.ask(prepared.asked)
     try:
@@ -128,7 +137,7 @@ class _Stream(Response):
             told = late if isinstance(error, TimeoutError) else ApiError.of(error)
             if told.status == 500:
                 self._room.metrics.failed(error)
-            await write(f"data: {dumps(told.body())}\n\n", more=False)
+            await write(self._teller.failing(told), more=False)
             return
         await write(self._teller.ending(), more=False)
 

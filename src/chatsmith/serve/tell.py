@@ -11,6 +11,7 @@ from typing import Any
 
 import chatsmith
 from chatsmith.generate.requests import Event, PromptScore, Top
+from chatsmith.serve.errors import ApiError
 from chatsmith.serve.prepare import Prepared, record
 from chatsmith.serve.served import Served
 from chatsmith.text.tokenizer import TextStream
@@ -161,6 +162,10 @@ class Teller:
         if not self.fields["stream_options"]:
             return "data: [DONE]\n\n"
         return f'{self._head}"choices":[],"usage":{dumps(self.usage())}}}\n\ndata: [DONE]\n\n'
+
+    def failing(self, error: ApiError) -> str:
+        """What ends a stream that cannot go on."""
+        return f"data: {dumps(error.body())}\n\n"
 
     # ---- parts -----------------------------------------------------------------------------------------------------
 

@@ -92,3 +92,27 @@ def test_the_asynchronous_client_and_many_at_once(listening: Any) -> None:
 
     together, alone = asyncio.run(everybody())
     assert together == alone
+
+
+def test_responses_whole_and_in_events_by_many_at_once(listening: Any) -> None:
+    settings = {"model": "tiny", "max_output_tokens": 6}
+
+    async def one(asking: Any, seed: int) -> str:
+        stream = await asking.responses.create(input=HELLO, stream=True, extra_body={"seed": seed}, **settings)
+        events = [event async for event in stream]
+        assert events[-1].type in ("response.completed", "response.incomplete")
+        assert [event.sequence_number for event in events] == list(range(len(events)))
+        return events[-1].response.output_text
+
+    async def everybody() -> tuple[list[str], list[str]]:
+        async with openai.AsyncOpenAI(
+            api_key="none", base_url=f"{listening.url}/v1", _strict_response_validation=True
+        ) as asking:
+            together = await asyncio.gather(*(one(asking, seed) for seed in range(12)))
+            whole = [
+                await asking.responses.create(input=HELLO, extra_body={"seed": seed}, **settings) for seed in range(12)
+            ]
+            return together, [response.output_text for response in whole]
+
+    together, alone = asyncio.run(everybody())
+    assert together == alone
