@@ -88,15 +88,16 @@ def _lean(chat: float, more: float = 0.0) -> dict[str, float]:
 
 
 CURRICULUM: tuple[tuple[float, dict[str, float]], ...] = (
-    (0.06, _FIRST),
-    (0.4, _lean(0.7, more=0.1)),
+    (0.12, _FIRST),
+    (0.5, _lean(0.7, more=0.1)),
     (0.7, _lean(0.7)),
     (1.0, _lean(2.0)),
 )
 """A good order of things: (until this share of the run, with this mixture).
 
 What must be read off a text is first, and nothing else. All that rests on it, names in a story as much as examples in a
-prompt, then comes sooner. It stays a tenth of the text until 40%: dropped at once, what was learned of it goes again.
+prompt, then comes sooner. It stays a tenth of the text until half of the steps: dropped at once, what was learned of it
+goes again. Steps of the built-in model are small in the beginning: 12% of them read 6% of the text.
 """
 
 
