@@ -1,7 +1,8 @@
 """The tables of a recipe: batch, optimizer, schedule, and the rest but data, each checked as soon as it is read.
 
 Shares of the run (`warmup`, `ramp_until`, `until`) are fractions of its progress, which goes from 0 to 1 whether the
-run is measured in steps, tokens or minutes. Nothing here imports torch.
+run is measured in steps, tokens or minutes: it counts tokens where they are given, steps otherwise. Nothing here
+imports torch.
 """
 
 from __future__ import annotations
@@ -90,6 +91,9 @@ class Schedule:
     `final_fraction` of its peak, where it stays. A run of minutes measures its own speed and re-plans its number of
     steps; each plan (step, total) is written to `replans`, and a recipe that has them repeats that run without a clock.
     So are those of a run that was made longer.
+
+    Shares of a run are shares of its steps, or of its tokens where these say how long it is. With a ramp the first
+    steps are small: a tenth of them then reads less than a tenth of the text.
     """
 
     steps: int | None = None
