@@ -131,7 +131,11 @@ def test_a_wrong_request_gets_one_line_and_a_hint(
     [
         (RequestError("no such thing", "try this"), 2, ["error: no such thing", "  try this"]),
         (WorkError("the disk is full"), 1, ["error: the disk is full"]),
-        (PermissionError(13, "Permission denied", "/a/file"), 1, ["error: Permission denied: /a/file"]),
+        (
+            PermissionError(13, "Permission denied", "/a/file"),
+            1,
+            ["error: Permission denied: /a/file", "  check its permissions, or name another place"],
+        ),
         (MemoryError(), 1, ["error: out of memory", "  a smaller model, batch or context needs less"]),
     ],
 )

@@ -85,7 +85,7 @@ def test_a_changed_preset_keeps_what_follows_in_step() -> None:
         ({"model": {"start_from": "gpt2", "width": 64}}, "model.width cannot change the model in start_from", ""),
         ({"model": {"preset": "gpt2-124m", "induction_heads": 1}}, "induction_heads needs rotary positions", "modern"),
         ({"model__induction_heads": True}, "model.induction_heads must be a whole number, not true", ""),
-        ({"model__induction_heads": 3}, "from 0 to 2 for 2 layers of 2 key/value heads, not 3", ""),
+        ({"model__induction_heads": 3}, "from 0 to 2 for layers of 2 key/value heads, not 3", ""),
         (
             {"model": {"start_from": "gpt2", "induction_heads": 1}},
             "model.induction_heads cannot change the model in start_from",
