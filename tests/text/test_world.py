@@ -15,10 +15,10 @@ import pytest
 from chatsmith.errors import RequestError
 from chatsmith.text.documents import Document
 from chatsmith.text.world import CURRICULUM, KINDS, MIXTURE, SKILLS, documents, lexicon, skill_items
-from chatsmith.text.world.cast import NAMES, PLACES, never_together
+from chatsmith.text.world.cast import GIRLS, NAMES, PLACES, never_together
 from chatsmith.text.world.dice import Dice, held_out_pair
 from chatsmith.text.world.entries import known
-from chatsmith.text.world.facts import RELATIONS, fact_is_held_out
+from chatsmith.text.world.facts import PEOPLE, RELATIONS, fact_is_held_out
 from chatsmith.text.world.french import list_is_held_out, noun_phrase, noun_phrases
 from chatsmith.text.world.incontext import rules
 from chatsmith.text.world.numbers import (
@@ -206,15 +206,31 @@ def test_no_name_meets_a_place_that_is_held_out_for_it(sample: list[Document]) -
 def test_no_held_out_fact_is_told(sample: list[Document]) -> None:
     told = "\n".join(characters(d) for d in sample if "fact" in d.source)
     for relation in RELATIONS:
-        said = relation.answer.replace("{n}", "([A-Z][a-z]+)").replace("{v}", "([^.?\n]+)")
-        pairs = {pair for pair in re.findall(said, told) if pair[0] in NAMES and "best" not in pair[1]}
+        said = (
+            relation.answer.replace("{n}", "([A-Z][a-z]+)").replace("{his}", "(?:his|her)").replace("{v}", "([^.?\n]+)")
+        )
+        pairs = {
+            pair for pair in re.findall(said, told) if pair[0] in NAMES and not re.search("best|out with", pair[1])
+        }
         assert len(pairs) > 100
         assert not {pair for pair in pairs if fact_is_held_out(*pair)}
     assert len(told) > 200_000
 
 
+def test_he_and_she_in_facts_are_who_was_just_named_or_asked_about(sample: list[Document]) -> None:
+    told = "\n".join(characters(d) for d in sample if "fact" in d.source)
+    names = "|".join(PEOPLE)
+    after = re.findall(rf"\b({names}) [^.?\n]*\. (He|She|The colour he|The colour she) ", told)
+    answers = re.findall(rf"\b({names}) [^.?\n]*\?\s(He|She) ", told)
+    own = re.findall(rf"\b({names}) is out with (his|her) ", told)
+    assert min(map(len, (after, answers, own))) > 300
+    for name, pronoun in after + answers + own:
+        assert (name in GIRLS) == (pronoun.split()[-1].lower() in ("she", "her")), (name, pronoun)
+
+
 def test_nobody_introduces_themselves_with_a_held_out_name(sample: list[Document]) -> None:
-    talk = "\n".join(m.content for d in sample for m in d.messages if m.role == "user")
+    others = "small world/fact talk"  # where pets are those of other people
+    talk = "\n".join(m.content for d in sample if d.source != others for m in d.messages if m.role == "user")
     for topic in ("name", "pet"):
         for name in said_of_oneself(topic, True):
             assert not re.search(rf"(?:[Mm]y name is|I am|called|named) {name}\b", talk)

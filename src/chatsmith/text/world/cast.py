@@ -20,6 +20,8 @@ HE_ANIMALS = split("Biscuit Pip Bramble Mossy Rusty Waffle Pickle Marble Bobo Tu
 NAMES = (*GIRLS, *BOYS, *SHE_ANIMALS, *HE_ANIMALS)
 
 HERO_ANIMALS = split("fox rabbit mouse bear owl hedgehog squirrel duck cat dog frog goat turtle pig donkey")
+SHE_KINDS = split("mouse owl squirrel duck cat goat turtle hen cow bee goose bird")
+"""Which animals are 'she' where they have no name: by kind, so that it can be known."""
 PETS = ("dog", "cat", "rabbit", "duck", "goat", "hen", "turtle")
 
 # place: how one is there, and three spots to look in; no spot names another place
@@ -204,7 +206,7 @@ class Casting:
         """An animal known only by its kind: 'the fox'."""
         kind = self._fresh(kinds)
         little = self.dice.pick(("old", "big", "small", "friendly", "grey", "busy", "tired"))
-        return Actor(f"the {kind}", kind, self.dice.chance(0.5), person=False, little=little)
+        return Actor(f"the {kind}", kind, kind in SHE_KINDS, person=False, little=little)
 
     def hero(self) -> Actor:
         """A child more often than an animal."""

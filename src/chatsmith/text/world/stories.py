@@ -30,7 +30,7 @@ def story(dice: Dice) -> str:
     parts = [tale.text]
     if dice.chance(0.3):
         parts.insert(0, tale.heading())
-    if dice.chance(0.2):
-        asked = dice.sample(tale.questions(), dice.between(1, 4))
+    if dice.chance(0.5):
+        asked = dice.sample(tale.questions(), dice.between(2, 5))
         parts.append("\n".join(f"Question: {question.ask}\nAnswer: {question.answer}" for question in asked))
     return "\n".join(parts)

@@ -218,7 +218,7 @@ def story_talk(dice: Dice) -> Turns:
     mark = dice.pick(("?", "?", ".", "")) if request.startswith(("can", "could", "do")) else dice.pick((".", ".", ""))
     turns += turn(typed(request.replace("  ", " ") + mark, dice), dice.pick(INTRODUCTIONS) + tale.text)
     asked = tale.questions()
-    for question in dice.sample(asked, dice.pick((0, 1, 2, 2, 3, 3, 4))):
+    for question in dice.sample(asked, dice.pick((0, 2, 3, 3, 4, 4, 5))):
         turns += story_question(question, dice)
     if dice.chance(0.25):
         user, assistant = dice.pick(PRAISE)
