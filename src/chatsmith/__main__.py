@@ -15,7 +15,10 @@ def main() -> int:
 
         code = run(sys.argv[1:])
     except KeyboardInterrupt:  # pressed while the program was still loading
-        print("stopped", file=sys.stderr)
+        from chatsmith.train.parallel.telling import report
+
+        if not report("stopped", None, 130):
+            print("stopped", file=sys.stderr)
         code = 130
     among = sys.modules.get("chatsmith.train.parallel.process")
     if among is not None and among.from_environment().size > 1:

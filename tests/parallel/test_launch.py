@@ -88,6 +88,14 @@ def test_what_is_wrong_is_told_once(launched: Launched) -> None:
     assert heard == ["the disk is full"]
 
 
+def test_a_stop_is_told_once(launched: Launched) -> None:
+    """And is no error; torchrun has nothing to add about threads either."""
+    notes: list[str] = []
+    launched(SignalException("", sigval=signal.SIGINT), said=[(0, "stopped", 130), (1, "stopped", 130)])
+    assert launch(["-m", "chatsmith"], 2, note=notes.append, tell=lambda message, hint: notes.append("error")) == 130
+    assert notes == ["stopped"]
+
+
 def test_a_process_that_fails_without_a_word_is_named(launched: Launched) -> None:
     heard: list[str] = []
     launched([143, 1])

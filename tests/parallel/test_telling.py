@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from chatsmith import __main__
+from chatsmith.cli import app
 from chatsmith.cli.app import run
 from chatsmith.train.parallel.telling import Report, report, reports, taken
 
@@ -24,6 +26,23 @@ def test_a_process_without_a_launcher_tells_by_itself(
         assert taken(folder) == []
     assert not report("its launcher is gone", None, 1)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("while_loading", [True, False])
+def test_a_stopped_process_leaves_it_to_its_launcher_to_say_so(
+    while_loading: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "run" if while_loading else "_dispatch", interrupted)
+    monkeypatch.setenv("RANK", "1")
+    with reports() as folder:
+        assert __main__.main() == 130
+        assert taken(folder) == [Report("stopped", None, 130)]
+    assert capsys.readouterr().err == ""
+    assert __main__.main() == 130  # it has no launcher
+    assert capsys.readouterr().err == "stopped\n"
 
 
 def test_each_thing_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:

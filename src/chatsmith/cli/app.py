@@ -226,19 +226,26 @@ def _guarded(work: Callable[[], object], tokens: Sequence[str], debug: bool) -> 
         result = work()
         return result if isinstance(result, int) else 0
     except KeyboardInterrupt as stop:
-        print_error(str(stop) or "stopped", word="")
+        text = str(stop) or "stopped"
+        if not _reported(text, None, 130):
+            print_error(text, word="")
         return 130
     except BrokenPipeError:
         raise
     except Exception as error:
         if debug:
             raise
-        from chatsmith.train.parallel.telling import report
-
         shown = _explained(error, tokens)
-        if not report(shown.message, shown.hint, shown.exit_code):
+        if not _reported(shown.message, shown.hint, shown.exit_code):
             print_error(shown.message, shown.hint)
         return shown.exit_code
+
+
+def _reported(message: str, hint: str | None, exit_code: int) -> bool:
+    """Whether this is one of several processes, whose launcher tells it once for all of them."""
+    from chatsmith.train.parallel.telling import report
+
+    return report(message, hint, exit_code)
 
 
 def _explained(error: Exception, tokens: Sequence[str]) -> ChatsmithError:

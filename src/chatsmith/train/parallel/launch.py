@@ -38,9 +38,9 @@ def launch(
 
     torchrun starts anew whatever failed, and then shows a page of its own code. Here what would fail again ends all at
     once: a wrong request, work of which a process said why it failed (a loss that is no number, a full disk), and a run
-    that was told to stop. `note` is told of every new start, and `tell` what was wrong and the hint, once, whether one
-    process says it or all. Raises `WorkError` where processes were killed, or lost touch, once more than there are
-    `restarts`.
+    that was told to stop. `note` is told of every new start and of a stop, and `tell` what was wrong and the hint,
+    once, whether one process says it or all. Raises `WorkError` where processes were killed, or lost touch, once more
+    than there are `restarts`.
     """
     before = dict(os.environ)  # which torchrun hands on to its workers, and which is the caller's again afterwards
     try:
@@ -64,6 +64,7 @@ def _launch(
     for name in _TORCHRUN_LOGS:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what ended a process is told in words here
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", _SAVING_SECONDS)  # to end the step and save it
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun sets it with a warning; the recipe says how many train
     sys.stdout.flush()
     for attempt in range(restarts + 1):
         os.environ[RESTARTS] = str(attempt)
@@ -71,10 +72,10 @@ def _launch(
             torchrun.run(torchrun.parse_args(start))
             return 0
         except SignalException as stop:
-            _told(folder, tell)
+            _told(folder, note, tell)
             return 128 + stop.sigval
         except ChildFailedError as error:
-            lost, said = _told(folder, tell)
+            lost, said = _told(folder, note, tell)
             codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
             if RequestError.exit_code in codes.values():
                 return RequestError.exit_code
@@ -98,14 +99,18 @@ def _launch(
     )
 
 
-def _told(folder: Path, tell: Callable[[str, str | None], None]) -> tuple[str | None, bool]:
-    """Tell what the processes report; returns what one says that only lost touch, which is not told, and whether
-    anything was."""
+def _told(
+    folder: Path, note: Callable[[str], None], tell: Callable[[str, str | None], None]
+) -> tuple[str | None, bool]:
+    """Tell what the processes report, and note that they were stopped; returns what one says that only lost touch,
+    which is not told, and whether anything was."""
     lost: str | None = None
     said = False
     for found in taken(folder):
         if found.exit_code == OutOfTouch.exit_code:
             lost = lost or found.message
+        elif found.exit_code >= _STOPPED:
+            note(found.message)
         else:
             tell(found.message, found.hint)
             said = True
