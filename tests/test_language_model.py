@@ -294,6 +294,34 @@ def test_a_full_context_drops_the_oldest_turns_and_says_so(model: LanguageModel)
     assert len(talk.messages) == 17
 
 
+def test_a_text_that_is_too_long_is_answered_with_what_can_be_done(model: LanguageModel) -> None:
+    """Only where a text is continued can the oldest be forgotten: nothing else has a window that rolls."""
+    text = "y" * 400
+    hints = {}
+    for name, ask in {
+        "write": lambda: model.write(text),
+        "stream": lambda: model.write(text, stream=True),
+        "beams": lambda: model.write(text, beams=2),
+        "chat": lambda: model.chat(text),
+        "complete": lambda: model.complete([text]),
+        "next": lambda: model.next(text),
+        "system": lambda: model.conversation(text),
+        "system and words": lambda: model.conversation("y" * 150, **FULL).say("z" * 150),
+    }.items():
+        with pytest.raises(RequestError, match=r"tokens[,;].* context of") as caught:
+            ask()
+        hints[name] = caught.value.hint
+    shorter = "shorten it to at most 255 tokens"
+    rolls = f"{shorter}, or have the oldest forgotten: --rolling (in Python: rolling=True)"
+    assert hints == {
+        "write": rolls,
+        "stream": rolls,
+        **dict.fromkeys(("beams", "chat", "complete", "next"), shorter),
+        "system": "shorten it",
+        "system and words": "shorten the system text, or say it in fewer words, or in parts",
+    }
+
+
 def test_a_model_that_cannot_talk_says_what_it_can() -> None:
     silent = LanguageModel(tiny_model(), tiny_tokenizer(talks=False), name="silent")
     for ask in (lambda: silent.chat("hi"), lambda: Dialogue(silent)):

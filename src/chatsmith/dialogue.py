@@ -32,7 +32,12 @@ class Dialogue:
         self.messages: list[Message] = [Message("system", arguments.text("system", system))] if system else []
         self._first = len(self.messages)
         self.dropped = 0
-        model.chat_ids(self.messages)
+        taken, context = len(model.chat_ids(self.messages)), model.spec.context
+        if system and taken >= context:
+            raise RequestError(
+                f"the system text takes {taken} tokens, and the model's context of {context} leaves no room for a talk",
+                "shorten it",
+            )
 
     @overload
     def say(self, text: str, *, stream: Literal[False] = False, **sampling: Any) -> Reply: ...
@@ -74,9 +79,10 @@ class Dialogue:
                 self.dropped = start
                 return request
         what = "the system text and this message take" if system else "this message alone takes"
+        how = "shorten the system text, or say it" if system else "say it"
         raise RequestError(
             f"{what} {len(request.prompt)} tokens; the context of {context} holds {room} and a reply",
-            "say it in fewer words, or in parts",
+            f"{how} in fewer words, or in parts",
         )
 
 

@@ -13,6 +13,7 @@ from chatsmith.dialogue import Dialogue, read_messages
 from chatsmith.errors import RequestError
 from chatsmith.generate.backend import CACHE_BYTES, Backend, CacheKind, Floats
 from chatsmith.generate.backends import Choice, open_folder
+from chatsmith.generate.checks import TooLong
 from chatsmith.generate.constraints import Constraint
 from chatsmith.generate.engine import Engine
 from chatsmith.generate.requests import Beams, Request
@@ -212,11 +213,17 @@ class LanguageModel:
             constraint=constraint,
             rolling=rolling,
         )
-        if stream:
-            if samples != 1 or search is not None:
-                raise RequestError("only one sample can be streamed", "leave out stream, samples and beams")
-            return Stream(self.engine.stream([request]), settings)
-        answers = tuple(Answer.of(done, settings) for done in self.engine.complete([request]))
+        if stream and (samples != 1 or search is not None):
+            raise RequestError("only one sample can be streamed", "leave out stream, samples and beams")
+        try:
+            if stream:
+                return Stream(self.engine.stream([request]), settings)
+            answers = tuple(Answer.of(done, settings) for done in self.engine.complete([request]))
+        except TooLong as error:
+            if settings.max_tokens == 0 or search is not None:
+                raise
+            hint = f"{error.hint}, or have the oldest forgotten: --rolling (in Python: rolling=True)"
+            raise TooLong(error.message, hint) from None
         return Writing(text, answers, settings, search)
 
     def complete(

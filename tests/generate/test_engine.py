@@ -150,7 +150,7 @@ def test_the_context_ends_an_answer_and_refuses_a_prompt_that_fills_it(engine: E
     assert (len(done.ids), done.finish_reason) == (4, "length")
     with pytest.raises(RequestError, match="the prompt has 64 tokens, and the model's context of 64") as caught:
         engine.complete([replace(long, prompt=(70,) * 64)])
-    assert caught.value.hint == "shorten it to at most 63 tokens, or ask for a rolling window"
+    assert caught.value.hint == "shorten it to at most 63 tokens"
     with pytest.raises(RequestError, match="empty prompt"):
         engine.complete([replace(long, prompt=())])
     with pytest.raises(RequestError, match="outside the vocabulary"):

@@ -370,6 +370,7 @@ LONG_TEXT = "word " * 100_000  # refused before it is encoded
 def test_what_does_not_fit_is_named(client: TestClient, path: str, body: dict[str, Any], field: str) -> None:
     answer = client.post(f"/v1/{path}", json=body)
     assert answer.status_code == 400
+    assert ("are asked for" in answer.text) == ("max_tokens" in body)  # nobody asked for the one that there must be
     assert answer.json()["error"] | {"message": ""} == {
         "message": "",
         "type": "invalid_request_error",

@@ -12,6 +12,10 @@ MAX_SAMPLES = 1024
 MAX_TOP = 100
 
 
+class TooLong(RequestError):
+    """A prompt that the context cannot hold, with what is to be written after it."""
+
+
 def check(request: Request, backend: Backend, vocab_size: int, max_rows: int) -> None:
     """Raises `RequestError` for a request that could never be met."""
     context, size = backend.spec.context, len(request.prompt)
@@ -19,12 +23,10 @@ def check(request: Request, backend: Backend, vocab_size: int, max_rows: int) ->
         raise RequestError("an empty prompt gives the model nothing to go on", "begin with the end-of-text token")
     writes = request.sampling.max_tokens > 0 and not request.embed
     if size + writes > context and not request.rolling:
-        only_written = not (request.embed or request.look or request.score_prompt or request.beams)
-        raise RequestError(
+        raise TooLong(
             f"the prompt has {size} tokens, and the model's context of {context} "
             + ("leaves no room for an answer" if writes else "holds no more"),
-            f"shorten it to at most {context - writes} tokens"
-            + (", or ask for a rolling window" if writes and only_written else ""),
+            f"shorten it to at most {context - writes} tokens",
         )
     if min(request.prompt) < 0 or max(request.prompt) >= vocab_size:
         raise RequestError(f"the prompt has ids outside the vocabulary of {vocab_size}")

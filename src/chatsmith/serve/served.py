@@ -107,9 +107,11 @@ class Served:
             raise wrong(names[0], f"and {names[1]} are two names of one thing, and differ")
         most = next(iter(limits.values()), min(self.model.sampling.max_tokens, max(room, 1)))
         if size + most > self.context:
+            asked = f"and {most:,} are asked for; the context holds {self.context:,}"
+            full = f"which leave no room for an answer in the context of {self.context:,}"
             raise ApiError(
                 400,
-                f"the prompt has {size:,} tokens and {most:,} are asked for; the context holds {self.context:,}",
+                f"the prompt has {size:,} tokens{f' {asked}' if limits else f', {full}'}",
                 field=field if size >= self.context else next(iter(limits), field),
                 code="context_length_exceeded",
             )
