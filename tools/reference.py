@@ -134,7 +134,8 @@ def _range(one: Field, bounds: dict[str, float]) -> str:
     named = {"Flag": "true or false", "Ids": "token ids", "Prompts": "text, token ids, or a list of such",
              "Texts": "text or list of texts", "Biases": "object of token ids and numbers", "Anything": "anything",
              "Messages": "list of messages", "Form": "object", "Tools": "list of functions", "StreamOptions": "object",
-             "ToolChoice": "word or function", "Text": "text", "Items": "text or list of items",
+             "ToolChoice": "word, function or allowed_tools", "Exactly": "whole number", "Reasoning": "object",
+             "Text": "text", "Items": "text or list of items",
              "TextSettings": "object", "Labels": "object of texts", "Off": "false", "Never": "null"}  # fmt: skip
     return named[type(kind).__name__]
 

@@ -315,11 +315,21 @@ def test_openai_s_own_client_reads_all_of_it(client: TestClient) -> None:
     assert text.choices[0].text.startswith("The fox")
     unused = {"prompt_cache_key": "a", "safety_identifier": "b", "service_tier": "auto", "modalities": ["text"]}
     asking.chat.completions.create(model=name, messages=HELLO["messages"], max_tokens=1, **unused)
+    for effort in ("none", "minimal", "low", "medium", "high", "xhigh"):  # which many send to any model
+        asking.chat.completions.create(model=name, messages=HELLO["messages"], max_tokens=1, reasoning_effort=effort)
+    with pytest.raises(openai.BadRequestError, match="reasoning_effort must be one of none, minimal"):
+        asking.chat.completions.create(model=name, messages=HELLO["messages"], reasoning_effort="much")
     with pytest.raises(openai.BadRequestError, match="modalities must be one of text"):
         asking.chat.completions.create(model=name, messages=HELLO["messages"], modalities=["audio"])
     with pytest.raises(openai.BadRequestError, match="must have from 1 to 1,048,576 entries, not 0"):
         asking.completions.create(model=name, prompt=[])
     assert len(asking.embeddings.create(model=name, input=["a", "b"], encoding_format="float").data) == 2
+    [vector] = asking.embeddings.create(model=name, input="a", encoding_format="float").data
+    width = len(vector.embedding)
+    assert asking.embeddings.create(model=name, input="a", encoding_format="float", dimensions=width).data == [vector]
+    for other in (width - 1, width + 1, True):
+        with pytest.raises(openai.BadRequestError, match=f"dimensions must be {width} or left out: vectors of this"):
+            asking.embeddings.create(model=name, input="a", dimensions=other)
     with pytest.raises(openai.BadRequestError) as caught:
         asking.chat.completions.create(model=name, messages=HELLO["messages"], temperature=3)
     assert caught.value.param == "temperature"

@@ -164,6 +164,15 @@ def test_it_can_be_replayed(
         ("tools[0].name", {"tools": [{"type": "function", "name": "a b"}]}, "must have 1 to 64 letters"),
         ("tools", {"tools": [{"type": "function", "name": "f"}]}, "this model's chat template has no place for them"),
         ("tool_choice", {"tool_choice": {"type": "function", "name": "f"}}, "needs tools to choose from"),
+        ("tool_choice.mode", {"tool_choice": {"type": "allowed_tools", "mode": "any"}}, "must be auto or required"),
+        ("tool_choice.tools", {"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": []}}, "from 1 to"),
+        (
+            "tool_choice",
+            {"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}},
+            "needs tools to choose from",
+        ),
+        ("reasoning.effort", {"reasoning": {"effort": "much"}}, "must be one of none, minimal"),
+        ("reasoning.budget", {"reasoning": {"budget": 5}}, "is not known; there are effort, summary"),
         ("stream_options.include_usage", {"stream_options": {"include_usage": True}}, "is not known"),
     ],
 )

@@ -149,6 +149,51 @@ def test_words_are_streamed_until_a_call_may_begin(client: TestClient) -> None:
     assert isinstance(chatsmith.__version__, str)
 
 
+OTHER = {"type": "function", "function": {"name": "other", "description": "", "parameters": PARAMETERS}}
+
+
+def chosen(mode: str, *names: str) -> dict[str, Any]:
+    """The tools of these names alone, as /v1/chat/completions is told."""
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
+def test_of_several_tools_the_allowed_are_offered(client: TestClient) -> None:
+    """The model reads of no others, so that it is the same as a request with these alone."""
+    pytest.importorskip("llguidance")
+    for mode in ("auto", "required"):
+        alone = client.post("/v1/chat/completions", json=ASKED | {"tool_choice": mode}).json()
+        asked = ASKED | {"tools": [OTHER, *TOOLS], "tool_choice": chosen(mode, "count")}
+        found = client.post("/v1/chat/completions", json=asked).json()
+        assert found["replay"]["requests"] == alone["replay"]["requests"]
+    refused = client.post("/v1/chat/completions", json=ASKED | {"tool_choice": chosen("auto", "count", "other")})
+    assert refused.status_code == 400
+    assert "names 'other', which is not among the tools" in refused.json()["error"]["message"]
+
+
+def test_a_response_tells_which_tools_were_allowed(client: TestClient) -> None:
+    openai = pytest.importorskip("openai")
+    asking = openai.OpenAI(
+        api_key="none", base_url="http://localhost/v1", http_client=client, _strict_response_validation=True
+    )
+    found = asking.responses.create(
+        input="count",
+        model=client.get("/v1/models").json()["data"][0]["id"],
+        tools=[FLAT[0] | {"strict": True}, FLAT[0] | {"name": "other", "strict": True}],
+        tool_choice={"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "count"}]},
+        reasoning={"effort": "low", "summary": "auto"},
+        max_output_tokens=1,
+    )
+    choice = found.tool_choice
+    assert (choice.type, choice.mode, [*choice.tools]) == (
+        "allowed_tools",
+        "auto",
+        [{"type": "function", "name": "count"}],
+    )
+    assert [tool.name for tool in found.tools] == ["count", "other"]
+    assert found.reasoning.effort is None  # it was not made use of
+
+
 FLAT = [{"type": "function", "name": "count", "description": "Counts.", "parameters": PARAMETERS}]
 RESPONSE = {"input": "count", "tools": FLAT, "max_output_tokens": 200, "seed": 1}
 

@@ -212,27 +212,58 @@ class Tools:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowed:
+    """The only tools that may be called, by name; `mode` says whether one must be: auto or required."""
+
+    mode: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ToolChoice:
-    """none, auto, required, or {"type": "function", "function": {"name": …}}; read as the word, or ("name",)."""
+    """none, auto, required, {"type": "function", "function": {"name"}}, or {"type": "allowed_tools", "allowed_tools":
+    {"mode", "tools"}}; read as the word, a tuple with the name, or `Allowed`."""
 
     kept: Kept = Kept("function")
 
-    def read(self, value: Any, name: str, bounds: Bounds) -> str | tuple[str]:
+    def read(self, value: Any, name: str, bounds: Bounds) -> str | tuple[str] | Allowed:
         """See `Kind`."""
         if isinstance(value, str):
             if value not in ("none", "auto", "required"):
-                raise wrong(name, "must be none, auto, required or a function")
+                raise wrong(name, "must be none, auto, required, a function or allowed_tools")
             return value
         given = mapping(value, name)
+        if given.get("type") == "allowed_tools":
+            given, name = self._allowed.read(given, name, "mode", "tools")
+            if given.get("mode") not in ("auto", "required"):
+                raise wrong(f"{name}.mode", "must be auto or required")
+            tools = each(
+                given.get("tools"), f"{name}.tools", bounds["tools"], lambda one, at: {"name": self._one(one, at)}
+            )
+            return Allowed(given["mode"], tuple(tool["name"] for tool in tools))
+        if given.get("type") != "function":
+            raise wrong(f"{name}.type", "must be function or allowed_tools")
+        return (self._one(given, name),)
+
+    def _one(self, given: dict[str, Any], name: str) -> str:
+        """The name of a function that is meant."""
         if given.get("type") != "function":
             raise wrong(f"{name}.type", "must be function")
         function, name = self.kept.read(given, name, "name")
-        return (called(function.get("name"), f"{name}.name"),)
+        return called(function.get("name"), f"{name}.name")
+
+    @property
+    def _allowed(self) -> Kept:
+        return Kept("allowed_tools" if self.kept.key else "")
 
     def schema(self, bounds: Bounds) -> Schema:
         """See `Kind`."""
-        chosen = self.kept.schema("function", {"name": NAMES}, "name")
-        return {"anyOf": [word("none", "auto", "required"), chosen]}
+        one = self.kept.schema("function", {"name": NAMES}, "name")
+        some = {"type": "array", "items": one, "minItems": 1, "maxItems": int(bounds["tools"])}
+        allowed = self._allowed.schema(
+            "allowed_tools", {"mode": word("auto", "required"), "tools": some}, "mode", "tools"
+        )
+        return {"anyOf": [word("none", "auto", "required"), one, allowed]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from chatsmith.serve.kinds import (
     Biases,
     Bounds,
     Choice,
+    Exactly,
     Flag,
     Ids,
     Kind,
@@ -24,7 +25,7 @@ from chatsmith.serve.kinds import (
     Whole,
     Words,
 )
-from chatsmith.serve.response_kinds import FLAT, Items, Labels, Never, Off, TextSettings
+from chatsmith.serve.response_kinds import EFFORTS, FLAT, Items, Labels, Never, Off, Reasoning, TextSettings
 
 CHAT, RESPOND, WRITE, NEXT, EMBED, ENCODE, DECODE = (
     "/v1/chat/completions",
@@ -58,6 +59,8 @@ class Field:
 
 _OWN = "the model's own setting unless given"
 _UNUSED = "taken, and of no effect here"
+_NO_EFFORT = _UNUSED + ": a model answers as it was trained to"
+_CHOICE = "none, auto, required, one function, or allowed_tools: the only ones that are offered"
 _KEEPS_NONE = "this server keeps no responses"
 
 FIELDS = (
@@ -125,8 +128,8 @@ FIELDS = (
     Field("response_format", (CHAT, WRITE), Form(), "the form of the answer: text, json_object or json_schema", None),
     Field("tools", (CHAT,), Tools(), "functions that the model may ask for, where its template has them"),
     Field("tools", (RESPOND,), Tools(FLAT), "functions that the model may ask for, where its template has them"),
-    Field("tool_choice", (RESPOND,), ToolChoice(FLAT), "none, auto, required, or one function", "auto"),
-    Field("tool_choice", (CHAT,), ToolChoice(), "none, auto, required, or one function", "auto"),
+    Field("tool_choice", (RESPOND,), ToolChoice(FLAT), _CHOICE, "auto"),
+    Field("tool_choice", (CHAT,), ToolChoice(), _CHOICE, "auto"),
     # what is shown
     Field("stream", _ANSWERED, Flag(), "answer with server-sent events as tokens are made", False),
     Field("stream_options", _BOTH, StreamOptions(), "include_usage: a last event tells the tokens used", False),
@@ -144,6 +147,12 @@ FIELDS = (
     Field("count", (NEXT,), Whole(1, "next_count"), "so many ranked tokens", 20),
     Field("logits", (NEXT,), Flag(), "give all logits, from which any temperature can be had without the model", False),
     Field("encoding_format", (EMBED,), Choice(("float", "base64")), "numbers, or float32 in base64", "float"),
+    Field(
+        "dimensions",
+        (EMBED,),
+        Exactly("width", "vectors of this model cannot be cut"),
+        "the numbers of a vector; others than the model's width are refused",
+    ),
     # what clients send
     Field("user", (*_ANSWERED, EMBED), Text(256), _UNUSED),
     Field("metadata", (CHAT,), Anything(("object",)), _UNUSED),
@@ -162,6 +171,8 @@ FIELDS = (
     Field("safety_identifier", _TALK, Text(256), _UNUSED),
     Field("prompt_cache_key", _TALK, Text(256), _UNUSED + ": beginnings of prompts are found by their tokens"),
     Field("service_tier", _TALK, Choice(("auto", "default")), _UNUSED),
+    Field("reasoning_effort", (CHAT,), Choice(EFFORTS), _NO_EFFORT),
+    Field("reasoning", (RESPOND,), Reasoning(), _NO_EFFORT),
     Field("modalities", (CHAT,), Words(("text",)), "what an answer may be made of"),
     Field("best_of", (WRITE,), Whole(1, "n"), "as many as n: the answers are those that were drawn"),
 )

@@ -99,6 +99,25 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True)
+class Exactly:
+    """A whole number that can only be one."""
+
+    only: Bound
+    why: str
+
+    def read(self, value: Any, name: str, bounds: Bounds) -> int:
+        """See `Kind`."""
+        only = int(bound(self.only, bounds))
+        if isinstance(value, bool) or value != only:
+            raise wrong(name, f"must be {only} or left out: {self.why}")
+        return only
+
+    def schema(self, bounds: Bounds) -> Schema:
+        """See `Kind`."""
+        return {"type": "integer", "enum": [int(bound(self.only, bounds))]}
+
+
+@dataclass(frozen=True, slots=True)
 class Number:
     """A number, finite; `above` leaves out the lower bound itself."""
 

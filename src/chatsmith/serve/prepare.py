@@ -11,7 +11,7 @@ from chatsmith.generate.sampling import Sampling
 from chatsmith.serve.desk import Asked
 from chatsmith.serve.errors import ApiError, wrong
 from chatsmith.serve.served import Served
-from chatsmith.serve.toolcalls import CallFormat, call_format
+from chatsmith.serve.toolcalls import CallFormat, call_format, offered
 from chatsmith.text.chat import Message
 from chatsmith.text.chat_tools import encode_with_tools, has_tools
 
@@ -51,8 +51,9 @@ class Prepared:
 
 def prepare_chat(served: Served, fields: Fields, isolation: str) -> Prepared:
     """A conversation to answer."""
-    calls = call_format(served.tokenizer, fields["tools"], fields["tool_choice"])
-    ids = conversation_ids(served, fields["messages"], fields["tools"] if calls else None)
+    tools, choice = offered(fields["tools"], fields["tool_choice"])
+    calls = call_format(served.tokenizer, tools, choice)
+    ids = conversation_ids(served, fields["messages"], tools if calls else None)
     ids += fields["prefix_ids"] or ()
     constraint, asks = fields["response_format"], "response_format"
     if calls is not None and calls.constraint is not None:

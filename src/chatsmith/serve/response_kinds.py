@@ -8,7 +8,7 @@ from typing import Any
 from chatsmith.generate.constraints import Constraint
 from chatsmith.serve.chat_kinds import NAMES, Form, Kept, call_of, closed, content, content_schema, each, only, word
 from chatsmith.serve.errors import wrong
-from chatsmith.serve.kinds import Bounds, Flag, Schema, mapping, tellable, text
+from chatsmith.serve.kinds import Bounds, Choice, Flag, Schema, mapping, tellable, text
 
 FLAT = Kept("")
 _ROLES = ("user", "assistant", "system", "developer")
@@ -93,6 +93,28 @@ class TextSettings:
     def schema(self, bounds: Bounds) -> Schema:
         """See `Kind`."""
         return closed({"format": {"anyOf": [Form(FLAT).schema(bounds), {"type": "null"}]}})
+
+
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_SUMMARIES = ("auto", "concise", "detailed")
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """{"effort", "summary"}, as clients send it to any model; read as None."""
+
+    def read(self, value: Any, name: str, bounds: Bounds) -> None:
+        """See `Kind`."""
+        given = mapping(value, name)
+        only(given, name, "effort", "summary", "generate_summary")
+        for key, one in given.items():
+            if one is not None:
+                Choice(EFFORTS if key == "effort" else _SUMMARIES).read(one, f"{name}.{key}", bounds)
+
+    def schema(self, bounds: Bounds) -> Schema:
+        """See `Kind`."""
+        kinds = {"effort": EFFORTS, "summary": _SUMMARIES, "generate_summary": _SUMMARIES}
+        return closed({key: {"anyOf": [word(*words), {"type": "null"}]} for key, words in kinds.items()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from secrets import token_hex
 from typing import Any
 
 from chatsmith.generate.requests import Event
+from chatsmith.serve.chat_kinds import Allowed
 from chatsmith.serve.errors import ApiError, wrong
 from chatsmith.serve.fields import SHOW_LOGPROBS
 from chatsmith.serve.prepare import Fields, Prepared, prepare_chat
@@ -178,7 +179,6 @@ class ResponseTeller(Teller):
     def _response(self, status: str, **more: Any) -> dict[str, Any]:
         """The response as it stands, with the settings that are in force."""
         asked, sampling = self._asked, self.prepared.sampling
-        choice = asked["tool_choice"]
         told = {
             "id": self.id,
             "object": "response",
@@ -194,9 +194,10 @@ class ResponseTeller(Teller):
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_logprobs": asked["top_logprobs"],
+            "reasoning": {"effort": None, "summary": None},
             "text": {"format": asked["text"][0] if asked["text"] else {"type": "text"}},
             "tools": [{"type": "function", **tool["function"], "strict": False} for tool in asked["tools"] or ()],
-            "tool_choice": choice if isinstance(choice, str) else {"type": "function", "name": choice[0]},
+            "tool_choice": _choice(asked["tool_choice"]),
             "parallel_tool_calls": True,
             "metadata": asked["metadata"] or {},
             "user": asked["user"],
@@ -223,6 +224,16 @@ class ResponseTeller(Teller):
 
 def _new(kind: str) -> str:
     return f"{kind}_{token_hex(12)}"
+
+
+def _choice(choice: str | tuple[str] | Allowed) -> str | dict[str, Any]:
+    """How tools were to be chosen, as it was asked."""
+    if isinstance(choice, str):
+        return choice
+    if isinstance(choice, Allowed):
+        tools = [{"type": "function", "name": name} for name in choice.names]
+        return {"type": "allowed_tools", "mode": choice.mode, "tools": tools}
+    return {"type": "function", "name": choice[0]}
 
 
 def _part(said: str, entries: list[dict[str, Any]]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class Served:
         self.bounds: Bounds = {entry.name: getattr(limits, entry.name) for entry in fields(limits)} | {
             "context": self.context,
             "vocab_size": self.tokenizer.vocab_size,
+            "width": model.spec.width,
         }
         self.folder = folder
         self.speed = Speed()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Any
 
 from chatsmith.generate.constraints import Constraint, embedded
+from chatsmith.serve.chat_kinds import Allowed
 from chatsmith.serve.errors import wrong
 from chatsmith.text.chat_tools import has_tools
 from chatsmith.text.tokenizer import Tokenizer
@@ -56,6 +58,25 @@ class CallFormat:
         return {"id": "call_" + token_hex(12), "type": "function", "function": function}
 
 
+def offered(
+    tools: list[dict[str, Any]] | None, choice: str | tuple[str] | Allowed
+) -> tuple[list[dict[str, Any]] | None, str | tuple[str]]:
+    """The tools that the model is shown and how to choose: of others than those allowed it need not know."""
+    if not isinstance(choice, Allowed):
+        return tools, choice
+    if tools is None:
+        raise wrong("tool_choice", "needs tools to choose from")
+    _check_names(choice.names, tools)
+    return [tool for tool in tools if tool["function"]["name"] in choice.names], choice.mode
+
+
+def _check_names(names: Iterable[str], tools: list[dict[str, Any]]) -> None:
+    known = {tool["function"]["name"] for tool in tools}
+    for name in names:
+        if name not in known:
+            raise wrong("tool_choice", f"names {name!r}, which is not among the tools")
+
+
 def call_format(
     tokenizer: Tokenizer, tools: list[dict[str, Any]] | None, choice: str | tuple[str]
 ) -> CallFormat | None:
@@ -78,8 +99,7 @@ def call_format(
     if choice == "auto":
         return format
     chosen = list(functions) if choice == "required" else [choice[0]]
-    if any(name not in functions for name in chosen):
-        raise wrong("tool_choice", f"names {chosen[0]!r}, which is not among the tools")
+    _check_names(chosen, tools)
     forms = [
         {
             "type": "object",
