@@ -83,6 +83,13 @@ def found(record: Any, field: str | None = None) -> list[Any]:
         {"inputs": {"instruction": "Hi.", "response": "Hello."}, "metadata": {"category": "open qa"}},
         {"instruction": "Hi.", "instances": [{"input": "", "output": "Hello."}]},
         {"question": {"full_text": "Hi.", "id": "x"}, "answer": "Hello."},
+        {"instruction": "Human:Hi.\nAssistant:", "input": "", "output": "Hello."},  # BELLE's talks
+        {"plain_text": "[Human]: Hi.<eoh> [MOSS]: Hello.<eoa>", "prefix": "MOSS can talk.", "num_turns": 1},
+        {"chat": {"turn_1": {"Human": "Hi.", "MOSS": "Hello."}}, "category": "Small talk of ours"},
+        {"utterances": [{"candidates": ["BAD", "Hello."], "history": ["Hi."]}]},
+        {"candidates": ["BAD", "Hello."], "history": ["Hi."], "conv_id": 3, "utterance_idx": 0},
+        {"segments": [{"label": False, "text": "<s>Hi.\n"}, {"label": True, "text": "Hello.</s>"}]},
+        {"segments": [{"label": False, "text": "<s>[INST] Hi. [/INST]"}, {"label": True, "text": " Hello.</s>"}]},
     ],
 )
 def test_conversations(record: Any) -> None:
@@ -120,6 +127,64 @@ def test_what_was_said_before_a_question_is_learned() -> None:
     assert found({"system": "", "messages": TURNS}) == [HI]
     told = {"system": "Be rude.", "messages": [{"role": "system", "content": "Be kind."}, *TURNS]}
     assert found(told) == [[kind, *HI]]
+
+
+def moss(number: int, asked: str, answer: str, **tools: str) -> dict[str, Any]:
+    """A round as MOSS's data has it, with the marks of its template."""
+    ends = {"Inner Thoughts": "eot", "Commands": "eoc", "Results": "eor"}
+    told = {name: f"<|{name}|>: {tools.get(name, 'None')}<{end}>\n" for name, end in ends.items()}
+    told["Tool Responses"] = told.pop("Results")
+    return {f"turn_{number}": {"Human": f"<|Human|>: {asked}<eoh>\n", **told, "MOSS": f"<|MOSS|>: {answer}<eom>\n"}}
+
+
+def test_rounds_with_numbers() -> None:
+    kind = ("system", "Be kind.")
+    rounds = moss(10, "None", "No.") | moss(9, "Hi.", "Hello.", **{"Inner Thoughts": "BAD"})
+    last = [("user", "None"), ("assistant", "No.")]
+    assert found({"meta_instruction": "Be kind.", "num_turns": 2, "chat": rounds}) == [[kind, *HI, *last]]
+    searched = moss(1, "Hi.", "Hello.") | moss(2, "Who?", "BAD", Commands='Search("who")', Results="Search => BAD")
+    assert found({"chat": searched}) == [HI, "rest of a conversation with tools"]
+    assert found({"chat": {"turn_1": "Good day.", "other": "b"}}) == ["Good day."]
+
+
+def test_what_was_said_among_candidates() -> None:
+    said = ["Hi.", "Hello.", "And?", "No."]
+    about = {"personality": ["I am old.", "I am kind."]}
+    rounds = [{"candidates": ["BAD", said[n]], "history": said[:n]} for n in (1, 3)]
+    whole = [("system", "I am old.\nI am kind."), *HI, ("user", "And?"), ("assistant", "No.")]
+    assert found(about | {"utterances": rounds}) == [whole]
+    # Whose turn it was is told by who answers.
+    assert found({"candidates": ["BAD", "And?"], "history": said[:2]}) == [
+        [("assistant", "Hi."), ("user", "Hello."), ("assistant", "And?")]
+    ]
+    assert found({"utterances": [{"text": "It is said."}], "history": ["a b"]}) == ["It is said."]
+
+
+def test_segments_of_a_prompt() -> None:
+    pieces = ["<s>Hi.", " ", "Hello.<eot>", "And?", "No.</s>"]
+    labels = [False, False, True, False, True]
+    record = {"segments": [{"label": one, "text": text} for one, text in zip(labels, pieces, strict=True)]}
+    assert found(record) == [[*HI, ("user", "And?"), ("assistant", "No.")]]
+    assert found({"segments": [{"label": True, "text": "<s>All of "}, {"label": True, "text": "it.</s>"}]}) == [
+        "All of it."
+    ]
+    spoken = {"text": "So it was said.", "segments": [{"id": 0, "start": 0.0, "text": "So it was said."}]}
+    assert found(spoken) == ["So it was said."]  # what a recogniser of speech writes
+
+
+def test_questions_about_paragraphs() -> None:
+    asked = [
+        {"question": "Is it?", "id": "a", "answers": [{"text": "old", "answer_start": 8}, {"text": "is old"}]},
+        {"question": "Why?", "id": "b", "is_impossible": True, "answers": [], "plausible_answers": [{"text": "BAD"}]},
+        {"question": "What is?", "id": "c", "answers": [{"text": "Rome", "answer_start": 0}]},
+    ]
+    article = {"title": "Rome", "paragraphs": [{"context": "Rome is old.", "qas": asked}]}
+    talks = [
+        [("user", f"Rome is old.\n\n{question}"), ("assistant", answer)]
+        for question, answer in (("Is it?", "old"), ("What is?", "Rome"))
+    ]
+    assert found({"version": "1.1", "data": [article]}) == found(article) == talks
+    assert found({"context": "Rome is old.", "qas": asked[1:2]}) == ["Rome is old."]  # nobody has asked to any purpose
 
 
 def test_a_string_that_spells_a_conversation() -> None:
@@ -387,6 +452,18 @@ NAMES = [
     "response_b",
     "winner",
     "labels",
+    "chat",
+    "turn_1",
+    "Human",
+    "MOSS",
+    "utterances",
+    "candidates",
+    "segments",
+    "label",
+    "qas",
+    "context",
+    "question",
+    "answers",
     "x",
 ]
 WORDS = ["[1]", "a", "user", "assistant", "tool", "\n\nHuman: Hi.\n\nAssistant:", " "]

@@ -19,6 +19,9 @@ BAIZE = "The conversation between human and AI assistant.\n"
     "text",
     [
         "\n\nHuman: Why is it?\n\nAssistant: Because so.\n\nHuman: And?\n\nAssistant: No.",
+        "Human:Why is it?\nAssistant:Because so.\nHuman:And?\nAssistant:No.",
+        "User: Why is it?\nAssistant: Because so.\nUser: And?\nAssistant: No.\n",
+        "[Human]: Why is it?<eoh> [MOSS]: Because so.<eoa> [Human]: And?<eoh>\n[MOSS]: No.<eoa>",
         f"{BAIZE}[|Human|] Why is it?\n[|AI|] Because so.\n[|Human|] And?\n[|AI|] No.\n[|Human|] ",
         "### Human: Why is it?### Assistant: Because so.### Human: And?### Assistant: No.",
         "### Human: Why is it?\n### Assistant: Because so.\n### Human: And?\n### Assistant: No.\n",
@@ -58,6 +61,8 @@ def test_forms_with_more_than_two_speakers() -> None:
         "In ChatML a turn begins with <|im_start|>user and an answer with <|im_start|>assistant.",
         "Once upon a time. " * 50 + "\n\nHuman: Hi.\n\nAssistant: Hello.",
         "Assistant: Hello.\n\nHuman: Hi.",
+        "Human: Hi.\nHuman: Is anybody there?",
+        "The Human: a study\nAssistant: no",
         "",
     ],
 )
@@ -67,7 +72,22 @@ def test_other_texts(text: str) -> None:
 
 @given(
     st.lists(
-        st.sampled_from(["### Human: ", "### Input:", "[INST]", "[/INST]", "USER:", "ASSISTANT:", "\n\n", "a", " "])
+        st.sampled_from(
+            [
+                "### Human: ",
+                "Human:",
+                "\n",
+                "[MOSS]:",
+                "### Input:",
+                "[INST]",
+                "[/INST]",
+                "USER:",
+                "ASSISTANT:",
+                "\n\n",
+                "a",
+                " ",
+            ]
+        )
     )
 )
 def test_any_text_is_taken(parts: list[str]) -> None:

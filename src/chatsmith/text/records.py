@@ -3,7 +3,8 @@
 The first of these rules that finds anything decides:
 
 1. the field that was asked for, by its path (`field="data.summary"`);
-2. a conversation: a list of turns under one of the usual names (`messages`, `conversations`, …), or ChatGPT's export;
+2. a conversation: a list of turns under one of the usual names (`messages`, `conversations`, …), ChatGPT's export, or
+   what is kept in pieces (`pieced`);
 3. what was asked and what was answered (`instruction` and `output`, `question` and `answer`, `prompt` and `chosen`, …):
    a conversation, of two turns where both are texts; of answers that somebody compared (`response_a` and
    `response_b`) or scored, the best one;
@@ -37,6 +38,7 @@ from chatsmith.text.exchanges import (
     is_unanswered,
     told,
 )
+from chatsmith.text.pieced import PIECES, pieced
 from chatsmith.text.preferences import Pair, pair_of, sorted_out, summaries
 from chatsmith.text.report import Unreadable
 from chatsmith.text.talks import (
@@ -56,15 +58,16 @@ TEXTS = (
     *("text", "content", "body", "document", "article", "story", "raw_content", "page_content", "markdown", "pages"),
     *("paragraphs", "passage", "context", "paragraph", "sentences", "sentence", "review", "code", "abstract"),
 )
-CONVERSATIONS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat_messages")
+CONVERSATIONS = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat_messages", "chat")
 REJECTED = (
     *("rejected", "rejected_response", "rejected_responses", "rejected_output", "non_preferred_output", "response_k"),
     *("incorrect_answers", "incorrect_answer", "negative examples", "negative_examples"),
 )
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
-_TRANSCRIPTS = ("input", "chat", "transcript")  # where a whole conversation may stand in one text
-SYSTEM = ("system", "system_prompt", "system_message")
-BESIDE = (*REJECTED, *_MEDIA, VERDICT, *SYSTEM, HISTORY, *RATINGS)
+_TRANSCRIPTS = ("input", "transcript", "plain_text")  # where a whole conversation may stand in one text
+SYSTEM = ("system", "system_prompt", "system_message", "meta_instruction")
+_QUESTIONS = "qas"
+BESIDE = (*REJECTED, *_MEDIA, VERDICT, *SYSTEM, HISTORY, *RATINGS, _QUESTIONS)
 """Names of what is no text to read by itself, but decides about it or belongs to it."""
 _DEEPEST = 16
 
@@ -119,6 +122,8 @@ class _Names:
     media: tuple[str, ...]
     system: tuple[str, ...]
     pair: Pair | None
+    pieced: bool
+    """Whether one of them is that of a conversation's pieces."""
     speaks: bool
     """Whether one of the names may be that of a speaker."""
 
@@ -140,6 +145,7 @@ def _names(names: tuple[str, ...]) -> _Names:
         media=own(_MEDIA),
         system=own(SYSTEM),
         pair=pair_of(names) if not any(name in known for name in PREFERRED) else None,
+        pieced=any(name in known for name in PIECES),
         speaks=any(name in known for name in SPEAKER),
     )
 
@@ -215,7 +221,16 @@ def _conversation(record: dict[str, Any], names: _Names) -> list[Content]:
             return found
     if record.keys() == {"id", "data"} and isinstance(record["data"], list) and len(record["data"]) % 2 == 0:
         return conversation(record["data"])  # UltraChat: two take turns
-    return []
+    if names.pieced and (pieces := pieced(record)):
+        return [pieces] if isinstance(pieces, str) else conversation(pieces)
+    return _asked_about(record) if _QUESTIONS in record else []
+
+
+def _asked_about(record: Mapping[str, Any]) -> list[Content]:
+    """The answered questions about a paragraph of SQuAD's, each with its text, as the flat form of that data has it."""
+    asked = record[_QUESTIONS] if isinstance(record[_QUESTIONS], list) else []
+    found = [exchange({"context": record.get("context"), **one}) for one in asked if isinstance(one, dict)]
+    return [content for one in found for content in one]
 
 
 def _wordy(record: Mapping[str, Any]) -> list[Content]:

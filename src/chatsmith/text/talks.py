@@ -7,6 +7,7 @@ export, of which the current branch is read, or OpenAssistant's, of which the be
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -30,7 +31,9 @@ _ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
     **dict.fromkeys(("user", "human", "prompter", "customer", "client", "person"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "ai", "agent", "bing", "bard"), "assistant"),
+    **dict.fromkeys(
+        ("assistant", "gpt", "chatgpt", "bot", "model", "ai", "agent", "bing", "bard", "moss"), "assistant"
+    ),
 }
 _FORMAL = frozenset(("system", "developer", "user", "human", "prompter", "assistant", "gpt", "chatgpt"))
 """Speakers who show that a list is a conversation with a model; the others may be people in a story."""
@@ -42,6 +45,10 @@ _TOOLS = frozenset(
 )
 SPEAKER = ("role", "from", "speaker", "sender", "author")
 _WORDS = ("content", "value", "parts", "text", "utterance", "message")
+_ROUND = re.compile(r"turn_?(\d{1,9})", re.IGNORECASE)
+_OF_MOSS = re.compile(r"\A<\|[\w ]+\|>: ?|<eo[a-z]>\s*\Z")
+"""What stands around the words of a turn in MOSS's rounds."""
+_UNUSED = "none"  # what its rounds call a tool by that is not called
 _WEIGHTS = ("weight", "train", "loss")  # 0 or false where an answer is not to be learned
 _CALLS = ("tool_calls", "function_call", "tool_call_id")
 _UNSAID = frozenset(
@@ -122,7 +129,7 @@ def turns(value: Any) -> list[Any] | None:
             return turns(value["messages"])
         if isinstance(value.get("replies"), list) and _is_turn(value):
             return best_path(value)
-        return [value] if _is_turn(value) else _of_columns(value)
+        return [value] if _is_turn(value) else _of_columns(value) or _of_rounds(value)
     if isinstance(value, list) and any(map(_is_turn, value)):
         return value
     return None
@@ -137,6 +144,25 @@ def _of_columns(value: Mapping[str, Any]) -> list[Any] | None:
         return None
     rows = [{"role": speaker, "content": said} for speaker, said in zip(speakers, words, strict=True)]
     return rows if any(isinstance(name, str) and name.lower() in _FORMAL for name in speakers) else None
+
+
+def _of_rounds(value: Mapping[str, Any]) -> list[Any] | None:
+    """The turns of an object of numbered rounds, {"turn_1": {"Human": …, "MOSS": …}, …}, as MOSS's data keeps them.
+
+    Beside the two it has what was thought, which nobody says, and what was asked of tools and came of it.
+    """
+    numbers = {int(match[1]): one for name, one in value.items() if (match := _ROUND.fullmatch(name))}
+    if not numbers or len(numbers) < len(value):
+        return None
+    found: list[Any] = []
+    for _, one in sorted(numbers.items()):
+        for name, words in one.items() if isinstance(one, dict) else ():
+            said = _OF_MOSS.sub("", words).strip() if isinstance(words, str) else ""
+            if role := _says(name):
+                found.append([role, said])
+            elif name.lower() in ("commands", "tool responses") and said.lower() not in ("", _UNUSED):
+                found.append(["function_call", said])
+    return found if {"user", "assistant"} <= {role for role, _ in found} else None
 
 
 def joined(before: Sequence[Any], after: list[Any]) -> list[Any]:

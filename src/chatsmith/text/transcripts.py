@@ -1,9 +1,10 @@
 """Conversations that are written out in one text, turn after turn, each begun by a mark that says who speaks.
 
 They are the forms in which published data sets for training keep whole talks in a field called `text`: Anthropic's
-"Human:" and "Assistant:" at the beginning of paragraphs, Baize's `[|Human|]`, Alpaca's and Guanaco's `### …:`, and the
-prompts of Vicuna, Llama, ChatML, Gemma and others. A text counts as one only if it begins with such a mark (in some
-forms after a line that introduces the speakers) and both user and assistant speak in it.
+"Human:" and "Assistant:" at the beginning of paragraphs, BELLE's at the beginning of lines, Baize's `[|Human|]`, MOSS's
+`[Human]:`, Alpaca's and Guanaco's `### …:`, and the prompts of Vicuna, Llama, ChatML, Gemma and others. A text counts
+as one only if it begins with such a mark (in some forms after a line that introduces the speakers) and both user and
+assistant speak in it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _SPEAKERS = {  # marks that are no names of speakers
 }
 _ADDED = "input"  # belongs to the request before it
 _USERS = ("user", "human", "prompter")
-_ASSISTANTS = ("assistant", "ai", "model", "gpt", "bot")
+_ASSISTANTS = ("assistant", "ai", "model", "gpt", "bot", "moss")
 _LONGEST = 50  # characters of a mark
 _CALL = "<functioncall>"  # how Glaive's assistant calls a function
 
@@ -43,21 +44,23 @@ class _Form:
     """What ends a turn and is not said."""
 
 
-_ENDS = ("</s>", "<|endoftext|>", "<|end|>", "<s>")
+ENDS = ("</s>", "<|endoftext|>", "<|end|>", "<s>")
 _FORMS = (
     _Form(re.compile(r"(?:\A|\n\n)(Human|Assistant): ?"), "Assistant:"),
-    _Form(re.compile(r"(?:\A|\s|</s>)(USER|ASSISTANT|FUNCTION RESPONSE): ?"), "ASSISTANT:", 300, _ENDS),
+    _Form(re.compile(r"(?:\A|\n)(Human|User|Assistant|System)[:：] ?"), "Assistant", 0, ENDS),
+    _Form(re.compile(r"(?:\A|\s)\[(Human|MOSS)\]: ?"), "[MOSS]:", 0, ("<eoh>", "<eoa>")),
+    _Form(re.compile(r"(?:\A|\s|</s>)(USER|ASSISTANT|FUNCTION RESPONSE): ?"), "ASSISTANT:", 300, ENDS),
     _Form(re.compile(r"\[\|(Human|AI)\|\]"), "[|AI|]", 500),
-    _Form(re.compile(r"###? ?(Human|User|Assistant|System): ?"), "Assistant:", 500, _ENDS),
-    _Form(re.compile(r"(?:\A|\n)### ?(Instruction|Question|Input|Response|Answer): ?"), "###", 500, _ENDS),
+    _Form(re.compile(r"###? ?(Human|User|Assistant|System): ?"), "Assistant:", 500, ENDS),
+    _Form(re.compile(r"(?:\A|\n)### ?(Instruction|Question|Input|Response|Answer): ?"), "###", 500, ENDS),
     _Form(re.compile(r"<\|im_start\|> ?(\w+)\n"), "<|im_start|>", 0, ("<|im_end|>", "<|endoftext|>")),
-    _Form(re.compile(r"<\|(user|prompter|human|assistant|system|tool|observation)\|>"), "<|assistant|>", 0, _ENDS),
-    _Form(re.compile(r"(\[/?INST\]|<</?SYS>>)"), "[/INST]", 4, _ENDS),
+    _Form(re.compile(r"<\|(user|prompter|human|assistant|system|tool|observation)\|>"), "<|assistant|>", 0, ENDS),
+    _Form(re.compile(r"(\[/?INST\]|<</?SYS>>)"), "[/INST]", 4, ENDS),
     _Form(re.compile(r"<\|start_header_id\|>(\w+)<\|end_header_id\|>"), "<|start_header_id|>", 20, ("<|eot_id|>",)),
     _Form(re.compile(r"<start_of_turn>(\w+)\n"), "<start_of_turn>", 10, ("<end_of_turn>", "<eos>")),
 )
 _OPENING = 1000
-_HINTS = ("Human:", "USER:", "#", "[|", "<|", "[INST]", "<start_of_turn>")
+_HINTS = ("Human:", "Human：", "User:", "User：", "USER:", "[Human]", "#", "[|", "<|", "[INST]", "<start_of_turn>")
 """What the opening of a text of any of these forms holds: hardly any other text is searched further."""
 
 
