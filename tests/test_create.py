@@ -65,6 +65,8 @@ def test_the_report_says_what_to_expect(made: NewReport) -> None:
     assert 0.5 < made.xz < 8
     json.dumps(made.to_mapping())
     assert "held-out text" in str(made)
+    assert f"{made.parameters:,} parameters" in repr(made)
+    assert len(repr(made)) < 250 + len(str(made.folder))
 
 
 def test_too_little_text_is_not_given_to_compressors(

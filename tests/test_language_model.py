@@ -18,6 +18,7 @@ from chatsmith.errors import RequestError
 from chatsmith.kernels.infer import build
 from chatsmith.language_model import LanguageModel, document_start, published_sampling
 from chatsmith.store.folder import save_model
+from chatsmith.tables import percent
 from chatsmith.text.chat import Message
 from chatsmith.text.tokenizer import Tokenizer
 from tiny import tiny_model, tiny_tokenizer
@@ -345,6 +346,36 @@ def test_published_settings_are_the_defaults() -> None:
     assert published_sampling({"do_sample": False}).temperature == 0
     with pytest.raises(RequestError, match=r"generation_config.json: temperature must be a number, not 'hot'"):
         published_sampling({"temperature": "hot"})
+
+
+def test_at_a_prompt_a_result_is_one_line(model: LanguageModel) -> None:
+    """What print and a notebook show is long; what Python shows of its own accord was all that a result holds."""
+    text = "the sea\n" * 9
+    talk = model.conversation()
+    found = {
+        "Writing": [
+            model.write(text, **FULL),
+            model.write(text, **FULL, samples=2),
+            model.write("", beams=2, max_tokens=9),
+        ],
+        "Reply": [talk.say(text, **FULL)],
+        "Score": [model.score(text)],
+        "NextReport": [model.next(text), model.next(text, steps=3)],
+        "NextStep": [model.next(text).steps[0]],
+        "Dialogue": [talk],
+        "Answer": [model.write(text, **FULL).answers[0]],
+        "Distribution": [model.next(text).steps[0].distribution],
+    }
+    for name, results in found.items():
+        for result in results:
+            assert type(result).__name__ == name
+            assert name in repr(result)
+            assert "\n" not in repr(result)
+            assert len(repr(result)) < 250
+    assert repr(talk) == "<Dialogue with tiny: 2 messages>"
+    step = model.next("the", top=2).steps[0]
+    first = ", ".join(f"{row.text!r} {percent(row.before)}" for row in step.tokens)
+    assert repr(step) == f"<NextStep 'the': {first}>"
 
 
 def test_the_model_shows_what_it_is(model: LanguageModel) -> None:

@@ -125,6 +125,12 @@ def test_whatever_is_asked_is_planned_or_refused_in_a_line(
     assert str(found).startswith(found.model)
 
 
+def test_a_plan_is_a_line_at_a_prompt() -> None:
+    assert repr(plan("gpt2-124m")) == "<Plan gpt2-124m: 124,439,808 parameters; print() draws it>"
+    layout = plan("gpt2-124m", on="a100", count=8, layout=True).layout
+    assert repr(layout).startswith("<LayoutPlan on 8 × A100-SXM4-80GB: ")
+
+
 def test_a_plan_is_drawn_in_a_notebook() -> None:
     html = plan("gpt2-124m", on="h100", explain=True)._repr_html_()
     assert html.count("<table") == 5

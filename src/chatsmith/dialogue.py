@@ -39,6 +39,10 @@ class Dialogue:
                 "shorten it",
             )
 
+    def __repr__(self) -> str:
+        said = len(self.messages)
+        return f"<Dialogue with {self.model.name}: {said} message{'' if said == 1 else 's'}>"
+
     @overload
     def say(self, text: str, *, stream: Literal[False] = False, **sampling: Any) -> Reply: ...
 

@@ -100,6 +100,11 @@ class NewReport:
             "notes": list(self.notes),
         }
 
+    def __repr__(self) -> str:
+        learned = "" if self.bits_per_byte is None else f", {self.bits_per_byte:.3f} bits per byte"
+        steps = f"{self.outcome.steps:,} steps"
+        return f"<NewReport {self.folder}: {self.parameters:,} parameters, {steps}{learned}; print() tells more>"
+
     def __str__(self) -> str:
         lines = [f"{name}: {value}" for name, value in self.rows()]
         return "\n".join([*lines, self.expectation()])

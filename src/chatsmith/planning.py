@@ -40,7 +40,7 @@ _MAX_TOKENS, _MAX_DEVICES, _MAX_CONTEXT = 1e18, 10**7, 2**24
 _GENERATED_CONTEXT = 2048  # tokens of a sequence where nothing else was asked, and the model reaches so far
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Plan(Report):
     """What a model takes. Parts that were not asked for are None or empty; units are in the field names.
 
@@ -61,6 +61,11 @@ class Plan(Report):
     layout: LayoutPlan | None = None
     comparison: Comparison | None = None
     formulas: tuple[Formula, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """The model and its size."""
+        return f"{self.model}: {self.parameters:,} parameters"
 
     def tables(self) -> list[Table]:
         """The parts that there are, in the order one asks: how large, how long and dear, how good, how it runs."""
@@ -90,8 +95,7 @@ class Plan(Report):
     def _size(self) -> Table:
         columns = (Column("", "left"), *(Column(precision) for precision in self.weight_bytes))
         row = ("weights", *(bytes_text(count) for count in self.weight_bytes.values()))
-        title = f"{self.model}: {self.parameters:,} parameters"
-        return Table(title, columns, (row,), note=describe(self.shape))
+        return Table(self.headline, columns, (row,), note=describe(self.shape))
 
     def _training(self) -> Table:
         table = self.training.table()

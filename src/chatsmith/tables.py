@@ -101,14 +101,23 @@ class Table:
 class Report:
     """A result made of tables: printed by rich and by `print`, and shown in a notebook.
 
-    A subclass says which `tables`; it is a dataclass whose fields are the result itself.
+    A subclass says which `tables`, and its `headline`; it is a dataclass whose fields are the result itself, with
+    `repr=False`: at a prompt all of them would fill the screen.
     """
 
     __slots__ = ()
 
+    @property
+    def headline(self) -> str:
+        """The result in a few words."""
+        raise NotImplementedError
+
     def tables(self) -> list[Table]:
         """What is drawn, in order."""
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.headline}; print() draws it>"
 
     def __str__(self) -> str:
         from rich.console import Console

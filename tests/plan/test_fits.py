@@ -61,6 +61,7 @@ def test_the_time_is_the_compute_over_the_measured_rate() -> None:
 
 
 def test_it_is_drawn_with_what_was_measured() -> None:
+    assert repr(fits_here(HERE, CPU)) == f"<FitsReport of {len(PRESETS)} sizes on 2 cores of Abacus; print() draws it>"
     text = str(fits_here(HERE, CPU))
     assert "2 cores of Abacus: 10 GB of memory, read at 20 GB/s; matrices at 300 GFLOP/s" in text
     assert "✗" in text

@@ -32,6 +32,10 @@ def test_counted_parameters_round_to_those_of_the_table() -> None:
             assert row.counted_parameters == pytest.approx(row.parameters, rel=0.004)
 
 
+def test_the_tables_are_a_line_at_a_prompt() -> None:
+    assert repr(gpt3_tables()) == "<Gpt3Tables of 8 sizes and 17 runs; print() draws it>"
+
+
 def test_table_2_1_is_misprinted_in_two_rows() -> None:
     rows = gpt3_tables().sizes
     assert [row.preset for row in rows if row.misprinted] == ["gpt3-1.3b", "gpt3-13b"]

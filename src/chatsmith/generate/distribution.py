@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -43,9 +43,9 @@ class Distribution:
     """
 
     sampling: Sampling
-    logits: Floats
-    penalised: Floats
-    weights: dict[Stage, Floats]
+    logits: Floats = field(repr=False)
+    penalised: Floats = field(repr=False)
+    weights: dict[Stage, Floats] = field(repr=False)
     chosen: int
 
     @classmethod

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from chatsmith.arguments import short
 from chatsmith.generate.engine import gather
 from chatsmith.generate.requests import Beams, Completion, Event, Finish
 from chatsmith.generate.sampling import Sampling
@@ -36,10 +37,10 @@ class Answer:
     """
 
     text: str
-    ids: tuple[int, ...]
+    ids: tuple[int, ...] = field(repr=False)
     finish_reason: Finish
     seed: int
-    logprobs: tuple[float, ...]
+    logprobs: tuple[float, ...] = field(repr=False)
     forgotten: int = 0
     full: bool = False
 
@@ -87,6 +88,12 @@ class Writing:
     def texts(self) -> list[str]:
         """Every continuation, without the prompt."""
         return [answer.text for answer in self.answers]
+
+    def __repr__(self) -> str:
+        first = f"{short(self.prompt)} and {short(self.text)}"
+        if len(self.answers) > 1:
+            return f"<Writing {first}, the first of {len(self.answers)} answers; print() shows them>"
+        return f"<Writing {first}: {self.answers[0].note if self.beams is None else self.answers[0].end}>"
 
     def __str__(self) -> str:
         if len(self.answers) == 1:
@@ -143,6 +150,9 @@ class Reply:
     def text(self) -> str:
         """The words."""
         return self.answer.text
+
+    def __repr__(self) -> str:
+        return f"<Reply {short(self.text)}: {self.answer.note}>"
 
     def __str__(self) -> str:
         return self.text
@@ -229,6 +239,9 @@ class Score:
     def perplexity(self) -> float:
         """exp of the mean surprise per token: among how many equally likely tokens the model hesitates."""
         return float(np.exp(self.nats / len(self.logprobs)))
+
+    def __repr__(self) -> str:
+        return f"<Score of {short(self.text)}: {self}>"
 
     def __str__(self) -> str:
         return (

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any
 
+from chatsmith.arguments import short as shortened
 from chatsmith.arguments import whole
 from chatsmith.generate.distribution import Distribution, Ranked
 from chatsmith.generate.engine import Engine
@@ -21,6 +22,7 @@ from chatsmith.generate.sampling import Sampling
 from chatsmith.tables import Bar, Column, Report, Table, bits, percent
 
 MAX_STEPS = 10_000
+_FIRST = 3  # tokens, where a report is told in a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,10 @@ class NextStep:
     kept: int
     distribution: Distribution
 
+    def __repr__(self) -> str:
+        first = ", ".join(f"{row.text!r} {percent(row.before)}" for row in self.tokens[:_FIRST])
+        return f"<NextStep {shortened(self.text)}: {first}{', …' if len(self.tokens) > _FIRST else ''}>"
+
     def to_mapping(self) -> dict[str, Any]:
         """As JSON can say it; a token that a stage removed has null bits."""
         return {
@@ -54,12 +60,19 @@ class NextStep:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class NextReport(Report):
     """The ranked next tokens of a text, for one step or several."""
 
     steps: tuple[NextStep, ...]
     sampling: Sampling
+
+    @property
+    def headline(self) -> str:
+        """What comes first after the text, or the text that the steps led to."""
+        if len(self.steps) > 1:
+            return f"of {len(self.steps)} steps to {shortened(self.steps[-1].text + self.steps[-1].top.text)}"
+        return repr(self.steps[0]).removeprefix("<NextStep ").removesuffix(">")
 
     @property
     def tokens(self) -> tuple[Ranked, ...]:

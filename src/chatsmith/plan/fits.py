@@ -35,7 +35,7 @@ class SizeHere:
     tokens_per_second: dict[str, float | None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class FitsReport(Report):
     """Sizes on this machine."""
 
@@ -44,6 +44,11 @@ class FitsReport(Report):
     flops_per_second: float
     bandwidth_bytes_per_second: float
     sizes: tuple[SizeHere, ...]
+
+    @property
+    def headline(self) -> str:
+        """How many sizes, and where."""
+        return f"of {len(self.sizes)} sizes on {self.machine}"
 
     def tables(self) -> list[Table]:
         """One table, a row for each size."""

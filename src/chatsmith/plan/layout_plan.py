@@ -27,7 +27,7 @@ class LinkUse:
     exposed_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class LayoutPlan(Report):
     """A layout for a workload on so many devices: whether it fits, and how fast it is predicted to be.
 
@@ -57,6 +57,11 @@ class LayoutPlan(Report):
     hfu: float
     bubble: float
     links: tuple[LinkUse, ...]
+
+    @property
+    def headline(self) -> str:
+        """The devices and how fast they are together."""
+        return f"on {self.devices:,} × {self.device}: {self.tokens_per_second:,.0f} tokens/s"
 
     @property
     def fits(self) -> bool:

@@ -81,12 +81,17 @@ class SizeRow:
         return (self.printed_width, self.printed_heads) != (self.width, self.heads)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Gpt3Tables(Report):
     """Tables 2.1 and D.1 of Brown et al. 2020, printed and put right."""
 
     sizes: tuple[SizeRow, ...]
     compute: tuple[ComputeRow, ...]
+
+    @property
+    def headline(self) -> str:
+        """Their sizes."""
+        return f"of {len(self.sizes)} sizes and {len(self.compute)} runs"
 
     def tables(self) -> list[Table]:
         """Table D.1, then Table 2.1."""
