@@ -7,18 +7,23 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import torch.distributed as dist
 
 from chatsmith.settings import from_mapping
 from chatsmith.store.state import checkpoints
+from chatsmith.text.batches import Batch
 from chatsmith.train.metrics import read_log
 from chatsmith.train.parallel.process import round_of
-from chatsmith.train.parallel.teams import odd_ones
+from chatsmith.train.parallel.teams import Divided, odd_ones
 from chatsmith.train.recipe import Recipe
 from patience import PATIENCE
 
@@ -110,6 +115,27 @@ def test_workers_whose_launcher_is_killed_before_they_have_met_end_too(
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert not left
+
+
+def test_a_row_alone_is_divided_without_a_warning() -> None:
+    """Its places are an array that cannot be written to, of which PyTorch warns."""
+    ids = np.arange(8).reshape(1, 8)
+    divided = SimpleNamespace(
+        parallel=SimpleNamespace(context=2), place=SimpleNamespace(at=lambda name: 1), _device="cpu"
+    )
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = Divided._tensors(divided, Batch(ids, ids + 1))  # type: ignore[arg-type]
+    finally:
+        torch.set_warn_always(always)
+    assert {name: part.tolist() for name, part in found.items()} == {
+        "inputs": [[4, 5, 6, 7]],
+        "targets": [[5, 6, 7, 8]],
+        "positions": [[4, 5, 6, 7]],
+    }
 
 
 def test_the_process_whose_copy_differs_is_named() -> None:

@@ -227,8 +227,8 @@ class Divided(_Together):
             columns["positions"] = np.broadcast_to(np.arange(batch.inputs.shape[1]), batch.inputs.shape)
         length = batch.inputs.shape[1] // size
         part = slice(number * length, (number + 1) * length)
-        return {
-            name: torch.from_numpy(np.ascontiguousarray(column[:, part])).to(self._device)
+        return {  # copies: PyTorch warns of an array that cannot be written to, as places alike in every row are
+            name: torch.from_numpy(np.array(column[:, part], order="C")).to(self._device)
             for name, column in columns.items()
             if column is not None
         }
