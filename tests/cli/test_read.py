@@ -25,3 +25,9 @@ def test_nothing_to_read(run: Callable[..., Any], tmp_path: Path) -> None:
     ran = run("read", tmp_path)
     assert ran.code == 2
     assert "no document found" in ran.err
+
+
+def test_a_number_of_documents_is_not_below_none(run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("Some words of mine.")
+    ran = run("read", tmp_path, "--show", -1)
+    assert (ran.code, ran.err.partition(",")[0]) == (2, "error: --show must be from 0 to 1000000000")

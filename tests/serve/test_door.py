@@ -290,6 +290,9 @@ def test_no_file_but_the_page_s_own(client: TestClient) -> None:
 
 def test_limits_can_be_set_and_are_checked() -> None:
     assert Limits.of(["n=4", "request-seconds=2.5"]) == Limits(n=4, request_seconds=2.5)
+    with pytest.raises(RequestError, match="limit n needs a number") as caught:
+        Limits.of(["n"])
+    assert caught.value.hint == f"for example n={Limits().n}"
     for wrong in ("m=4", "n", "n=x", "n=0", "n=1.5", "request_seconds=nan"):
         with pytest.raises(RequestError):
             Limits.of([wrong])

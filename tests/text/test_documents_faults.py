@@ -72,6 +72,32 @@ def test_what_chatsmith_wrote_is_passed_over_unfinished_too(
     assert list(report.reasons) == [reason]
 
 
+@pytest.mark.parametrize(("mark", "card"), [("chatsmith.toml", 1), ("recipe.toml", 0)])
+def test_of_a_model_that_is_named_itself_only_ones_own_text_is_read(tmp_path: Path, mark: str, card: int) -> None:
+    """Its vocabulary, its settings and its log were learned by the next model."""
+    own = {"mine.txt": "my own words", "README.md": "of whoever wrote it", "more/config.json": '{"text": "mine, too"}'}
+    written = ("config.json", "tokenizer.json", "log.jsonl", "tokens/tokenizer.json", mark)
+    for name, text in own.items() | dict.fromkeys(written, '{"text": "words of a machine"}').items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    documents, report = read(tmp_path)
+    told = {document.text for document in documents}
+    assert told == {"my own words", "mine, too"} | ({"of whoever wrote it"} if not card else set())
+    assert sum(report.reasons.values()) == len(written) + card
+    for name in own:
+        (tmp_path / name).unlink()
+    if card:
+        with pytest.raises(RequestError, match=r"skipped 5 a model made by chatsmith; such as") as caught:
+            read(tmp_path)
+        assert "chatsmith train --resume" in str(caught.value.hint)
+
+
+def test_an_address_is_no_path() -> None:
+    with pytest.raises(RequestError) as caught:
+        read(Path("https://example.org/a.txt"))
+    assert caught.value.hint == "only files and folders of this machine are read: download it first"
+
+
 def test_hidden_files_are_read_when_asked(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / ".notes.txt").write_text("hidden words")

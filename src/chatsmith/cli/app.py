@@ -181,7 +181,12 @@ def _check_options(app: App, tokens: Sequence[str]) -> None:
     words = command.split()
     for word in words:
         app = app[word]
-    options = {name: argument for argument in app.assemble_argument_collection() for name in argument.names}
+    options = {
+        name: argument
+        for argument in app.assemble_argument_collection()
+        for name in argument.names
+        if name not in argument.negatives  # which are turned off, and listed here all the same
+    }
     given = [_OPTION.fullmatch(token) for token in [*_before_texts(tokens[len(words) :]), ""]]
     for here, after in pairwise(given):
         if here is None:
@@ -280,6 +285,8 @@ def _wrong_usage(error: CycloptsError, tokens: Sequence[str]) -> RequestError:
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return RequestError(f"{program} does not take {error.unused_tokens[0]!r}", usage)
     if isinstance(error, MissingArgumentError) and error.argument:
+        if tokens[-1] in error.argument.names:
+            return RequestError(f"{tokens[-1]} needs a value", usage)
         for word, value in pairwise(tokens):
             if word in error.argument.names:  # it is there: the parser took its value for an option
                 return RequestError(f"{word} needs a value, and {value} looks like an option", f"{word}={value}")

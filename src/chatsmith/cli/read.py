@@ -8,6 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from chatsmith.arguments import whole
 from chatsmith.cli.options import Duplicates, Field, Hidden, Json, Tests
 
 
@@ -31,6 +32,7 @@ def read(
     from chatsmith.text.documents import ReadReport, read_documents
     from chatsmith.text.overlap import TestGrams, cleaned
 
+    whole("--show", show, 0, 10**9)
     report = ReadReport()
     read_all = partial(read_documents, [path, *paths], field=field, duplicates=duplicates, hidden=hidden)
     documents = read_all(report=report)

@@ -59,10 +59,12 @@ class Limits:
         known = {entry.name: entry for entry in dataclasses.fields(cls)}
         given: dict[str, Any] = {}
         for setting in settings:
-            name, _, text = setting.partition("=")
+            name, is_set, text = setting.partition("=")
             entry = known.get(name.strip().replace("-", "_"))
             if entry is None:
                 raise RequestError(f"no limit called {name!r}", did_you_mean(name, known))
+            if not is_set:
+                raise RequestError(f"limit {name} needs a number", f"for example {name}={entry.default}")
             whole = entry.type == "int"
             try:
                 value = (_bytes(text) if entry.name.endswith("_bytes") else int(text)) if whole else float(text)

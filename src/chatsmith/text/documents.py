@@ -38,7 +38,7 @@ from chatsmith.text.report import ReadReport, Skipped, Unreadable
 from chatsmith.text.richtext import rich_text
 from chatsmith.text.subtitles import subtitle_text
 from chatsmith.text.talks import HALF, LONE
-from chatsmith.text.walk import HIDDEN, NO_PERMISSION, existing, is_hidden_name, walk
+from chatsmith.text.walk import HIDDEN, MODEL, NO_PERMISSION, RUN, existing, is_hidden_name, walk
 from chatsmith.text.webpage import page_text
 
 __all__ = ["Document", "ReadReport", "Skipped", "read_documents"]
@@ -155,8 +155,10 @@ def nothing_found(paths: list[Path], report: ReadReport) -> RequestError:
     kinds = f"what is read: {readable()}"
     if not report.skipped:
         return RequestError(f"no document found in {where}: nothing is there", kinds)
-    example = next((one for one in report.skipped if one.detail), report.skipped[0])
-    hint = kinds if UNKNOWN in report.reasons else _instead(report.skipped)
+    usual = report.reasons.most_common(1)[0][0]
+    listed = [one for one in report.skipped if one.reason == usual] or report.skipped
+    example = next((one for one in listed if one.detail), listed[0])
+    hint = kinds if usual == UNKNOWN else _instead(report.skipped)
     if len(report.skipped) == 1:
         if example.detail == hint:
             example = Skipped(example.source, example.reason)
@@ -171,6 +173,8 @@ def _instead(skipped: list[Skipped]) -> str:
             return one.detail
         if one.reason in (NO_TEXT_RECORD, HALF, LONE, UNDECIDED):
             return "--field NAME reads the field of that name as text, whatever the record is"
+        if one.reason in (MODEL, RUN):
+            return "name the text that it was made of; to go on with a run: chatsmith train --resume FOLDER"
     return "name files or folders with text in them"
 
 

@@ -29,6 +29,15 @@ _MARKS = (
     (TOKENS, {"manifest.json", "token_bytes"}),
     (TOKENS, {"part.json", "tokenizer.json"}),
 )
+# What chatsmith writes there and could be read: in such a folder that is named itself, a text of one's own may be, too.
+_WRITTEN = frozenset(
+    (
+        *("chatsmith.toml", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
+        *("model.safetensors.index.json", "recipe.toml", "log.jsonl", "tokens", "state", "tensorboard"),
+        *("prepared.json", "manifest.json", "part.json"),
+    )
+)
+_CARD = "README.md"
 
 
 def existing(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -47,6 +56,8 @@ def existing(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 
 def _hint(path: Path) -> str:
+    if path.parts and path.parts[0] in ("http:", "https:", "ftp:", "s3:", "hf:"):
+        return "only files and folders of this machine are read: download it first"
     folder = path.parent
     while not folder.is_dir():
         path, folder = folder, folder.parent
@@ -65,7 +76,8 @@ def walk(paths: Sequence[Path], report: ReadReport, hidden: bool, leave_out: Pat
     Links to files are followed, links to folders inside a given folder are not: a walk neither leaves the given
     folders through them nor goes round in a circle. Names that begin with a dot and folders that programs fill
     (node_modules, __pycache__, site-packages) are hidden; so are virtual environments. Folders with a model, a run or
-    tokens that chatsmith wrote are passed over, and so is `leave_out`: the folder that what is read will be written to.
+    tokens that chatsmith wrote are passed over, or what it wrote there where such a folder is one of the paths, and so
+    is `leave_out`: the folder that what is read will be written to.
     """
     own = None if leave_out is None else _identity(leave_out)
     for path in paths:
@@ -110,7 +122,9 @@ def _walk_folder(top: Path, report: ReadReport, hidden: bool, own: tuple[int, in
             continue
         for name in names:
             below = path / name
-            if not hidden and _is_hidden(below):
+            if written is not None and (name in _WRITTEN or (written == MODEL and name == _CARD)):
+                report.skip(str(below), written)
+            elif not hidden and _is_hidden(below):
                 report.skip(str(below), HIDDEN)
             else:
                 pending.append(below)
