@@ -251,3 +251,20 @@ def test_ctrl_c_at_the_prompt_leaves(tiny_model: Path, tmp_path: Path) -> None:
     terminal.process.send_signal(2)
     terminal.until("stopped")
     assert terminal.process.wait(PATIENCE) == 130
+
+
+def test_ctrl_c_just_after_a_reply_does_not_lose_the_talk(tiny_model: Path, tmp_path: Path) -> None:
+    terminal = Terminal("chat", tiny_model, "--max-tokens", "5", CHATSMITH_CACHE=str(tmp_path))
+    terminal.until("you: ")
+    for _ in range(2):  # what is typed in between is no second one
+        terminal.type("Hello!\n")
+        terminal.until("tiny: ")
+        terminal.until("you: ")
+        time.sleep(0.2)
+        terminal.process.send_signal(2)
+        terminal.until("once more")
+        terminal.until("you: ")
+    time.sleep(0.2)
+    terminal.process.send_signal(2)
+    terminal.until("stopped")
+    assert terminal.process.wait(PATIENCE) == 130

@@ -103,6 +103,7 @@ def _talk(loaded: LanguageModel, system: str, sampling: dict[str, Any]) -> None:
     """The talk in a terminal, until it is left."""
     dialogue = loaded.conversation(system, **sampling)
     say(f"talking with {loaded.name}; /help lists the commands, Ctrl-D leaves")
+    asked = False
     with _history():
         while True:
             try:
@@ -110,6 +111,14 @@ def _talk(loaded: LanguageModel, system: str, sampling: dict[str, Any]) -> None:
             except EOFError:
                 print()
                 return
+            except KeyboardInterrupt:
+                # Meant for a reply that had just ended, perhaps: the talk would be lost.
+                if asked or not any(message.role == "user" for message in dialogue.messages):
+                    raise
+                asked = True
+                say("\nCtrl-C once more leaves, and so does Ctrl-D")
+                continue
+            asked = False
             try:
                 if text == "/quit":
                     return
