@@ -288,6 +288,18 @@ def test_no_file_but_the_page_s_own(client: TestClient) -> None:
         assert client.get(path).status_code == 404, path
 
 
+def test_a_path_that_is_not_there_is_answered_with_the_one_that_is_meant(client: TestClient) -> None:
+    for asked, meant in (
+        ("/chat/completions", "did you mean /v1/chat/completions?"),
+        ("/v1/v1/responses", "did you mean /v1/responses?"),
+        ("/models", "did you mean /v1/models?"),
+        ("/v1/images/generations/of/nothing", "/openapi.json lists what there is"),
+    ):
+        answer = client.post(asked, json={})
+        assert answer.status_code == 404
+        assert answer.json()["error"]["message"] == f"there is nothing at {asked}; {meant}"
+
+
 def test_limits_can_be_set_and_are_checked() -> None:
     assert Limits.of(["n=4", "request-seconds=2.5"]) == Limits(n=4, request_seconds=2.5)
     with pytest.raises(RequestError, match="limit n needs a number") as caught:

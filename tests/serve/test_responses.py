@@ -151,7 +151,7 @@ def test_it_can_be_replayed(
         ("background", {"background": True}, "background must be false"),
         ("previous_response_id", {"previous_response_id": "resp_1"}, "cannot be used: this server keeps no responses"),
         ("truncation", {"truncation": "auto"}, "must be one of disabled"),
-        ("include", {"include": ["reasoning.encrypted_content"]}, "must be one of message.output_text.logprobs"),
+        ("include", {"include": ["file_search_call.results"]}, "must be one of message.output_text.logprobs"),
         ("top_logprobs", {"top_logprobs": 2}, 'needs include to be ["message.output_text.logprobs"]'),
         ("metadata", {"metadata": {str(place): "" for place in range(17)}}, "at most 16 entries"),
         ("metadata.a", {"metadata": {"a": 3}}, "must be a text"),
@@ -189,7 +189,8 @@ def test_what_is_wrong_is_named(client: TestClient, field: str, body: dict[str, 
 def test_what_clients_send_for_nothing_special_is_taken(client: TestClient) -> None:
     plain = post(client, **HELLO)
     more = {"store": False, "background": False, "previous_response_id": None, "truncation": "disabled", "include": []}
-    unused = {"user": "a", "parallel_tool_calls": True, "service_tier": "auto", "tools": None, "text": {"format": None}}
+    unused = {"user": "a", "parallel_tool_calls": True, "service_tier": "auto", "tools": [], "text": {"format": None}}
+    more["include"] = ["reasoning.encrypted_content"]
     found = post(client, **HELLO, **more, **unused, stream_options={"include_obfuscation": False})
     assert without_names(found) | {"user": None} == without_names(plain)
 

@@ -14,12 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from chatsmith.errors import nearest
 from chatsmith.generate.batch import Batch
 from chatsmith.language_model import LanguageModel
 from chatsmith.serve import looks, talk
 from chatsmith.serve.desk import Desk
 from chatsmith.serve.errors import ApiError
-from chatsmith.serve.fields import CHAT, DECODE, EMBED, ENCODE, NEXT, RESPOND, WRITE
+from chatsmith.serve.fields import CHAT, DECODE, EMBED, ENCODE, NEXT, PATHS, RESPOND, WRITE
 from chatsmith.serve.files import file_routes
 from chatsmith.serve.guard import Guard, site
 from chatsmith.serve.keys import Keys
@@ -122,8 +123,11 @@ async def _tell_where(served: Served, folder: Path | None) -> None:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    path = request.url.path[:100]
+    meant = nearest(path, (*PATHS, "/v1/models"), 1)  # /v1 is left out of addresses, or stands there twice
     words = {
-        404: f"there is nothing at {request.url.path[:100]}; /openapi.json lists what there is",
+        404: f"there is nothing at {path}; "
+        + (f"did you mean {meant[0]}?" if meant else "/openapi.json lists what there is"),
         405: f"{request.method} is not for this path",
     }
     told = ApiError(error.status_code, words.get(error.status_code, error.detail))

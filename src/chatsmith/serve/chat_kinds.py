@@ -176,13 +176,15 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """Functions that the model may ask to be called; read as templates want to see them. `kept` says where their names
-    stand."""
+    """Functions that the model may ask to be called; read as templates want to see them, and None where the list is
+    empty. `kept` says where their names stand."""
 
     kept: Kept = Kept("function")
 
-    def read(self, value: Any, name: str, bounds: Bounds) -> list[dict[str, Any]]:
+    def read(self, value: Any, name: str, bounds: Bounds) -> list[dict[str, Any]] | None:
         """See `Kind`."""
+        if value == []:  # as many clients say that there are none
+            return None
         return each(value, name, bounds["tools"], lambda one, at: self._tool(one, at, bounds))
 
     def _tool(self, given: dict[str, Any], name: str, bounds: Bounds) -> dict[str, Any]:
@@ -208,7 +210,7 @@ class Tools:
             "strict": {"type": ["boolean", "null"]},
         }
         one = self.kept.schema("function", function, "name")
-        return {"type": "array", "items": one, "minItems": 1, "maxItems": int(bounds["tools"])}
+        return {"type": "array", "items": one, "maxItems": int(bounds["tools"])}
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ class Field:
 
 _OWN = "the model's own setting unless given"
 _UNUSED = "taken, and of no effect here"
+_THOUGHTS = "reasoning.encrypted_content"  # which clients ask any model for that answers without being kept
 _NO_EFFORT = _UNUSED + ": a model answers as it was trained to"
 _CHOICE = "none, auto, required, one function, or allowed_tools: the only ones that are offered"
 _KEEPS_NONE = "this server keeps no responses"
@@ -134,7 +135,7 @@ FIELDS = (
     Field("stream", _ANSWERED, Flag(), "answer with server-sent events as tokens are made", False),
     Field("stream_options", _BOTH, StreamOptions(), "include_usage: a last event tells the tokens used", False),
     Field("stream_options", (RESPOND,), StreamOptions(("include_obfuscation",)), _UNUSED, False),
-    Field("include", (RESPOND,), Words((SHOW_LOGPROBS,), 0), "show the probability of every token", ()),
+    Field("include", (RESPOND,), Words((SHOW_LOGPROBS, _THOUGHTS), 0), "show the probability of every token", ()),
     Field("logprobs", (CHAT,), Flag(), "show the probability of every token", False),
     Field("top_logprobs", _TALK, Whole(0, "top_logprobs"), "with logprobs: the likeliest tokens at each place", 0),
     Field(
