@@ -58,6 +58,7 @@ def test_load_gives_the_saved_model(tmp_path: Path, model: LanguageModel) -> Non
         ("write", [None], {}, "text must be a text"),
         ("write", [b"x"], {}, "text must be a text"),
         ("write", ["x"], {"samples": "2"}, "samples must be a whole number, not '2'"),
+        ("fits", ["x"], {"max_tokens": "x"}, "max_tokens must be a whole number, not 'x'"),
         ("write", ["x"], {"samples": 2.0}, "samples must be a whole number"),
         ("write", ["x"], {"beams": 2.5}, "beams must be a whole number, not 2.5"),
         ("write", ["x"], {"beams": 2, "length_penalty": "long"}, "length_penalty must be a number"),

@@ -250,6 +250,7 @@ class LanguageModel:
 
     def fits(self, prompt: str | Iterable[Message], max_tokens: int = 1) -> bool:
         """Whether the context has room for a text or conversation and an answer of so many tokens."""
+        arguments.whole("max_tokens", max_tokens, 0, 2**24, "it counts the tokens of the answer")
         ids = self.prompt_ids(prompt) if isinstance(prompt, str) else self.chat_ids(read_messages(prompt))
         return len(ids) + max_tokens <= self.spec.context
 

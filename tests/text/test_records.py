@@ -89,6 +89,8 @@ def found(record: Any, field: str | None = None) -> list[Any]:
         {"utterances": [{"candidates": ["BAD", "Hello."], "history": ["Hi."]}]},
         {"candidates": ["BAD", "Hello."], "history": ["Hi."], "conv_id": 3, "utterance_idx": 0},
         {"segments": [{"label": False, "text": "<s>Hi.\n"}, {"label": True, "text": "Hello.</s>"}]},
+        {"segments": "[{'label': False, 'text': 'Hi.'}, {'label': True, 'text': 'Hello.'}]"},  # in a cell of a table
+        {"history": '["Hi."]', "candidates": '["BAD", "Hello."]'},
         {"segments": [{"label": False, "text": "<s>[INST] Hi. [/INST]"}, {"label": True, "text": " Hello.</s>"}]},
     ],
 )

@@ -221,15 +221,16 @@ def _conversation(record: dict[str, Any], names: _Names) -> list[Content]:
             return found
     if record.keys() == {"id", "data"} and isinstance(record["data"], list) and len(record["data"]) % 2 == 0:
         return conversation(record["data"])  # UltraChat: two take turns
-    if names.pieced and (pieces := pieced(record)):
+    if names.pieced and (pieces := pieced({name: spelled(value) for name, value in record.items()})):
         return [pieces] if isinstance(pieces, str) else conversation(pieces)
     return _asked_about(record) if _QUESTIONS in record else []
 
 
 def _asked_about(record: Mapping[str, Any]) -> list[Content]:
     """The answered questions about a paragraph of SQuAD's, each with its text, as the flat form of that data has it."""
-    asked = record[_QUESTIONS] if isinstance(record[_QUESTIONS], list) else []
-    found = [exchange({"context": record.get("context"), **one}) for one in asked if isinstance(one, dict)]
+    asked = spelled(record[_QUESTIONS])
+    several = [one for one in asked if isinstance(one, dict)] if isinstance(asked, list) else []
+    found = [exchange({"context": record.get("context"), **one}) for one in several]
     return [content for one in found for content in one]
 
 
