@@ -1,8 +1,9 @@
 """Conversations as people keep them: lists of turns, transcripts and trees, made into messages; or why one is left out.
 
 A turn is an object with a speaker and words, a pair [speaker, words], or words alone (then two take turns); a table
-keeps turns as an object of lists, too. A transcript is one text with marks in it (`transcripts`). A tree is ChatGPT's
-export, of which the current branch is read, or OpenAssistant's, of which the best answers are.
+keeps turns as an object of lists, too, and messengers have a form of their own (`messengers`). A transcript is one text
+with marks in it (`transcripts`). A tree is ChatGPT's export, of which the current branch is read, or OpenAssistant's,
+of which the best answers are.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from chatsmith.text.chat import Conversation, Message, Role
 from chatsmith.text.message_trees import best_path
+from chatsmith.text.messengers import chat
 from chatsmith.text.report import Unreadable
 from chatsmith.text.transcripts import transcript
 
@@ -130,8 +132,8 @@ def turns(value: Any) -> list[Any] | None:
         if isinstance(value.get("replies"), list) and _is_turn(value):
             return best_path(value)
         return [value] if _is_turn(value) else _of_columns(value) or _of_rounds(value)
-    if isinstance(value, list) and any(map(_is_turn, value)):
-        return value
+    if isinstance(value, list):
+        return chat(value) or (value if any(map(_is_turn, value)) else None)
     return None
 
 

@@ -1,0 +1,74 @@
+"""Chats as messengers export them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatsmith.text.chat import Message
+from chatsmith.text.messengers import chat
+from chatsmith.text.records import contents
+
+TALK = (Message("user", "Hi Bob!\nAre you there?"), Message("assistant", "See https://a.b now"))
+
+
+def telegram(*said: tuple[str | None, Any], **more: Any) -> list[dict[str, Any]]:
+    kind = {"type": "message", "date": "2024-01-01T10:00:00"}
+    return [
+        {"id": number, **kind, "from": name, "from_id": f"user{name}", "text": text, "text_entities": [], **more}
+        for number, (name, text) in enumerate(said)
+    ]
+
+
+def test_telegram() -> None:
+    call = {"id": 9, "type": "service", "date": "2024-01-01T10:00:00", "actor": "Ann", "action": "phone_call"}
+    link = ["See ", {"type": "link", "text": "https://a.b"}, " now"]
+    said = [call, *telegram(("Ann", "Hi Bob!"), ("Ann", "Are you there?"), ("Bob", link)), *telegram(("Ann", ""))]
+    one = {"name": "Bob", "type": "personal_chat", "id": 5, "messages": said}
+    assert contents(one) == [TALK]
+    channel = {
+        "name": "News",
+        "type": "public_channel",
+        "id": 6,
+        "messages": telegram(("N", "It rains."), ("N", "So.")),
+    }
+    every = {"about": "Here is your data.", "chats": {"about": "All of them.", "list": [one, channel]}}
+    assert contents(every) == [TALK, "It rains.", "So."]
+    group = telegram(("Ann", "Hi."), (None, "Hello."), ("Cy", "Hey."))
+    assert contents({"messages": group}) == ["Ann: Hi.\nuserNone: Hello.\nCy: Hey."]
+
+
+def test_facebook_tells_the_newest_first_and_spells_its_letters_wrongly() -> None:
+    said = [("Zoë", "No.", 3), ("Ann", None, 2), ("Zoë", "Café?", 1), ("Ann", "Où ça?", 0)]
+    messages = [
+        {"sender_name": name.encode().decode("latin-1"), "timestamp_ms": 1700000000000 + when}
+        | ({"photos": [{"uri": "a.jpg"}]} if text is None else {"content": text.encode().decode("latin-1")})
+        for name, text, when in said
+    ]
+    talk = (Message("user", "Où ça?"), Message("assistant", "Café?\nNo."))
+    assert contents({"participants": [{"name": "Ann"}], "messages": messages, "title": "Zo"}) == [talk]
+    messages[0]["content"] = "日本"  # as it should be
+    assert contents({"messages": messages})[0][-1].content == "Café?\n日本"  # type: ignore[index, union-attr]
+
+
+def test_other_lists_are_left_alone() -> None:
+    items = [{"type": "message", "id": "a", "role": role, "content": "x"} for role in ("user", "assistant")]
+    assert chat(items) is None
+    assert contents({"messages": items}) == [(Message("user", "x"), Message("assistant", "x"))]
+    assert chat([]) is None
+    assert chat(telegram(("Ann", "Alone."))) is None
+
+
+ONE = st.fixed_dictionaries(
+    {},
+    optional={name: st.none() | st.text(max_size=3) | st.floats() | st.just("message") | st.lists(st.text())
+              for name in ("type", "id", "from", "from_id", "text", "sender_name", "timestamp_ms", "content")},
+)  # fmt: skip
+
+
+@given(st.lists(ONE))
+def test_any_list_is_taken(messages: list[dict[str, Any]]) -> None:
+    found = chat(messages)
+    assert found is None or all(words.strip() for _, words in found)
