@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chatsmith.text.chat import Message
 from chatsmith.text.messengers import chat
 from chatsmith.text.records import contents
+from documents import read
 
 TALK = (Message("user", "Hi Bob!\nAre you there?"), Message("assistant", "See https://a.b now"))
 
@@ -59,6 +62,54 @@ def test_other_lists_are_left_alone() -> None:
     assert contents({"messages": items}) == [(Message("user", "x"), Message("assistant", "x"))]
     assert chat([]) is None
     assert chat(telegram(("Ann", "Alone."))) is None
+
+
+ANDROID = """12/05/21, 10:03 - Messages are end-to-end encrypted. No one outside of this chat can read them.
+12/05/21, 10:03 - Ann: Hi Bob!
+12/05/21, 10:04 - Ann: Are you
+there: now?
+12/05/21, 10:05 - Bob: <Media omitted>
+12/05/21, 10:06 - Bob: Yes.
+"""
+IPHONE = """[12.05.21, 10:03:11] Ann: \u200eMessages are end-to-end encrypted.
+[12.05.21, 10:03:11] Ann: Hi Bob!
+[12.05.21, 10:03:59] Ann: Are you
+there: now?
+\u200e[12.05.21, 10:04:11] Bob: \u200eimage omitted
+[12.05.21, 10:05:11] Bob: Yes."""
+
+
+@pytest.mark.parametrize(
+    "text", [ANDROID, ANDROID.replace("\n", "\r\n"), ANDROID.replace(":03 -", ":03\u202fPM -"), IPHONE]
+)
+def test_whatsapp(tmp_path: Path, text: str) -> None:
+    (tmp_path / "_chat.txt").write_text(text, newline="")
+    [document], report = read(tmp_path)
+    said = (Message("user", "Hi Bob!\nAre you\nthere: now?"), Message("assistant", "Yes."))
+    assert (document.text, document.messages) == ("", said)
+    assert (report.conversations, report.skipped) == (1, [])
+
+
+def test_whatsapp_groups_and_what_only_looks_like_it(tmp_path: Path) -> None:
+    (tmp_path / "group.txt").write_text(ANDROID + "12/05/21, 10:07 - Cy: Who is there?\n")
+    diary = "12/05/21, 10:03 - Ann: a note of mine\n12/05/21, 10:04 - Ann: another one\n"
+    log = "2021-05-12, 10:03 - started the server\n2021-05-12, 10:04 - stopped the server\n"
+    for name, text in (("diary", diary), ("log", log), ("story", f"He read:\n{ANDROID}")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    found = {Path(one.source).stem: one.text for one in read(tmp_path)[0]}
+    assert found.pop("group") == "Ann: Hi Bob!\nAre you\nthere: now?\nBob: Yes.\nCy: Who is there?"
+    assert found == {"diary": diary, "log": log, "story": f"He read:\n{ANDROID}"}
+
+
+def test_a_chat_too_long_to_be_held_is_read_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chatsmith.text.documents.RECORD_BYTES", 2000)
+    whole = ANDROID + "".join(
+        f"12/05/21, 10:07 - {name}: This is said {n}.\n" for n in range(99) for name in ("Ann", "Bob")
+    )
+    (tmp_path / "long.txt").write_text(whole)
+    documents, _ = read(tmp_path, document_bytes=1500, duplicates="keep")
+    assert len(documents) > 3
+    assert "".join(one.text for one in documents).count("This is said") == 198
 
 
 ONE = st.fixed_dictionaries(

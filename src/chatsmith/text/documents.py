@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from chatsmith.errors import MissingExtra, RequestError
-from chatsmith.text import tables
+from chatsmith.text import messengers, tables
 from chatsmith.text.archives import CHUNK, TOO_LARGE, open_bounded, unfold
 from chatsmith.text.books import book_text
 from chatsmith.text.chat import Conversation, Message
@@ -37,7 +37,7 @@ from chatsmith.text.records import UNDECIDED, contents, strings
 from chatsmith.text.report import ReadReport, Skipped, Unreadable
 from chatsmith.text.richtext import rich_text
 from chatsmith.text.subtitles import subtitle_text
-from chatsmith.text.talks import HALF, LONE
+from chatsmith.text.talks import HALF, LONE, conversation
 from chatsmith.text.walk import HIDDEN, MODEL, NO_PERMISSION, RUN, existing, is_hidden_name, walk
 from chatsmith.text.webpage import page_text
 
@@ -268,7 +268,9 @@ class _Reading:
         match kind:
             case Kind.TAR | Kind.ZIP:
                 return self._members(stream, kind, source)
-            case Kind.TEXT | Kind.CODE:
+            case Kind.TEXT:
+                return self._text(self._blocks(stream, size), source)
+            case Kind.CODE:
                 return self._texts(source, map(normalise, self._blocks(stream, size)))
             case Kind.HTML:
                 return self._texts(source, _cut(page_text(self._page(stream)), size))
@@ -286,6 +288,26 @@ class _Reading:
                 return self._texts(source, _all_cut(subtitle_text(lines(self._blocks(stream)), size), size))
             case _:
                 return self._records(self._rows(stream, kind, source), source)
+
+    def _text(self, parts: Iterator[str], source: str) -> Iterator[Document]:
+        """The documents of a plain text, or the talk that it is where a messenger wrote it."""
+        held = [next(parts, "")]
+        if not self.strings and messengers.is_log(held[0]):
+            while sum(map(len, held)) < RECORD_BYTES and (more := next(parts, "")):
+                held.append(more)
+            held.append(next(parts, ""))  # of what is too long for a record
+            if not held[-1] and (turns := messengers.log("".join(held))):
+                return self._talk(turns, source)
+        return self._texts(source, map(normalise, chain(held, parts)))
+
+    def _talk(self, turns: list[dict[str, str]], source: str) -> Iterator[Document]:
+        for content in conversation(turns):
+            if isinstance(content, Unreadable):
+                raise content
+            if isinstance(content, str):  # of more than two people
+                yield from self._texts(source, pieces(normalise(content), self.document_bytes))
+            else:
+                yield Document("", source, tuple([Message(turn.role, normalise(turn.content)) for turn in content]))
 
     def _blocks(self, stream: IO[bytes], size: int = DOCUMENT_BYTES, declared: bool = False) -> Iterator[str]:
         return blocks(stream, size, self._repaired, declared=declared)

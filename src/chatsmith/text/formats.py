@@ -1,4 +1,7 @@
-"""Which kind of file a name says it is. Only the name counts: nothing is guessed from what is inside."""
+"""Which kind of file a name says it is. Only the name counts: nothing is guessed from what is inside.
+
+(A plain text may still be a chat: one that a messenger wrote shows it at its beginning, see `messengers`.)
+"""
 
 from __future__ import annotations
 

@@ -1,15 +1,22 @@
-"""Chats between people as messengers export them: Telegram's `result.json`, Facebook's `message_1.json`.
+"""Chats between people as messengers export them: Telegram's and Facebook's JSON, WhatsApp's text.
 
-Beside what was said their lists of messages hold calls, joins and pictures, which are passed over. What one person
-says in several messages on end is one turn.
+Beside what was said they hold calls, joins and pictures, which are passed over. What one person says in several
+messages on end is one turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 _TELEGRAM = ("message", "service")  # types of its messages
+_WHEN = r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4},\s\d{1,2}[:.]\d\d(?:[:.]\d\d)?(?:\s?[AaPp]\.?\s?[Mm]\.?)?"
+_STAMP = re.compile(rf"^\u200e?(?:\[{_WHEN}\] |{_WHEN} - )", re.MULTILINE)
+_NOTE = "\u200e"  # what begins words that are WhatsApp's, as "image omitted"
+_LEFT_OUT = re.compile(r"<[^<>\n]+>")  # the same in Android's exports
+_OPENING, _LONGEST_NAME = 4000, 60  # characters
 _META = ("sender_name", "timestamp_ms")
 
 
@@ -23,6 +30,37 @@ def chat(messages: Sequence[Any]) -> list[list[str]] | None:
         said = [_of_meta(one) for one in sorted(messages, key=lambda one: _number(one["timestamp_ms"]))]
     else:
         return None
+    return _turns(said)
+
+
+def is_log(text: str) -> bool:
+    """Whether a text begins as a chat that WhatsApp exports: lines "date, time - name: words"."""
+    return bool(_STAMP.match(text)) and any(speaker for speaker, _ in _lines(text[:_OPENING]))
+
+
+def log(text: str) -> list[dict[str, str]] | None:
+    """The turns of such a text; None where only one speaks."""
+    turns = _turns(_lines(text))
+    return None if turns is None else [{"from": speaker, "text": words} for speaker, words in turns]
+
+
+def _lines(text: str) -> Iterator[tuple[str, str]]:
+    """Who says what; nobody where the messenger itself does."""
+    marks = list(_STAMP.finditer(text))
+    for mark, after in zip_longest(marks, marks[1:]):
+        speaker, colon, words = text[mark.end() : after.start() if after else len(text)].partition(": ")
+        if (
+            colon
+            and len(speaker) <= _LONGEST_NAME
+            and "\n" not in speaker
+            and not words.startswith(_NOTE)
+            and not _LEFT_OUT.fullmatch(words.strip())
+        ):
+            yield speaker.strip(_NOTE), words.strip()
+
+
+def _turns(said: Iterable[tuple[str, str]]) -> list[list[str]] | None:
+    """What each says until another does; None where only one speaks."""
     turns: list[list[str]] = []
     for speaker, words in said:
         if not speaker or not words.strip():
