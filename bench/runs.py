@@ -17,10 +17,9 @@ from chatsmith.text.batches import Batch
 from chatsmith.train.callbacks import Callback
 from chatsmith.train.loop import Trainer
 from chatsmith.train.objectives import NextToken
-from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.parallel.process import Process
 from chatsmith.train.recipe import Recipe
-from chatsmith.train.team import over_masters, transform
+from chatsmith.train.team import team_of
 
 NEVER = 1e6
 
@@ -91,14 +90,8 @@ def trainer_of(
     size: Size, model: Decoder, recipe: Recipe, process: Process, folder: Path, callbacks: Sequence[Callback]
 ) -> Trainer:
     """The loop over a model of float32 weights."""
-    objective, together, optimizer = RandomRows(size.spec, process.device), None, None
-    if process.size > 1:
-        from chatsmith.train.parallel.divide import team
-
-        together, optimizer = team(model, objective, recipe, process.device)
-    else:
-        transform(model, recipe)
-        optimizer = over_masters(model, recipe, TrainingOptimizer)
+    objective = RandomRows(size.spec, process.device)
+    team, optimizer = team_of(model, objective, recipe, process)
     return Trainer(
         model,
         optimizer,
@@ -108,6 +101,6 @@ def trainer_of(
         meta={},
         save_folder=lambda trainer: None,
         save_often=False,
+        team=team,
         callbacks=callbacks,
-        team=together,
     )

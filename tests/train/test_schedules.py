@@ -85,6 +85,13 @@ def test_progress_is_continuous_and_ends_at_one(moves: list[tuple[int, int]], to
     assert [again.progress(position) for position in range(timeline.total + 1)] == values
 
 
+def test_a_run_of_minutes_stands_at_its_beginning_until_it_is_planned() -> None:
+    timeline = Timeline([])
+    assert (timeline.total, timeline.progress(0)) == (0, 0.0)
+    timeline.replan(0, 10)
+    assert (timeline.plans, timeline.progress(5)) == (((0, 10),), 0.5)
+
+
 def test_a_plan_cannot_end_before_it_is_made() -> None:
     timeline = Timeline([(0, 10)])
     with pytest.raises(RequestError):

@@ -6,11 +6,9 @@ that was killed and resumed ends with the same bits as one that was not (on the 
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,8 +21,9 @@ from chatsmith.store.pieces import Under
 from chatsmith.store.state import TrainingState
 from chatsmith.text.batches import Batch
 from chatsmith.train.callbacks import Callback, Moment, Outcome
+from chatsmith.train.counters import Counters
 from chatsmith.train.interrupts import StopSignals
-from chatsmith.train.metrics import LogWriter, NoLog, StepRecord, finite, peak_memory
+from chatsmith.train.metrics import LogWriter, NoLog, StepRecord, peak_memory
 from chatsmith.train.objectives import HeldOut, HeldOutLoss, Objective, held_out_loss, with_noise
 from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.pace import Pacer
@@ -36,21 +35,6 @@ from chatsmith.train.team import Alone
 _RANDOM = "random/torch"
 MAX_SKIPPED = 8
 """Steps in a row whose loss or gradient is not finite before the run gives up."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """Where a run stands. `position` is what its timeline counts: steps, or tokens where the schedule says tokens."""
-
-    step: int = 0
-    tokens: int = 0
-    position: int = 0
-    seconds: float = 0.0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-    loss: float = math.nan
-    held_out_loss: float | None = None
-    bits_per_byte: float | None = None
 
 
 class Trainer:
@@ -71,21 +55,22 @@ class Trainer:
         *,
         meta: dict[str, Any],
         save_folder: Callable[[Trainer], None],
-        save_often: bool = True,
+        save_often: bool,
+        team: Alone,
         held_out: Sequence[HeldOut] = (),
         sample: Callable[[Decoder], Sequence[tuple[str, str]]] | None = None,
         callbacks: Sequence[Callback] = (),
         peak_flops: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
-        team: Alone | None = None,
     ) -> None:
-        batch = recipe.batch
-        self.team = team or Alone(model, objective, batch.micro_batch, batch.accumulation > 1)
-        self.model, self.optimizer, self.objective = model, optimizer, objective
+        self.model, self.optimizer, self.objective, self.team = model, optimizer, objective, team
         self.recipe, self.folder = recipe, folder
         self.counters = Counters()
         self.context = recipe.context(model.spec)
-        self.timeline: Timeline | None = None
+        # A run whose plans are written down repeats them without looking at the clock.
+        replans = [(step, total) for step, total in recipe.schedule.replans]
+        minutes = None if replans else recipe.schedule.minutes
+        self.timeline = Timeline(replans or first_plan(recipe.schedule))
         self._meta, self._save_folder, self._save_often = meta, save_folder, save_often
         self._held_out, self._sample = held_out, sample
         self._callbacks = callbacks if self.team.leads else ()
@@ -95,16 +80,11 @@ class Trainer:
         self._evaluations = Milestones(recipe.evaluation.times if held_out else 0)
         self._samplings = Milestones(recipe.samples.times if sample and recipe.samples.prompts else 0)
         self._stage: int | None = None
-        # A run whose plans are written down repeats them without looking at the clock.
-        minutes = None if recipe.schedule.replans else recipe.schedule.minutes
         self._pace = Pacer(minutes * 60 if minutes else None, recipe.batch, self._clock)
         self._log: LogWriter | NoLog = NoLog()
         self._began = 0.0
         self._checkpointed = (0, 0.0)
         self._folder_of = -1  # the step that the model folder stands for, as far as this process knows
-        plans = [(step, total) for step, total in recipe.schedule.replans] or first_plan(recipe.schedule)
-        if plans:
-            self.timeline = Timeline(plans)
 
     # ---- the state that checkpoints hold -------------------------------------------------------------------------
 
@@ -123,13 +103,12 @@ class Trainer:
     def save_checkpoint(self) -> None:
         """Make the run's state durable."""
         self._log.flush(sync=True)
-        assert self.timeline is not None
         # The optimizer holds the float32 weights; the model's own are rounded from them.
         tensors = {f"optimizer/{name}": tensor for name, tensor in self.optimizer.state_tensors().items()}
         tensors[_RANDOM] = torch.get_rng_state()
         meta = {
             **self._meta,
-            "counters": dataclasses.asdict(self.counters) | {"loss": finite(self.counters.loss)},
+            "counters": self.counters.state(),
             "plans": self.timeline.plans,
             "pace": self._pace.state(),
             "data": self.objective.state(),
@@ -154,8 +133,7 @@ class Trainer:
         """Go on from a checkpoint of the same run; a longer schedule is planned from where it stands."""
         torch.set_rng_state(state.tensors[_RANDOM])
         self.optimizer.load_state_tensors(Under(state.tensors, "optimizer/"))
-        counters = {field.name: state.meta["counters"][field.name] for field in dataclasses.fields(Counters)}
-        self.counters = Counters(**counters | {"loss": math.nan if counters["loss"] is None else counters["loss"]})
+        self.counters = Counters.restored(state.meta["counters"])
         self.objective.restore(state.meta["data"])
         self._stage = state.meta["stage"]
         self._pace.restore(state.meta["pace"])
@@ -164,7 +142,7 @@ class Trainer:
         self.timeline = Timeline([(at, total) for at, total in state.meta["plans"]])
         if asked and asked[0][1] > self.timeline.total:
             self.timeline.replan(self.counters.position, asked[0][1])
-        elif self.counters.position >= self.timeline.total and self._is_longer(state.meta["recipe"]["schedule"]):
+        elif self.ended and self._is_longer(state.meta["recipe"]["schedule"]):
             step, seconds = self.counters.step, self.counters.seconds
             self.timeline.replan(step, self._pace.plan(step, 0.0, seconds, 0.0))
 
@@ -178,14 +156,18 @@ class Trainer:
     @property
     def total_steps(self) -> int:
         """Steps in all, as planned now (with a schedule in tokens: at the full batch from here on)."""
-        assert self.timeline is not None
         left = self.timeline.total - self.counters.position
         return self.counters.step + -(-left // self._unit(self.recipe.batch.rows))
 
     @property
     def progress(self) -> float:
         """How far the run is, from 0 to 1."""
-        return self.timeline.progress(self.counters.position) if self.timeline else 0.0
+        return self.timeline.progress(self.counters.position)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last step planned so far is done."""
+        return self.counters.position >= self.timeline.total
 
     def run(self, on_ready: Callable[[], None] | None = None) -> str | None:
         """Train to the end, or until a signal asks to stop; returns the signal's name, or None.
@@ -200,11 +182,11 @@ class Trainer:
         stop_for: str | None = None
         try:
             with StopSignals() as stop, attention_kernels(self.model.device):
-                if self.timeline is None:
+                if not self.timeline.plans:
                     self._first_plan()
                 if on_ready is not None:
                     on_ready()
-                while self.timeline is not None and self.counters.position < self.timeline.total:
+                while not self.ended:
                     if stop_for := self.team.agreed(stop.asked):
                         break
                     self._one_step()
@@ -217,11 +199,9 @@ class Trainer:
                 self._writer.wait()
         finally:
             self._log.close()
-        finished = self.timeline is not None and self.counters.position >= self.timeline.total
-        return None if finished else stop_for
+        return None if self.ended else stop_for
 
     def _one_step(self) -> None:
-        assert self.timeline is not None
         began = self._clock()
         before = self.progress
         rows = rows_at(before, self.recipe.batch)
@@ -249,7 +229,7 @@ class Trainer:
             gradient_norm=norm,
             tokens=counters.tokens,
             tokens_per_second=rate,
-            memory=_most_memory(self.model.device),
+            memory=peak_memory(self.model.device),
             seconds=counters.seconds,
             progress=self.progress,
             rows=rows,
@@ -351,14 +331,12 @@ class Trainer:
                 self.optimizer.zero_grad()
         self.objective.restore(state)
         self._pace.observe(took, rows)
-        self.timeline = Timeline([(0, self._pace.plan(0, 0.0, self._seconds(), 0.0))])
+        self.timeline.replan(0, self._pace.plan(0, 0.0, self._seconds(), 0.0))
 
     def _replan(self) -> None:
-        assert self.timeline is not None
-        step = self.counters.step
-        if self.counters.position >= self.timeline.total or not self._pace.due(self._seconds()):
-            return
-        self.timeline.replan(step, self._pace.plan(step, self.progress, self._seconds(), self._reserve()))
+        if not self.ended and self._pace.due(self._seconds()):
+            step = self.counters.step
+            self.timeline.replan(step, self._pace.plan(step, self.progress, self._seconds(), self._reserve()))
 
     def _checkpoint_due(self) -> bool:
         settings, (step, seconds) = self.recipe.checkpoint, self._checkpointed
@@ -369,11 +347,8 @@ class Trainer:
     # ---- looking at the model ------------------------------------------------------------------------------------
 
     def _evaluate(self, record: StepRecord) -> None:
-        found: dict[str, HeldOutLoss] = {}
-        for part in self._held_out:
-            measured = held_out_loss(self.model, part.batches(), self.team.held_out)
-            if measured.tokens:
-                found[part.name] = measured
+        measured = {part.name: held_out_loss(self.model, part.batches(), self.team.held_out) for part in self._held_out}
+        found = {name: part for name, part in measured.items() if part.tokens}
         if not found:
             return
         total = sum(found.values(), HeldOutLoss(0.0, 0, 0))
@@ -408,8 +383,3 @@ class Trainer:
             skipped_steps=counters.skipped,
             stopped=stopped,
         )
-
-
-def _most_memory(device: torch.device) -> int:
-    """The most bytes that this run held so far, where memory is short: on the GPU, if it trains there."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory()

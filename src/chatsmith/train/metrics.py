@@ -14,11 +14,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chatsmith.errors import RequestError, WorkError
 from chatsmith.paths import atomic_write
 from chatsmith.store.tensors import disk_error
+
+if TYPE_CHECKING:
+    import torch
 
 LOG = "log.jsonl"
 _FLUSH_SECONDS = 0.5
@@ -89,8 +92,12 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def peak_memory() -> int:
-    """The most bytes of memory this process ever held (resident set)."""
+def peak_memory(device: torch.device) -> int:
+    """The most bytes of memory this process ever held, where memory is short: on a GPU (allocated), else resident."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device)
     try:
         import resource
     except ImportError:  # Windows

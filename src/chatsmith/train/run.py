@@ -47,13 +47,12 @@ from chatsmith.train.mixture import StagedBatches
 from chatsmith.train.mixtures import weights
 from chatsmith.train.model_folder import write_model_folder
 from chatsmith.train.objectives import HeldOut, NextToken
-from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.parallel.process import Process, all_there, from_environment, in_turn, launched_as, met, of_first
 from chatsmith.train.parallel.shared_folder import check_shared
 from chatsmith.train.precision import keep_memory
 from chatsmith.train.recipe import Recipe, check_resumable, load_recipe
 from chatsmith.train.settle import check_layout, record_of, settle, spec_of
-from chatsmith.train.team import Alone, over_masters, transform
+from chatsmith.train.team import team_of
 
 # A model folder is written with every checkpoint while that takes a moment; larger models are saved at the end.
 _SAVE_OFTEN_PARAMETERS = 20_000_000
@@ -276,7 +275,7 @@ class _Run:
             "compares": self.compares,
         }
         objective = NextToken(batches, self.process.device)
-        team, optimizer = _team(model, objective, recipe, self.process)
+        team, optimizer = team_of(model, objective, recipe, self.process)
         return Trainer(
             model,
             optimizer,
@@ -297,9 +296,10 @@ class _Run:
     def repeatable(self, trainer: Trainer) -> Recipe:
         """The recipe that repeats this run: settled, with the plans that minutes, or being made longer, led to."""
         recipe = self.settled
-        if trainer.timeline is None or (recipe.schedule.minutes is None and len(trainer.timeline.plans) == 1):
+        plans = trainer.timeline.plans
+        if recipe.schedule.minutes is None and len(plans) == 1:
             return recipe
-        return replace(recipe, schedule=replace(recipe.schedule, replans=trainer.timeline.plans))
+        return replace(recipe, schedule=replace(recipe.schedule, replans=plans))
 
     def save(self, trainer: Trainer) -> None:
         """Write the model folder as it stands, in float32, with where it came from."""
@@ -338,18 +338,6 @@ class _Run:
         context, rows = recipe.context(self.model.spec), recipe.batch.micro_batch
         masks, pack = recipe.data.mask_documents, recipe.data.pack
         return list(evaluation_batches(split, context, rows, tokens, mask_documents=masks, pack=pack))
-
-
-def _team(model: Decoder, objective: NextToken, recipe: Recipe, process: Process) -> tuple[Alone, TrainingOptimizer]:
-    """Who computes the steps, and the optimizer: of one process, of replicas, or of a divided model."""
-    batch = recipe.batch
-    if process.size > 1:
-        from chatsmith.train.parallel import divide
-
-        return divide.team(model, objective, recipe, process.device)
-    transform(model, recipe)
-    optimizer = over_masters(model, recipe, TrainingOptimizer)
-    return Alone(model, objective, batch.micro_batch, batch.accumulation > 1), optimizer
 
 
 def _samples(recipe: Recipe, corpus: Corpus, sampler: Sampler, model: Decoder) -> list[tuple[str, str]]:

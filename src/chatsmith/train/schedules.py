@@ -20,7 +20,8 @@ class Timeline:
 
     Between plans progress is linear: p_k + (1 - p_k)·(x - x_k)/(X_k - x_k), where plan k was made at position x_k and
     progress p_k for a total of X_k positions. A plan made where the last one had ended makes a finished run longer: it
-    goes on from p_k = x_k / X_k, for at a progress of 1 nothing more would be learned.
+    goes on from p_k = x_k / X_k, for at a progress of 1 nothing more would be learned. A run of minutes begins without
+    a plan, and stands at progress 0 until it has one.
     """
 
     def __init__(self, plans: Sequence[tuple[int, int]]) -> None:
@@ -36,14 +37,14 @@ class Timeline:
 
     @property
     def total(self) -> int:
-        """The position at which progress reaches 1, as planned last."""
-        return self._plans[-1][1]
+        """The position at which progress reaches 1, as planned last; 0 before the first plan."""
+        return self._plans[-1][1] if self._plans else 0
 
     def replan(self, at: int, total: int) -> None:
         """From position `at` on, go linearly from the progress there to 1 at `total`."""
         if total <= at or (self._plans and at < self._plans[-1][0]) or (not self._plans and at != 0):
             raise RequestError(f"a plan at {at} for a total of {total} does not follow {self._plans[-1:]}")
-        start = self.progress(at) if self._plans else 0.0
+        start = self.progress(at)
         if self._plans and at >= self.total:
             start = at / total
         if self._plans and self._plans[-1][0] == at:
@@ -54,6 +55,8 @@ class Timeline:
 
     def progress(self, position: float) -> float:
         """Progress at `position`, at most 1."""
+        if not self._plans:
+            return 0.0
         index = max(0, bisect.bisect_right(self._plans, (position, math.inf)) - 1)
         at, total = self._plans[index]
         start = self._starts[index]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from chatsmith.train.objectives import Objective, micro_batches, predicted
 from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.recipe import Optimizer as Settings
 from chatsmith.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from chatsmith.train.parallel.process import Process
 
 
 def transform(model: Decoder, recipe: Recipe) -> None:
@@ -107,3 +110,14 @@ class Alone:
     def pieces(self, optimizer: TrainingOptimizer) -> Mapping[str, Any]:
         """Which of the optimizer's tensors are parts of larger ones."""
         return {}
+
+
+def team_of(model: Decoder, objective: Objective, recipe: Recipe, process: Process) -> tuple[Alone, TrainingOptimizer]:
+    """Who computes the steps, and the optimizer: of one process, of replicas, or of a divided model."""
+    if process.size > 1:
+        from chatsmith.train.parallel import divide
+
+        return divide.team(model, objective, recipe, process.device)
+    transform(model, recipe)
+    optimizer, batch = over_masters(model, recipe, TrainingOptimizer), recipe.batch
+    return Alone(model, objective, batch.micro_batch, batch.accumulation > 1), optimizer
