@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 import harness
-from chatsmith.generate.backend import Step
+from chatsmith.generate.backend import Draws, Step
 from chatsmith.generate.engine import Engine
 from chatsmith.generate.requests import Request
 from chatsmith.generate.sampling import Sampling
@@ -72,9 +72,10 @@ def one_step(backend: GPUBackend, streams: int) -> float:
     tables = np.arange(streams * held, dtype=np.int32).reshape(1, streams, held)
     ids, at = np.zeros(streams, np.int32), np.full(streams, 100, np.int32)
     rows = np.arange(streams + 1, dtype=np.int32)
-    keys, warm = np.zeros(streams, np.uint64), np.ones(streams, np.float32)
     step = Step(ids, at, rows, tables, rows[:-1])
-    return device_seconds(backend.replay(step, keys, warm, backend.spec.vocab_size))
+    keys, temperatures = np.zeros(streams, np.uint64), np.ones(streams, np.float32)
+    draws = Draws(rows[:-1], keys, temperatures, backend.spec.vocab_size)
+    return device_seconds(backend.replay(step, draws))
 
 
 def chatsmith(backend: GPUBackend, vocabulary: Path, streams: int) -> Answer:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from chatsmith.errors import Busy, RequestError
 from chatsmith.generate import noise
-from chatsmith.generate.backend import Backend, Floats, Ints, Step
+from chatsmith.generate.backend import Backend, Draws, Floats, Step
 from chatsmith.generate.batch import Batch
 from chatsmith.generate.native import NativeBackend
 from chatsmith.generate.requests import Beams, Event, Request
@@ -50,15 +50,13 @@ if build.library() is not None:
 class Choosing(TorchBackend):
     """Chooses as a GPU's backend does, but with another chance than the engine, so that it shows who chose."""
 
-    def choose(
-        self, step: Step, places: Ints, keys: NDArray[np.uint64], temperatures: Floats, vocabulary: int, shown: bool
-    ) -> tuple[NDArray[np.int64], Floats, Floats | None]:
-        assert len(places)
+    def choose(self, step: Step, draws: Draws, shown: bool) -> tuple[NDArray[np.int64], Floats, Floats | None]:
+        assert len(draws.rows)
         logits = self.logits(step)
-        rows = logits[places, :vocabulary]
-        warm = np.where(temperatures > 0, temperatures, 1.0)[:, None]
-        chosen = noise.choose(np.exp((rows - rows.max(1, keepdims=True)) / warm), keys ^ np.uint64(1))
-        tokens = np.where(temperatures > 0, chosen, rows.argmax(1))
+        rows = logits[draws.rows, : draws.vocabulary]
+        warm = np.where(draws.temperatures > 0, draws.temperatures, 1.0)[:, None]
+        chosen = noise.choose(np.exp((rows - rows.max(1, keepdims=True)) / warm), draws.keys ^ np.uint64(1))
+        tokens = np.where(draws.temperatures > 0, chosen, rows.argmax(1))
         logprobs = torch.from_numpy(rows).log_softmax(-1).numpy()[np.arange(len(rows)), tokens]
         return tokens, logprobs, logits if shown else None
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from triton.runtime import interpreter
 
-from chatsmith.generate.backend import Floats, Step
+from chatsmith.generate.backend import Draws, Floats, Step
 from chatsmith.generate.gpu import GPUBackend
 from chatsmith.generate.noise import choose
 from chatsmith.generate.sampling import heat
@@ -69,17 +69,21 @@ for spec in SHAPES.values():
     close(ours.logits(answers), plain.logits(answers))
 
 logits = plain.logits(answers)
-keys, warmth = np.array([11, 2**63 + 5, 11], np.uint64), np.array([0.8, 0.0, 0.8], np.float32)
-places = np.array([0, 1, 0], np.int32)
-tokens, logprobs, shown = ours.choose(answers, places, keys, warmth, 97, True)
+draws = Draws(
+    rows=np.array([0, 1, 0], np.int32),
+    keys=np.array([11, 2**63 + 5, 11], np.uint64),
+    temperatures=np.array([0.8, 0.0, 0.8], np.float32),
+    vocabulary=97,
+)
+tokens, logprobs, shown = ours.choose(answers, draws, shown=True)
 exact = torch.from_numpy(logits[:, :97]).double().log_softmax(-1).numpy()
-warm = choose(heat(logits[:1, :97], logits[:1, :97].max(1), 0.8), keys[:1])
+warm = choose(heat(logits[:1, :97], logits[:1, :97].max(1), 0.8), draws.keys[:1])
 assert tokens.tolist() == [int(warm[0]), int(logits[1, :97].argmax()), int(warm[0])]
 assert shown is not None
 close(shown, logits)
-assert np.abs(logprobs - exact[places, tokens]).max() < 1e-5
+assert np.abs(logprobs - exact[draws.rows, tokens]).max() < 1e-5
 with torch.inference_mode():
     ours.copy([(0, 5)])
     assert torch.equal(ours.decoder.cache[:, :, 5], ours.decoder.cache[:, :, 0])
     ours.decoder.cache[:, 0, : ours.blocks] = float("nan")
-assert np.isnan(ours.choose(answers, places, keys, warmth, 97, False)[1]).any()
+assert np.isnan(ours.choose(answers, draws, shown=False)[1]).any()

@@ -63,6 +63,23 @@ class Step:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """M tokens to be chosen from the logits of a step, as `generate.noise.choose` does.
+
+    Attributes:
+        rows: Which of the step's wanted rows each is chosen from [M], int32.
+        keys: All the chance of each [M] (`generate.noise.key`).
+        temperatures: What each row's logits are divided by [M]; at 0 the likeliest is taken, among equals the lowest.
+        vocabulary: The tokens to choose from: the first so many columns of the logits.
+    """
+
+    rows: Ints
+    keys: NDArray[np.uint64]
+    temperatures: Floats
+    vocabulary: int
+
+
 class Backend(Protocol):
     """What computes steps. The engine calls it from one thread at a time.
 
@@ -117,18 +134,9 @@ class Backend(Protocol):
 class Chooser(Protocol):
     """A backend that can choose tokens where it computes: logits of 64 answers take longer to fetch than to make."""
 
-    def choose(
-        self,
-        step: Step,
-        places: Ints,
-        keys: NDArray[np.uint64],
-        temperatures: Floats,
-        vocabulary: int,
-        shown: bool,
-    ) -> tuple[NDArray[np.int64], Floats, Floats | None]:
-        """Compute a step; tokens [M] chosen from the wanted rows at `places` [M], and their natural log probabilities.
+    def choose(self, step: Step, draws: Draws, shown: bool) -> tuple[NDArray[np.int64], Floats, Floats | None]:
+        """Compute a step; the tokens [M] that `draws` asks for, and their natural log probabilities [M].
 
-        The choice is that of `generate.noise.choose` over the first `vocabulary` tokens, with the keys [M] and
-        temperatures [M] (0: the likeliest, among equals the lowest). Of a row that is not finite the log probability is
-        NaN. Where the logits [R, ≥ V] are to be `shown`, they come third.
+        Of a row that is not finite the log probability is NaN. Where the logits [R, ≥ V] are to be `shown`, they come
+        third.
         """

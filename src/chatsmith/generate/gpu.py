@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from chatsmith.generate.backend import CACHE_BYTES, Floats, Ints, Step
+from chatsmith.generate.backend import CACHE_BYTES, Draws, Floats, Ints, Step
 from chatsmith.kernels.gpu.decoder import BLOCK, GPUDecoder, Layer, Norm, Places, Weights
 from chatsmith.models.decoder import Block, Decoder
 from chatsmith.models.layers import LayerNorm, Linear, RMSNorm
@@ -58,7 +58,7 @@ class GPUBackend:
     @torch.inference_mode()
     def _logits(self, step: Step) -> Floats:
         if self._alone(step) and self._graphs:
-            return self._replay(step, False).logits[: len(step.ids)].float().cpu().numpy()
+            return self._replay(step).logits[: len(step.ids)].float().cpu().numpy()
         states = self._states(step)
         logits = states.new_empty(len(states), self.spec.vocab_size, dtype=torch.float32)
         if len(states):
@@ -72,28 +72,22 @@ class GPUBackend:
         return np.concatenate([self._states(part).float().cpu().numpy() for part in self._parts(step)])
 
     @torch.inference_mode()
-    def choose(
-        self,
-        step: Step,
-        places: Ints,
-        keys: NDArray[np.uint64],
-        temperatures: Floats,
-        vocabulary: int,
-        shown: bool,
-    ) -> tuple[NDArray[np.int64], Floats, Floats | None]:
-        """Compute a step; tokens [M] chosen from the wanted rows at `places` [M]; see `Chooser`."""
+    def choose(self, step: Step, draws: Draws, shown: bool) -> tuple[NDArray[np.int64], Floats, Floats | None]:
+        """Compute a step; the tokens [M] that `draws` asks for; see `Chooser`."""
         n = len(step.ids)
-        each = len(places) == n and places.tolist() == list(range(n))
+        each = len(draws.rows) == n and draws.rows.tolist() == list(range(n))
         if self._graphs and self._alone(step) and each and not shown:
-            return *self._replay(step, True, keys, temperatures, vocabulary).found(n), None
+            return *self._replay(step, draws).found(n), None
         states = torch.cat([self._states(part).clone() for part in self._parts(step)])
         logits = states.new_empty(len(states), self.spec.vocab_size, dtype=torch.float32)
         self.decoder.logits(states, logits)
-        rows = logits[torch.from_numpy(places).to(self._device)]
-        chance, warmth = (torch.from_numpy(part).to(self._device) for part in (keys.view(np.int64), temperatures))
+        rows, keys, temperatures = (
+            torch.from_numpy(part).to(self._device)
+            for part in (draws.rows, draws.keys.view(np.int64), draws.temperatures)
+        )
         tokens = torch.empty(len(rows), dtype=torch.int32, device=self._device)
         logprobs = torch.empty(len(rows), dtype=torch.float32, device=self._device)
-        self.decoder.choose(rows, chance, warmth, tokens, logprobs, vocabulary)
+        self.decoder.choose(logits[rows], keys, temperatures, tokens, logprobs, draws.vocabulary)
         found: Floats | None = logits.cpu().numpy() if shown else None
         return tokens.cpu().numpy().astype(np.int64), logprobs.cpu().numpy(), found
 
@@ -103,9 +97,9 @@ class GPUBackend:
         if pairs:
             self.decoder.copy(*(torch.tensor(side, device=self._device) for side in zip(*pairs, strict=True)))
 
-    def replay(self, step: Step, keys: NDArray[np.uint64], temperatures: Floats, vocabulary: int) -> Callable[[], None]:
+    def replay(self, step: Step, draws: Draws) -> Callable[[], None]:
         """What `choose` has the device do for a step of single tokens, to be done again and again: for timing it."""
-        found: Callable[[], None] = self._replay(step, True, keys, temperatures, vocabulary).graph.replay
+        found: Callable[[], None] = self._replay(step, draws).graph.replay
         return found
 
     # ---- a step, kernel by kernel ----------------------------------------------------------------------------------
@@ -140,28 +134,26 @@ class GPUBackend:
 
     # ---- a step as one graph ---------------------------------------------------------------------------------------
 
-    def _replay(
-        self,
-        step: Step,
-        chooses: bool,
-        keys: NDArray[np.uint64] | None = None,
-        temperatures: Floats | None = None,
-        vocabulary: int = 0,
-    ) -> _Replay:
+    def _replay(self, step: Step, draws: Draws | None = None) -> _Replay:
+        """The graph of a step of single tokens, which has run; with `draws` it chooses from each row."""
         rows = 1 << (len(step.ids) - 1).bit_length()
-        key = (rows, chooses)
+        key = (rows, draws is not None)
         if key not in self._recorded:
-            self._recorded[key] = _Replay(self.decoder, rows, self.blocks, self._width, chooses, vocabulary)
+            vocabulary = None if draws is None else draws.vocabulary
+            self._recorded[key] = _Replay(self.decoder, rows, self.blocks, self._width, vocabulary)
         replay = self._recorded[key]
-        replay.fill(step, keys, temperatures)
+        replay.fill(step, draws)
         replay.graph.replay()
         return replay
 
 
 class _Replay:
-    """A recorded step of so many rows: buffers that stay where they are, and the graph over them."""
+    """A recorded step of so many rows: buffers that stay where they are, and the graph over them.
 
-    def __init__(self, decoder: GPUDecoder, rows: int, nobody: int, width: int, chooses: bool, vocabulary: int) -> None:
+    It chooses a token of the `vocabulary` for each row, unless that is None.
+    """
+
+    def __init__(self, decoder: GPUDecoder, rows: int, nobody: int, width: int, vocabulary: int | None) -> None:
         device, groups = decoder.cache.device, len(decoder.spec.bands)
         self._rows, self._nobody = rows, nobody
         sizes = (2 * rows, rows, rows, rows, rows, groups * rows * width)  # the keys first: they take two places each
@@ -181,7 +173,7 @@ class _Replay:
             self._there.copy_(self._sent, non_blocking=True)
             decoder.run(at, True)
             decoder.logits(decoder.states(None, rows), self.logits)
-            if chooses:
+            if vocabulary is not None:
                 chosen, logprobs = self._answer[0], self._answer[1].view(torch.float32)
                 warm = temperatures.view(torch.float32)
                 decoder.choose(self.logits, keys.view(torch.int64), warm, chosen, logprobs, vocabulary)
@@ -196,16 +188,16 @@ class _Replay:
         with torch.cuda.graph(self.graph):
             work()
 
-    def fill(self, step: Step, keys: NDArray[np.uint64] | None, temperatures: Floats | None) -> None:
+    def fill(self, step: Step, draws: Draws | None) -> None:
         """Put a step where the graph reads it. The rows that were used before and are not now belong to nobody."""
         n, held = len(step.ids), step.tables.shape[2]
         _, _, ids, positions, _, _ = self._host
         ids[:n], positions[:n], positions[n:] = step.ids, step.positions, 0
         self._tables[:, :n, :held] = step.tables
         self._tables[:, n:, 0] = self._nobody
-        if keys is not None and temperatures is not None:
-            self._host[0].view(np.uint64)[:n] = keys
-            self._host[1].view(np.float32)[:n] = temperatures
+        if draws is not None:
+            self._host[0].view(np.uint64)[:n] = draws.keys
+            self._host[1].view(np.float32)[:n] = draws.temperatures
 
     def found(self, n: int) -> tuple[NDArray[np.int64], Floats]:
         """What was chosen in the first rows, once it is there."""

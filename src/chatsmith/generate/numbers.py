@@ -7,7 +7,7 @@ from collections.abc import Sequence as Many
 import numpy as np
 from numpy.typing import NDArray
 
-from chatsmith.generate.backend import Backend, Chooser, Floats
+from chatsmith.generate.backend import Backend, Chooser, Draws, Floats
 from chatsmith.generate.choosing import Choice, Row, choose
 from chatsmith.generate.noise import key
 from chatsmith.generate.sampling import Sampling
@@ -70,29 +70,29 @@ def compute(backend: Backend, parts: Many[Part], vocab_size: int) -> Logits:
     plain = [(part, last) for part, last in wanting if _is_plain(part.sequence)]
     if not plain:
         return Logits(backend.logits(step)[:, :vocab_size])
-    # Each with how many guesses stand before it, and the row that is looked at.
+    # For whom, after how many guesses, and from which row.
     asked = []
     for part, last in plain:
         guesses = len(part.guesses)
         asked += [(part.sequence, after, last - guesses + after) for after in range(guesses + 1)]
         asked += [(twin, 0, last) for twin in part.sequence.twins]
-    warmth = [one.request.sampling.temperature for one, _, _ in asked]
-    chance = [
-        key(one.seed, one.made + after) if warm else 0 for (one, after, _), warm in zip(asked, warmth, strict=True)
-    ]
-    tokens, logprobs, logits = backend.choose(
-        step,
-        np.array([row for _, _, row in asked], np.int32),
-        np.array(chance, np.uint64),
-        np.array(warmth, np.float32),
-        vocab_size,
-        len(plain) < len(wanting),
+    draws = Draws(
+        rows=np.array([row for _, _, row in asked], np.int32),
+        keys=np.array([_key(one, after) for one, after, _ in asked], np.uint64),
+        temperatures=np.array([one.request.sampling.temperature for one, _, _ in asked], np.float32),
+        vocabulary=vocab_size,
     )
+    tokens, logprobs, logits = backend.choose(step, draws, shown=len(plain) < len(wanting))
     made = map(Choice, tokens.tolist(), logprobs.tolist())
     choices = {(one, after): choice for (one, after, _), choice in zip(asked, made, strict=True)}
     finite = np.zeros(ends[-1], np.bool_)
-    finite[[row for _, _, row in asked]] = np.isfinite(logprobs)
+    finite[draws.rows] = np.isfinite(logprobs)
     return Chosen(choices, finite, None if logits is None else logits[:, :vocab_size])
+
+
+def _key(sequence: Sequence, guesses: int) -> int:
+    """The chance of a sequence's next token after so many guesses; there is none in taking the likeliest."""
+    return 0 if sequence.request.sampling.greedy else key(sequence.seed, sequence.made + guesses)
 
 
 def _is_plain(sequence: Sequence) -> bool:
