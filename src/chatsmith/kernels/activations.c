@@ -5,10 +5,11 @@
 
 /* Runs the statement for sixteen numbers at a time, shared out over the threads. */
 #define SHARED_16(i, count, threads, ...)                                                                              \
-    _Pragma("omp parallel for num_threads(threads) schedule(static)") for (int thread = 0; thread < threads; thread++) { \
+    _Pragma("omp parallel for num_threads(threads) schedule(static)")                                                  \
+    for (int thread = 0; thread < threads; thread++) {                                                                 \
         int64_t vectors = ((count) + 15) / 16, begin = vectors * thread / threads * 16;                                \
         int64_t until = vectors * (thread + 1) / threads * 16;                                                         \
-        EACH_VECTOR(place, (until < (count) ? until : (count)) - begin, {                                                  \
+        EACH_VECTOR(place, (until < (count) ? until : (count)) - begin, {                                              \
             int64_t i = begin + place;                                                                                 \
             __VA_ARGS__                                                                                                \
         });                                                                                                            \

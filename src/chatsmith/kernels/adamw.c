@@ -24,8 +24,9 @@ static void FN(adamw_slice)(NUM *restrict weight, const NUM *restrict slope, flo
     });
 }
 
-/* One step of `tensors` tensors: table [5, tensors] holds the addresses of weights, gradients, first and second averages
- * and of the weights' lower halves (for bfloat16 only), counts [tensors] their sizes. Gradients count times `scale`. */
+/* One step of `tensors` tensors: table [5, tensors] holds the addresses of weights, gradients, first and second
+ * averages and of the weights' lower halves (for bfloat16 only), counts [tensors] their sizes. Gradients count
+ * times `scale`. */
 void FN(adamw)(const int64_t *table, const int64_t *counts, int64_t tensors, float rate, float beta1, float beta2,
                float epsilon, float decay, float correction1, float correction2, float scale, int threads) {
     float step = rate / correction1, root = 1.0f / sqrtf(correction2), keep = 1.0f - rate * decay;
@@ -42,8 +43,8 @@ void FN(adamw)(const int64_t *table, const int64_t *counts, int64_t tensors, flo
             if (start >= end) continue;
             FN(adamw_slice)((NUM *)table[t] + start, (const NUM *)table[tensors + t] + start,
                             (float *)table[2 * tensors + t] + start, (float *)table[3 * tensors + t] + start,
-                            IS_FLOAT ? 0 : (int16_t *)table[4 * tensors + t] + start, end - start, beta1, beta2, epsilon,
-                            keep, step, root, scale);
+                            IS_FLOAT ? 0 : (int16_t *)table[4 * tensors + t] + start, end - start, beta1, beta2,
+                            epsilon, keep, step, root, scale);
         }
     }
 }

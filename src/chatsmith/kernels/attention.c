@@ -3,8 +3,8 @@
  * query [batch, time, heads * dim], key and value [batch, time, groups * dim] lie as the linear maps leave them; each
  * group's key and value serve heads / groups query heads. A query at t sees the keys from first[b, t] (0 where `first`
  * is null) to t. Of the forward pass only the output and `kept` [batch, heads, time, 2], the largest scaled score of
- * each row and one over the sum of its powers, are kept; the way back computes the weights again, as FlashAttention does
- * (Dao et al. 2022).
+ * each row and one over the sum of its powers, are kept; the way back computes the weights again, as FlashAttention
+ * does (Dao et al. 2022).
  */
 #ifndef NUM
 
@@ -208,7 +208,8 @@ void FN(attend_back)(const NUM *slope, const NUM *query, const NUM *key, const N
                         memset(to + end, 0, (size_t)(clear - end) * sizeof(NUM));
                         memset(d_to + end, 0, (size_t)(clear - end) * sizeof(NUM));
                     }
-                    FN(Out) out = {d_query + (b * time + from + t0) * query_stride + h * dim, 0, 0, 0, query_stride, 1, 1};
+                    NUM *to = d_query + (b * time + from + t0) * query_stride + h * dim;
+                    FN(Out) out = {to, 0, 0, 0, query_stride, 1, 1};
                     for (int64_t d = 0; d < dim; d += COLUMNS)
                         FN(tiles)(rows, (bytes)(d_score + t0 * line), line * (int64_t)sizeof(NUM), 4,
                                   across_keys + d * span, (seen + PER_WORD - 1) / PER_WORD, &out, d,

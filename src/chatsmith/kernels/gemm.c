@@ -35,9 +35,9 @@ int64_t gemm_scratch(void) {
 #include "part.h"
 
 /* c [m, n] (rows `c_stride` apart, as those of `add`, which may be c itself, or null) from a and b as `kind` says.
- * `bias` [n] or null. `sums` holds m x c_stride floats where k is above DEPTH words, where kind is WEIGHTS above SHALLOW
- * ones; it may be a float c, unless something else is added. With bfloat16 and a or b lying along the sum, k and their
- * strides are even. */
+ * `bias` [n] or null. `sums` holds m x c_stride floats where k is above DEPTH words, where kind is WEIGHTS above
+ * SHALLOW ones; it may be a float c, unless something else is added. With bfloat16 and a or b lying along the sum, k
+ * and their strides are even. */
 void FN(gemm)(const NUM *a, const NUM *b, NUM *c, const NUM *bias, const NUM *add, float *sums, char *scratch,
               int64_t kind, int64_t m, int64_t n, int64_t k, int64_t a_stride, int64_t b_stride, int64_t c_stride,
               int threads) {

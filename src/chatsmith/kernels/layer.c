@@ -1,10 +1,10 @@
 /* A whole layer, x + attention(norm(x)) and then x + ffn(norm(x)), forwards and backwards, each in one call.
  *
- * A small model's step is spent between its products: on calls, on waiting for the other threads after each of them, and
- * on fetching what another core has made. Here each thread takes its own rows through the layer, whole sequences where
- * they can be shared out evenly, and waits for the others only where rows meet: in attention, and in the slopes of
- * weights, which are sums over all rows. Their rows are shared out instead, so no number depends on the threads (but for
- * the slopes of norms' gains, sums of the threads' shares).
+ * A small model's step is spent between its products: on calls, on waiting for the other threads after each of them,
+ * and on fetching what another core has made. Here each thread takes its own rows through the layer, whole sequences
+ * where they can be shared out evenly, and waits for the others only where rows meet: in attention, and in the slopes
+ * of weights, which are sums over all rows. Their rows are shared out instead, so no number depends on the threads (but
+ * for the slopes of norms' gains, sums of the threads' shares).
  *
  * Kept for the way back is what takes products to make, and what a norm found of each row. The outputs of norms and of
  * the activation and the weights of attention are made again.
@@ -29,9 +29,9 @@ enum {
 
 /* A layer, its input and where its numbers go; `layer.Call` in Python mirrors it.
  *
- * x, y, slope (of y), dx [batch, time, width]; cosine, sine [period, dim/2] floats or null; first [batch, time] int32 or
- * null; attention_mask, ffn_mask [batch, time, width] bytes that say what dropout keeps, or null; kept and shared have
- * the sizes that `layer_kept` and `layer_shared` say, own has `layer_own` bytes per thread. */
+ * x, y, slope (of y), dx [batch, time, width]; cosine, sine [period, dim/2] floats or null; first [batch, time] int32
+ * or null; attention_mask, ffn_mask [batch, time, width] bytes that say what dropout keeps, or null; kept and shared
+ * have the sizes that `layer_kept` and `layer_shared` say, own has `layer_own` bytes per thread. */
 typedef struct {
     int64_t batch, time, width, heads, groups, dim, ffn, period, threads;
     double epsilon, growth;
@@ -64,7 +64,8 @@ typedef struct {
 } FN(Kept);
 
 static int64_t FN(kept)(const Layer *l, char *base, FN(Kept) *k) {
-    int64_t rows = l->batch * l->time, size = (int64_t)sizeof(NUM), inner = l->heads * l->dim, keys = l->groups * l->dim;
+    int64_t rows = l->batch * l->time, size = (int64_t)sizeof(NUM);
+    int64_t inner = l->heads * l->dim, keys = l->groups * l->dim;
     char *at = base;
     k->query = take(&at, rows * inner * size);
     k->key = take(&at, rows * keys * size);
@@ -100,7 +101,8 @@ typedef struct {
 } FN(Shared);
 
 static int64_t FN(shared)(const Layer *l, int back, char *base, FN(Shared) *s) {
-    int64_t rows = l->batch * l->time, size = (int64_t)sizeof(NUM), inner = l->heads * l->dim, keys = l->groups * l->dim;
+    int64_t rows = l->batch * l->time, size = (int64_t)sizeof(NUM);
+    int64_t inner = l->heads * l->dim, keys = l->groups * l->dim;
     int64_t widest = larger(larger(l->width, inner), l->ffn), deep = widest > DEPTH * PER_WORD;
     memset(s, 0, sizeof *s);
     char *start = base, *at = base;
@@ -204,7 +206,9 @@ static void FN(map_slopes)(const FN(Worker) * w, const NUM *dy, const NUM *x, in
         int64_t left = (last < out ? last : out) - at, count = left < 512 ? left : 512;
         memset(total, 0, sizeof total);
         for (int64_t row = 0; row < rows; row++)
-            EACH_VECTOR(i, count, put16_float(total + i, get16_float(total + i, n) + GET16(dy + row * out + at + i, n), n););
+            EACH_VECTOR(i, count, {
+                put16_float(total + i, get16_float(total + i, n) + GET16(dy + row * out + at + i, n), n);
+            });
         EACH_VECTOR(i, count, PUT16(to_bias + at + i, get16_float(total + i, n), n););
     }
 }
@@ -221,7 +225,8 @@ static void FN(thin)(const FN(Worker) * w, const NUM *from, const uint8_t *mask,
 }
 
 /* y = x + thinned(a W^T + bias). */
-static void FN(write)(const FN(Worker) * w, const NUM *a, int weight, int64_t in, const void *mask, const NUM *x, NUM *y) {
+static void FN(write)(const FN(Worker) * w, const NUM *a, int weight, int64_t in, const void *mask, const NUM *x,
+                      NUM *y) {
     FN(map)(w, a, weight, y, mask ? 0 : x, in, w->l->width);
     if (mask) FN(thin)(w, y, mask, x, y);
 }
@@ -285,8 +290,8 @@ static void FN(turn_back)(const FN(Worker) * w, NUM *slope, const NUM *raw, int 
                           int64_t count) {
     const Layer *l = w->l;
     if (!l->cosine && !l->weights[gain]) return;
-    FN(heads_back_rows)(slope, raw, l->weights[gain], l->cosine, l->sine, scale, slope, shares + w->me * l->dim, w->from,
-                        w->to, l->period, count, l->dim);
+    FN(heads_back_rows)(slope, raw, l->weights[gain], l->cosine, l->sine, scale, slope, shares + w->me * l->dim,
+                        w->from, w->to, l->period, count, l->dim);
 }
 
 static void FN(put_gains)(const Layer *l, int team, const FN(Shared) * s) {
@@ -335,8 +340,9 @@ void FN(layer_back)(const Layer *l) {
         if (l->attention_mask) FN(thin)(&w, slope, l->attention_mask, 0, s.thin), slope = s.thin;
         FN(map_back)(&w, slope, OUTPUT, s.mixed, inner, width, 1, 1);
         FN(meet)(&w);
-        FN(attend_back)(s.mixed, k.query, k.key, k.value, l->first, k.rows, s.query, s.key, s.value, w.own, w.first_item,
-                        w.last_item, l->time, l->heads, l->groups, l->dim, inner, keys, 1.0f / sqrtf((float)l->dim));
+        FN(attend_back)(s.mixed, k.query, k.key, k.value, l->first, k.rows, s.query, s.key, s.value, w.own,
+                        w.first_item, w.last_item, l->time, l->heads, l->groups, l->dim, inner, keys,
+                        1.0f / sqrtf((float)l->dim));
         FN(meet)(&w);
         FN(turn_back)(&w, s.query, k.raw_query, QUERY_NORM, k.query_scale, s.query_gain, l->heads);
         FN(turn_back)(&w, s.key, k.raw_key, KEY_NORM, k.key_scale, s.key_gain, l->groups);

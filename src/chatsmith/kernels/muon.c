@@ -1,7 +1,7 @@
 /* Muon (Jordan et al. 2024) over many matrices of one shape in one call: momentum, orthogonalisation, step.
  *
- * Each thread takes a matrix through all of it, so that the matrix stays in that core's cache. The rounds compute in the
- * dtype of the weights: they magnify what is small, a rounding to bfloat16 to a hundredth of the step.
+ * Each thread takes a matrix through all of it, so that the matrix stays in that core's cache. The rounds compute in
+ * the dtype of the weights: they magnify what is small, a rounding to bfloat16 to a hundredth of the step.
  */
 #ifndef NUM
 
@@ -12,7 +12,8 @@
 int64_t muon_scratch(int64_t rows, int64_t columns, int64_t bytes) {
 #ifdef HAS_GEMM
     int64_t side = rows < columns ? rows : columns;
-    return GEMM_SCRATCH + 2 * rows * columns * bytes + 2 * side * side * bytes + side * side * 4 + rows * columns * 4 + 256;
+    int64_t numbers = rows * columns, grams = side * side;
+    return GEMM_SCRATCH + 2 * (numbers + grams) * bytes + (grams + numbers) * 4 + 256;
 #else
     (void)rows, (void)columns, (void)bytes;
     return 0;

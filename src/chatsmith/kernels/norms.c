@@ -47,8 +47,8 @@ void FN(put_shares)(const float *shares, int64_t stride, NUM *to, int64_t width,
     });
 }
 
-/* dx from dy (plus `add`, or null) for the rows from `begin` to `until`, by one thread, whose share of the slopes of gain
- * and bias becomes share [2, width]. A null `mean` says root-mean-square norm. */
+/* dx from dy (plus `add`, or null) for the rows from `begin` to `until`, by one thread, whose share of the slopes of
+ * gain and bias becomes share [2, width]. A null `mean` says root-mean-square norm. */
 void FN(norm_back_rows)(const NUM *dy, const NUM *x, const NUM *gain, const float *scale, const float *mean,
                         const NUM *add, NUM *dx, float *share, int64_t begin, int64_t until, int64_t width) {
     float *restrict d_gain = share, *restrict d_bias = share + width;

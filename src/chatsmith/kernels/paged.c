@@ -132,7 +132,8 @@ void FN(paged_attention)(const NUM *query, const NUM *keys, const NUM *values, c
             int32_t places[MANY];
             int some = all - q < MANY ? (int)(all - q) : MANY;
             for (int i = 0; i < some; i++) {
-                int64_t row = tile[1] + (q + i) / share, place = row * heads * dim + (g * share + (q + i) % share) * dim;
+                int64_t row = tile[1] + (q + i) / share, head = g * share + (q + i) % share;
+                int64_t place = (row * heads + head) * dim;
                 from[i] = query + place, to[i] = output + place, places[i] = at[row];
             }
             const int32_t *table = tables + tile[0] * width;

@@ -2,8 +2,8 @@
 
 /* Rows m0 to m1 and columns n0 to n1 of the result, by one thread; with `lower`, only its tiles on and below the
  * diagonal. Where out.first is 0 the sums go on from out.sums, where out.last is 0 they stay there. */
-static void FN(gemm_part)(int kind, int lower, const NUM *a, const NUM *b, FN(Out) out, int64_t m0, int64_t m1, int64_t n0,
-                          int64_t n1, int64_t k, int64_t a_stride, int64_t b_stride, char *scratch) {
+static void FN(gemm_part)(int kind, int lower, const NUM *a, const NUM *b, FN(Out) out, int64_t m0, int64_t m1,
+                          int64_t n0, int64_t n1, int64_t k, int64_t a_stride, int64_t b_stride, char *scratch) {
     uint32_t *right = (uint32_t *)scratch, *left = (uint32_t *)(scratch + PACKED);
     /* The left operand of `weights` is packed anew for each block of columns: shallow blocks are wide ones. */
     int64_t most = (kind == WEIGHTS && out.sums ? SHALLOW : DEPTH) * PER_WORD;

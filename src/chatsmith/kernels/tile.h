@@ -10,8 +10,8 @@ typedef struct {
     int first, last;
 } FN(Out);
 
-/* Rows of the result that `tiles` makes at once, and how a left operand that `pack_left` has packed lies: bytes from row
- * to row, and from word to word of the sum. */
+/* Rows of the result that `tiles` makes at once, and how a left operand that `pack_left` has packed lies: bytes from
+ * row to row, and from word to word of the sum. */
 #undef ROWS
 #undef LEFT_ROW
 #undef LEFT_STEP

@@ -10,7 +10,7 @@
 #include <immintrin.h>
 #endif
 
-/* Vectors wider than the machine's have no settled way to be passed: these functions are all put in place, none called. */
+/* Vectors wider than the machine's have no settled way to be passed: these functions are put in place, never called. */
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 typedef float v16 __attribute__((vector_size(64)));

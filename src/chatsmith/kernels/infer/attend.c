@@ -1,8 +1,9 @@
 /* Attention over the blocks of the cache, with the running maximum of online softmax (Milakov and Gimelshein 2018).
  *
- * Scores and mixtures are products of panels like any other: a block's keys are a matrix of BLOCK outputs, its values one
- * of depth BLOCK. A query goes through the positions in strides, in order, each as a whole, and a block of one that it
- * does not see changes nothing: so its result does not depend on where a prompt was cut, nor on who shares its tile. */
+ * Scores and mixtures are products of panels like any other: a block's keys are a matrix of BLOCK outputs, its values
+ * one of depth BLOCK. A query goes through the positions in strides, in order, each as a whole, and a block of one that
+ * it does not see changes nothing: so its result does not depend on where a prompt was cut, nor on who shares its
+ * tile. */
 #include "attend.h"
 
 #include "../vector.h"
@@ -61,17 +62,19 @@ static void place_query(const AttendJob *job, int64_t to, const float *query, fl
     if (in->bytes) quantise_row(whole, wide, wide, wide, in->bytes + to * in->line, in->scale + to, in->sums + to);
 }
 
-/* Asks for what `place_rows` will read: a head's part of a row lies too far from that of the next row to be foreseen. */
+/* Asks for what `place_rows` will read: a head's part of a row lies too far from the next row's to be foreseen. */
 static void fetch_row(const AttendJob *job, int64_t row, int64_t head) {
     const Decoder *d = job->decoder;
     int64_t dim = d->head_dim, group = group_of(d);
     const float *qkv = job->qkv + row * job->stride, *key = qkv + (d->heads + head) * dim;
+    const float *value = key + d->kv_heads * dim;
     for (int64_t i = 0; i < group * dim; i += 16) __builtin_prefetch(qkv + head * group * dim + i, 1);
-    for (int64_t i = 0; i < dim; i += 16) __builtin_prefetch(key + i, 1), __builtin_prefetch(key + d->kv_heads * dim + i, 0);
+    for (int64_t i = 0; i < dim; i += 16) __builtin_prefetch(key + i, 1), __builtin_prefetch(value + i, 0);
 }
 
 /* Rows and one key/value head: their queries to where `attend_tile` wants them, their keys and values to the cache. */
-static void place_rows(const AttendJob *job, int64_t sequence, int64_t row, int64_t rows, int64_t head, float *scratch) {
+static void place_rows(const AttendJob *job, int64_t sequence, int64_t row, int64_t rows, int64_t head,
+                       float *scratch) {
     const Decoder *d = job->decoder;
     const Layer *layer = &d->layer[job->layer];
     int64_t dim = d->head_dim, group = group_of(d), end = row + rows;
@@ -91,7 +94,7 @@ static void place_rows(const AttendJob *job, int64_t sequence, int64_t row, int6
         float *key = job->qkv + r * job->stride + (d->heads + head) * dim, *value = key + d->kv_heads * dim;
         Held held = held_at(job, sequence, position, head);
         some = BLOCK - slot < end - r ? BLOCK - slot : end - r;
-        /* A block that is begun is emptied: what an earlier owner left there is multiplied by zero, so it must be finite. */
+        /* A block that is begun is emptied: what an earlier owner left is multiplied by zero, so it must be finite. */
         if (slot == 0) memset(held.keys, 0, (size_t)(2 * head_bytes(d)));
         store_keys(d, held, slot, key, job->stride, some);
         store_values(d, held, slot, value, job->stride, some);
@@ -100,8 +103,8 @@ static void place_rows(const AttendJob *job, int64_t sequence, int64_t row, int6
 
 /* ---- attention --------------------------------------------------------------------------------------------------- */
 
-/* One query meets the blocks of a stride, `apart` numbers from one to the next: scores to weights. Returns what its sums so
- * far are to be multiplied by. */
+/* One query meets the blocks of a stride, `apart` numbers from one to the next: scores to weights. Returns what its
+ * sums so far are to be multiplied by. */
 static float soften(float *scores, int blocks, int64_t apart, int64_t from, int64_t first, int64_t last, float *most,
                     float *weight) {
     v16 largest = all16(*most), sums = all16(0.0f);
@@ -142,7 +145,8 @@ static void place_weights(Input *to, int64_t query, float *weights, const bf16 *
 }
 
 /* The products of `queries` rows of `in`, from row `at` on, and one block: MOST_ROWS at a time. */
-INLINE void rows_by_block(Panels *kernel, const Matrix *block, const Input *in, int64_t at, int64_t queries, float *to) {
+INLINE void rows_by_block(Panels *kernel, const Matrix *block, const Input *in, int64_t at, int64_t queries,
+                          float *to) {
     int64_t wide = block->outputs;
     for (int64_t q = 0; q < queries; q += MOST_ROWS) {
         int some = queries - q < MOST_ROWS ? (int)(queries - q) : MOST_ROWS;
@@ -159,7 +163,8 @@ static void attend_tile(AttendJob *job, int64_t sequence, int64_t row, int64_t r
     float *acc = scratch, *mixture = acc + held * dim, *scores = mixture + held * dim;
     float *most = scores + held * STRIDE, *weight = most + held, *scale = weight + held, *floats = scale + held;
     bf16 *ones = (bf16 *)(floats + held * (STRIDE + 2 * BLOCKS)); /* the scales of values are in the weights already */
-    Input in = job->queries, weights = {.rows = BLOCKS * held, .depth = BLOCK, .line = BLOCK, .group = BLOCK, .span = BLOCK};
+    Input in = job->queries;
+    Input weights = {.rows = BLOCKS * held, .depth = BLOCK, .line = BLOCK, .group = BLOCK, .span = BLOCK};
     if (in.halves)
         weights.halves = (bf16 *)floats;
     else if (in.bytes)
@@ -190,12 +195,14 @@ static void attend_tile(AttendJob *job, int64_t sequence, int64_t row, int64_t r
                 place_weights(&weights, b * held + q, scores + b * apart + q * BLOCK, block[b].value_scale);
         }
         for (int b = 0; b < blocks; b++) {
-            Matrix value = {.kind = d->cache, .outputs = dim, .depth = BLOCK, .group = BLOCK, .weight = block[b].values};
-            value.scale = ones;
+            Matrix value = {.kind = d->cache, .outputs = dim, .depth = BLOCK, .group = BLOCK};
+            value.weight = block[b].values, value.scale = ones;
             rows_by_block(kernel, &value, &weights, b * held, queries, mixture);
             for (int64_t q = 0; q < queries; q++) {
                 float *sums = acc + q * dim, *more = mixture + q * dim, old = b ? 1.0f : scale[q];
-                EACH_VECTOR(i, dim, put16_float(sums + i, get16_float(sums + i, n) * old + get16_float(more + i, n), n););
+                EACH_VECTOR(i, dim, {
+                    put16_float(sums + i, get16_float(sums + i, n) * old + get16_float(more + i, n), n);
+                });
             }
         }
     }
@@ -210,12 +217,13 @@ static void attend_tile(AttendJob *job, int64_t sequence, int64_t row, int64_t r
 
 /* ---- the pieces -------------------------------------------------------------------------------------------------- */
 
-/* Pieces count tiles of every sequence, or the blocks of the cache that its rows go to, with the heads innermost: a block
- * that is begun is emptied and filled by one thread. Finds the rows of a piece. */
+/* Pieces count tiles of every sequence, or the blocks of the cache that its rows go to, with the heads innermost: a
+ * block that is begun is emptied and filled by one thread. Finds the rows of a piece. */
 static void find_rows(const AttendJob *job, int64_t piece, int64_t *sequence, int64_t *row, int64_t *rows) {
     for (int64_t s = 0;; s++) {
         int64_t begin = job->step->starts[s], end = job->step->starts[s + 1];
-        int64_t before = job->attends ? 0 : job->step->positions[begin] % BLOCK, size = job->attends ? job->tile_rows : BLOCK;
+        int64_t before = job->attends ? 0 : job->step->positions[begin] % BLOCK;
+        int64_t size = job->attends ? job->tile_rows : BLOCK;
         int64_t count = (before + end - begin + size - 1) / size;
         if (piece < count) {
             int64_t last = begin - before + (piece + 1) * size;

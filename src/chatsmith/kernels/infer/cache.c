@@ -1,7 +1,8 @@
 /* The cache of keys and values: where a position lies in it, and how it is written.
  *
- * In int8 each key and each value has a scale of its own, in bfloat16. A key's scale belongs to an output of the matrix of
- * keys, as a weight's does. A value's belongs to a place of the depth: it is multiplied into the weight of attention. */
+ * In int8 each key and each value has a scale of its own, in bfloat16. A key's scale belongs to an output of the matrix
+ * of keys, as a weight's does. A value's belongs to a place of the depth: it is multiplied into the weight of
+ * attention. */
 #include "attend.h"
 
 #include "../vector.h"
@@ -94,8 +95,8 @@ INLINE void store_panel(const Decoder *d, Held to, int64_t slot, const float *x,
     }
 }
 
-/* The keys of `rows` positions of a block, `apart` numbers from one to the next: with the position as the lane, and what
- * is side by side in a word numbers of the head. A head is filled up to whole tiles. */
+/* The keys of `rows` positions of a block, `apart` numbers from one to the next: with the position as the lane, and
+ * what is side by side in a word numbers of the head. A head is filled up to whole tiles. */
 void store_keys(const Decoder *d, Held to, int64_t slot, const float *x, int64_t apart, int64_t rows) {
     for (int64_t end = slot + rows, some; slot < end; slot += some, x += some * apart) {
         some = PANEL - slot % PANEL;

@@ -4,11 +4,12 @@
  *
  *     float32, float16   [outputs / 16][depth][16]
  *     bfloat16           [outputs / 16][depth / 2][16][2]
- *     int8               [outputs / 16][depth / 4][16][4]            scale [outputs / 16][depth / group][16] in bfloat16
- *     int4               [outputs / 16][depth / 8][16][4]            in a byte the lower half is k, the upper k + 4
+ *     int8               [outputs / 16][depth / 4][16][4]           scale [outputs / 16][depth / group][16] in bfloat16
+ *     int4               [outputs / 16][depth / 8][16][4]           in a byte the lower half is k, the upper k + 4
  *
- * int4 may have factors, [outputs / 16][depth / 32][16] in int8 from -15 to 15: (n - 8) * factor is then an int8, and so
- * a group's sum of products whole, whether they are multiplied out first (many rows) or 32 are summed at a time (one).
+ * int4 may have factors, [outputs / 16][depth / 32][16] in int8 from -15 to 15: (n - 8) * factor is then an int8, and
+ * so a group's sum of products whole, whether they are multiplied out first (many rows) or 32 are summed at a time
+ * (one).
  *
  * Matrix tiles (AMX), dot products of bytes (VNNI, NEON) and plain vectors all read this order as it lies in the file.
  * Outputs are filled up to whole panels and the depth to whole groups, with zeros. */
@@ -41,7 +42,8 @@ INLINE float largest_lane(float *lanes) {
 
 /* Rows as a matrix of some kind wants them: in float32, rounded to bfloat16, or in int8 with a scale per group. */
 typedef struct {
-    int64_t rows, depth, group, span, line; /* line: numbers from row to row, so that rows do not share a few cache sets */
+    int64_t rows, depth, group, span;
+    int64_t line; /* numbers from row to row, so that rows do not share a few cache sets */
     float *floats;
     bf16 *halves;
     int8_t *bytes;
@@ -78,7 +80,8 @@ int64_t line_of(int64_t kind, int64_t depth);
 int wants(int64_t kind); /* FLOAT32, BFLOAT16 or INT8: how a matrix of this kind wants its input */
 void expect(const Matrix *matrix, int64_t rows, Input *input);
 void prepare(Pool *pool, const Matrix *matrix, Rows from, Input *input);
-void quantise_row(const float *x, int64_t depth, int64_t group, int64_t span, int8_t *bytes, float *scale, int32_t *sums);
+void quantise_row(const float *x, int64_t depth, int64_t group, int64_t span, int8_t *bytes, float *scale,
+                  int32_t *sums);
 void multiply(Pool *pool, const Matrix *matrix, const Input *input, Output output);
 void matrix_row(const Matrix *matrix, int64_t row, float *out);
 
@@ -105,7 +108,9 @@ typedef struct {
 } Layer;
 
 typedef struct {
-    int64_t width, layers, heads, kv_heads, head_dim, ffn_width, vocabulary, context, activation, cache, blocks; /* cache: a kind */
+    int64_t width, layers, heads, kv_heads, head_dim, ffn_width, vocabulary, context, activation;
+    int64_t cache; /* the kind of the keys and values */
+    int64_t blocks;
     int64_t groups; /* of layers, which take turns: each group has tables of its own */
     double epsilon;
     const float *cosine, *sine; /* [context][head_dim / 2], or NULL */
@@ -123,8 +128,8 @@ typedef struct {
 } Step;
 
 /* The cache is a row of blocks of BLOCK positions. A block serves one group of layers and holds, for each of its layers
- * and key/value heads, the keys as a panel matrix with the positions as outputs, and the values as one with the positions
- * as depth. */
+ * and key/value heads, the keys as a panel matrix with the positions as outputs, and the values as one with the
+ * positions as depth. */
 #define BLOCK 32
 int64_t block_bytes(const Decoder *d);
 int64_t first_seen(int64_t band, int64_t position); /* the first position that a query sees */

@@ -1,7 +1,9 @@
-/* The same products by Arm's multiplication of small matrices (BFMMLA, SMMLA): two rows by two outputs, 8 bytes of the sum.
+/* The same products by Arm's multiplication of small matrices (BFMMLA, SMMLA): two rows by two outputs, 8 bytes of a
+ * sum.
  *
- * The words of the sum at one place and at the next, zipped, are what these instructions want of the weights. Sums of int8
- * are exact, and BFMMLA is defined as two BFDOT, one after the other: the results are those of panels.c bit for bit. */
+ * The words of the sum at one place and at the next, zipped, are what these instructions want of the weights. Sums of
+ * int8 are exact, and BFMMLA is defined as two BFDOT, one after the other: the results are those of panels.c bit for
+ * bit. */
 #include "infer.h"
 
 #if defined(HAS_MMLA)
@@ -50,14 +52,16 @@ INLINE void add_products(int halves, int pairs, Squares acc, const char *in, int
 }
 
 /* 2 pairs rows and 8 outputs, from output 8 `half` of the panel on. */
-INLINE void block_bfloat16(int pairs, const Matrix *m, const Input *x, int64_t row, int64_t panel, int half, float *sums,
-                           int64_t stride) {
+INLINE void block_bfloat16(int pairs, const Matrix *m, const Input *x, int64_t row, int64_t panel, int half,
+                           float *sums, int64_t stride) {
     Squares acc = {0};
     const char *weight = (const char *)m->weight + panel * m->depth * PANEL * 2 + half * 2 * WIDTH;
     add_products(1, pairs, acc, (const char *)(x->halves + row * x->line), x->line * 2, weight, m->depth * 2);
 #pragma GCC unroll 16
-    for (int i = 0; i < 4 * pairs; i++) /* row i / 2, quarter i % 2 */
-        store_f(sums + i / 2 * stride + i % 2 * 4, (fpart)row_of(i / 2 % 2, acc[i / 4][i % 2 * 2], acc[i / 4][i % 2 * 2 + 1]));
+    for (int i = 0; i < 4 * pairs; i++) { /* row i / 2, quarter i % 2 */
+        ipart quarter = row_of(i / 2 % 2, acc[i / 4][i % 2 * 2], acc[i / 4][i % 2 * 2 + 1]);
+        store_f(sums + i / 2 * stride + i % 2 * 4, (fpart)quarter);
+    }
 }
 
 INLINE void block_int8(int pairs, const Matrix *m, const Input *x, int64_t row, int64_t panel, int half, float *sums,

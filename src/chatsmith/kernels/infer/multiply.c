@@ -30,7 +30,8 @@ INLINE void finish_panel(const float *sums, const float *bias, int act, Output o
 }
 
 /* The rows of one strip, from the sums [rows][panels * 16]. */
-INLINE void finish(int act, const Matrix *m, const float *sums, Output o, int64_t row, int rows, int64_t panel, int panels) {
+INLINE void finish(int act, const Matrix *m, const float *sums, Output o, int64_t row, int rows, int64_t panel,
+                   int panels) {
     int pair = act == SWIGLU ? 2 : 1;
     for (int r = 0; r < rows; r++) {
         for (int p = 0; p < panels; p += pair) {
@@ -56,8 +57,8 @@ typedef uint16_t pairs __attribute__((vector_size(64)));
 typedef uint8_t bytes __attribute__((vector_size(64)));
 typedef quads quads_any __attribute__((aligned(1), may_alias));
 
-/* What turns the numbers n from 0 to 15 of an output into (n - 8) f: for f < 0 that is ((15 - n) - 7) |f|, and n * |f| is
- * less than 256, so that bytes are multiplied two at a time. */
+/* What turns the numbers n from 0 to 15 of an output into (n - 8) f: for f < 0 that is ((15 - n) - 7) |f|, and n * |f|
+ * is less than 256, so that bytes are multiplied two at a time. */
 typedef struct {
     quads flip, times, less;
 } Turn;

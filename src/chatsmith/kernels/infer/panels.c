@@ -44,8 +44,8 @@ INLINE void block_float(int rows, int panels, int half, const Matrix *m, const I
 
 /* ---- bfloat16 ---------------------------------------------------------------------------------------------------- */
 
-INLINE void block_bfloat16(int rows, int panels, const Matrix *m, const Input *x, int64_t row, int64_t panel, float *sums,
-                           int64_t stride) {
+INLINE void block_bfloat16(int rows, int panels, const Matrix *m, const Input *x, int64_t row, int64_t panel,
+                           float *sums, int64_t stride) {
     Sums acc = {0};
     int64_t apart = m->depth * PANEL;
     const bf16 *weight = (const bf16 *)m->weight + panel * apart;
@@ -150,13 +150,15 @@ INLINE void block_factors(int panels, const Matrix *m, const Input *x, int64_t r
                 }
             }
 #pragma GCC unroll 16
-            for (int v = 0; v < panels * PARTS; v++)
-                whole[v] += part[v] * load_i8(m->factor + ((panel + v / PARTS) * spans + s) * PANEL + v % PARTS * (PANEL / PARTS));
+            for (int v = 0; v < panels * PARTS; v++) {
+                int64_t at = ((panel + v / PARTS) * spans + s) * PANEL + v % PARTS * (PANEL / PARTS);
+                whole[v] += part[v] * load_i8(m->factor + at);
+            }
         }
 #pragma GCC unroll 16
         for (int v = 0; v < panels * PARTS; v++) {
-            fpart scale = load_bf16(m->scale + ((panel + v / PARTS) * groups + g) * PANEL + v % PARTS * (PANEL / PARTS));
-            acc[v] = fma_f(to_float(whole[v]), scale * all_f(x->scale[row * groups + g]), acc[v]);
+            int64_t at = ((panel + v / PARTS) * groups + g) * PANEL + v % PARTS * (PANEL / PARTS);
+            acc[v] = fma_f(to_float(whole[v]), load_bf16(m->scale + at) * all_f(x->scale[row * groups + g]), acc[v]);
         }
     }
 #pragma GCC unroll 16
@@ -169,7 +171,8 @@ INLINE void block_factors(int panels, const Matrix *m, const Input *x, int64_t r
 #define BY_ROWS(EACH, ROWS, PANELS)                                                                                   \
     for (; r + (ROWS) <= rows; r += (ROWS)) {                                                                          \
         int p = 0;                                                                                                     \
-        for (; p + (PANELS) <= panels; p += (PANELS)) EACH(ROWS, PANELS, row + r, panel + p, sums + r * stride + p * PANEL); \
+        for (; p + (PANELS) <= panels; p += (PANELS))                                                                  \
+            EACH(ROWS, PANELS, row + r, panel + p, sums + r * stride + p * PANEL);                                     \
         for (; p < panels; p++) EACH(ROWS, 1, row + r, panel + p, sums + r * stride + p * PANEL);                      \
     }
 
@@ -213,7 +216,8 @@ void panels_int4(const Matrix *m, const Input *x, int64_t row, int rows, int64_t
     const char *weight = m->weight;
     if (m->factor) { /* of more rows than one int4 is not asked: see `multiply_work` */
         int p = 0;
-        for (; p + FEW_PANELS <= panels; p += FEW_PANELS) block_factors(FEW_PANELS, m, x, row, panel + p, sums + p * PANEL);
+        for (; p + FEW_PANELS <= panels; p += FEW_PANELS)
+            block_factors(FEW_PANELS, m, x, row, panel + p, sums + p * PANEL);
         for (; p < panels; p++) block_factors(1, m, x, row, panel + p, sums + p * PANEL);
         return;
     }

@@ -32,7 +32,7 @@ static float squares_of(const float *x, int64_t count, float mean) {
     return total(sums);
 }
 
-/* One row; y may be x. Layer norm with a bias (Ba et al. 2016), else root-mean-square norm (Zhang and Sennrich 2019). */
+/* One row; y may be x. Layer norm with a bias (Ba et al. 2016), else RMS norm (Zhang and Sennrich 2019). */
 static void norm_row(const float *x, const Norm *norm, float *y, int64_t width, float epsilon) {
     const float *gain = norm->gain, *bias = norm->bias;
     float mean = bias ? sum_of(x, width) / (float)width : 0.0f;
@@ -89,9 +89,10 @@ INLINE void round_16(const float *x, float turn, int8_t *bytes, int32_t *totals)
 #endif
 }
 
-/* int8 in groups: the largest number of a group becomes 127. Sums are of `span` bytes, a multiple of 16 that divides the
- * group. Sixteen lanes run through a span, and only at its end meet. */
-void quantise_row(const float *x, int64_t depth, int64_t group, int64_t span, int8_t *bytes, float *scale, int32_t *sums) {
+/* int8 in groups: the largest number of a group becomes 127. Sums are of `span` bytes, a multiple of 16 that divides
+ * the group. Sixteen lanes run through a span, and only at its end meet. */
+void quantise_row(const float *x, int64_t depth, int64_t group, int64_t span, int8_t *bytes, float *scale,
+                  int32_t *sums) {
     for (int64_t g = 0; g < depth / group; g++) {
         float most[16] = {0};
         EACH_16(i, group, most[lane] = fabsf(x[i]) > most[lane] ? fabsf(x[i]) : most[lane];);
@@ -158,7 +159,7 @@ void prepare(Pool *pool, const Matrix *matrix, Rows from, Input *input) {
     pool_run(pool, pieces_of(from.rows), prepare_work, &job);
 }
 
-/* ---- one row of a matrix, as an embedding looks it up ------------------------------------------------------------- */
+/* ---- one row of a matrix, as an embedding looks it up ------------------------------------------------------------ */
 
 void matrix_row(const Matrix *m, int64_t row, float *out) {
     int64_t panel = row / PANEL, lane = row % PANEL, depth = m->depth;

@@ -40,7 +40,7 @@ INLINE void store_f(float *p, fpart x) { *(fpart_any *)p = x; }
 INLINE fpart all_f(float x) { return x - (fpart){0}; }
 INLINE ipart all_i(int32_t x) { return x - (ipart){0}; }
 INLINE fpart to_float(ipart x) { return __builtin_convertvector(x, fpart); }
-/* a b + c, rounded once where the processor can: said outright, since equal bits must not hang on what a compiler fuses. */
+/* a b + c, rounded once where the processor can: said outright, since bits must not hang on what a compiler fuses. */
 INLINE fpart fma_f(fpart a, fpart b, fpart c) {
 #if WIDTH == 64
     return (fpart)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
@@ -97,7 +97,8 @@ INLINE fpart load_f16(const uint16_t *p) {
 #endif
 }
 
-/* Two products of bfloat16 summed into each lane, where the processor has them: acc[l] += w[2 l] x[0] + w[2 l + 1] x[1]. */
+/* Two products of bfloat16 summed into each lane, where the processor has them:
+ * acc[l] += w[2 l] x[0] + w[2 l + 1] x[1]. */
 #if WIDTH == 64 && defined(__AVX512BF16__)
 #define HAS_DOT2 1
 INLINE fpart dot2(fpart acc, ipart w, int32_t x) {
@@ -117,8 +118,8 @@ INLINE ipart high_halves(ipart w) { return (ipart)((bpart)w >> 4); }
 
 /* Four products of bytes summed into each lane: acc[l] += w[4 l + j] * x[j], for j from 0 to 3, always exactly.
  *
- * `signed_bytes` makes of a part's weights, which have signs and are not -128, what `dot4` wants; the sums then come out
- * too large by OFFSET times the sum of x. `dot4_small` takes weights from 0 to 15. */
+ * `signed_bytes` makes of a part's weights, which have signs and are not -128, what `dot4` wants; the sums then come
+ * out too large by OFFSET times the sum of x. `dot4_small` takes weights from 0 to 15. */
 #if WIDTH == 64
 #define OFFSET 128
 INLINE ipart signed_bytes(ipart w) { return w ^ (int32_t)0x80808080; }

@@ -179,7 +179,8 @@ static void head_pass(Session *s, const Step *t) {
         }
         prepare(s->pool, &d->head, rows, &s->input);
         float *logits = t->logits + from * d->vocabulary;
-        multiply(s->pool, &d->head, &s->input, (Output){.y = logits, .stride = d->vocabulary, .columns = d->vocabulary});
+        Output to = {.y = logits, .stride = d->vocabulary, .columns = d->vocabulary};
+        multiply(s->pool, &d->head, &s->input, to);
     }
 }
 

@@ -11,8 +11,8 @@
 
 #define TILE 16
 
-/* Tiles 0 to 3 hold sums, 4 and 5 rows of the input, 6 and 7 weights; `bytes` of the sum fill a row. To shape them takes
- * as long as a dozen products: a thread remembers how its own are. */
+/* Tiles 0 to 3 hold sums, 4 and 5 rows of the input, 6 and 7 weights; `bytes` of the sum fill a row. To shape them
+ * takes as long as a dozen products: a thread remembers how its own are. */
 static __thread int shaped;
 
 INLINE void shape_tiles(int rows, int bytes) {
@@ -41,7 +41,8 @@ INLINE void shape_tiles(int rows, int bytes) {
     } while (0)
 
 /* Their products, and the operands at `next`. Where two threads share a core, a load does not overlap the products
- * around it unless its tile is long free and not yet wanted: so each is loaded as soon as its last product is under way. */
+ * around it unless its tile is long free and not yet wanted: so each is loaded as soon as its last product is under
+ * way. */
 #define PRODUCTS_AND_NEXT(product, in, weight, next)                                                                   \
     do {                                                                                                               \
         product(0, 4, 6);                                                                                              \
@@ -276,7 +277,9 @@ void tiles_rest(void) {
 }
 
 /* Asks the system for the right to use tiles (Linux 5.16 and later). */
-EXPORT int tiles_allowed(void) { return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0; }
+EXPORT int tiles_allowed(void) {
+    return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
+}
 
 #else
 
