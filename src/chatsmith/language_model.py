@@ -12,7 +12,7 @@ from chatsmith import arguments
 from chatsmith.dialogue import Dialogue, read_messages
 from chatsmith.errors import RequestError
 from chatsmith.generate.backend import CACHE_BYTES, Backend, CacheKind, Floats
-from chatsmith.generate.backends import Choice, open_folder
+from chatsmith.generate.backends import BackendKind, open_folder
 from chatsmith.generate.checks import TooLong
 from chatsmith.generate.constraints import Constraint
 from chatsmith.generate.engine import Engine
@@ -53,7 +53,7 @@ def load(
     dtype: torch.dtype | str | None = None,
     draft: str | Path | None = None,
     lookup: bool = False,
-    backend: Choice | None = None,
+    backend: BackendKind | None = None,
     cache: CacheKind | None = None,
     cache_bytes: int = CACHE_BYTES,
 ) -> LanguageModel:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from chatsmith.models.decoder import Decoder
 
-Choice = Literal["native", "torch"]
+BackendKind = Literal["native", "torch"]
+"""What computes a model folder, where there is a choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Opened:
 def open_folder(
     folder: Path,
     *,
-    backend: Choice | None = None,
+    backend: BackendKind | None = None,
     device: torch.device | str | None = None,
     dtype: Any = None,
     cache: CacheKind | None = None,

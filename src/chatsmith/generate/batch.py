@@ -18,11 +18,12 @@ from chatsmith.generate.choosing import Choice, Row
 from chatsmith.generate.constraints import Matcher
 from chatsmith.generate.noise import fresh_seed, sample_seed
 from chatsmith.generate.numbers import Logits, compute
+from chatsmith.generate.parts import Part, assemble
 from chatsmith.generate.requests import FAULTS, Event, Request
 from chatsmith.generate.schedule import Schedule
 from chatsmith.generate.scoring import score_rows
 from chatsmith.generate.sequence import Sequence
-from chatsmith.generate.speculation import Guesser, Part, assemble
+from chatsmith.generate.speculation import Guesser
 from chatsmith.text.tokenizer import Tokenizer
 
 
@@ -92,15 +93,15 @@ class Batch:
         limit = 0 if request.embed else min(request.sampling.max_tokens, room)
         sequences = [
             Sequence.of(
-                number,
-                number if label is None else label,
-                index,
                 request,
-                sample_seed(seed, index),
-                limit,
-                self._table(request),
                 self.tokenizer,
-                matcher if matcher is None or index == 0 else matcher.copy(),
+                number=number,
+                label=number if label is None else label,
+                index=index,
+                seed=sample_seed(seed, index),
+                limit=limit,
+                table=self._table(request),
+                matcher=matcher if matcher is None or index == 0 else matcher.copy(),
             )
             for index in range(1 if request.beams else request.samples)
         ]

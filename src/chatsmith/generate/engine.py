@@ -31,7 +31,7 @@ class Engine:
     """A backend and its tokenizer, ready to answer.
 
     `max_rows` answers are worked on at a time, fewer where the cache's blocks do not suffice. With `guesser` the next
-    tokens are guessed at and checked together; with `max_waiting`, requests beyond so many in the line raise `Busy`.
+    tokens are guessed at and checked together.
     """
 
     def __init__(
@@ -40,7 +40,6 @@ class Engine:
         tokenizer: Tokenizer,
         *,
         max_rows: int = 32,
-        max_waiting: int | None = None,
         guesser: Guesser | None = None,
     ) -> None:
         if max_rows < 1:
@@ -51,7 +50,7 @@ class Engine:
                 "use the tokenizer that the model was trained with",
             )
         self.backend, self.tokenizer = backend, tokenizer
-        self.batch = Batch(backend, tokenizer, max_rows=max_rows, max_waiting=max_waiting, guesser=guesser)
+        self.batch = Batch(backend, tokenizer, max_rows=max_rows, guesser=guesser)
         self._lock = threading.RLock()
         self._inboxes: dict[int, deque[Event]] = {}
         self._version = backend.version

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from chatsmith.generate.backend import Backend, Chooser, Draws, Floats
 from chatsmith.generate.choosing import Choice, Row, choose
 from chatsmith.generate.noise import key
+from chatsmith.generate.parts import Part, assemble
 from chatsmith.generate.sampling import Sampling
 from chatsmith.generate.sequence import Sequence
-from chatsmith.generate.speculation import Part, assemble
 
 _PLAIN = Sampling().shape[1:]
 

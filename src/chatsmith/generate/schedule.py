@@ -12,8 +12,9 @@ from collections.abc import Sequence as Many
 
 from chatsmith.generate.backend import Backend
 from chatsmith.generate.blocks import Blocks, Short
+from chatsmith.generate.parts import Guesses, Part
 from chatsmith.generate.sequence import Pooled, PromptSums, Sequence
-from chatsmith.generate.speculation import Guesser, Guesses, Part
+from chatsmith.generate.speculation import Guesser
 
 _LOGITS_AT_ONCE = 2**24  # numbers, 64 MiB in float32
 _CHUNK = 128  # tokens of prompts that are read beside answers
@@ -198,4 +199,5 @@ class Schedule:
 
 
 def _order(sequence: Sequence) -> tuple[int, int]:
-    return sequence.order
+    """The place of a sequence in the line."""
+    return sequence.number, sequence.index

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Sequence:
     """Tokens so far, of which `table.size` after `begin` are in the cache; the model reads the rest next.
 
-    `order` is its place in the line. `twins` are the other samples of its request until the prompt has been read.
+    It is the answer number `index` to the request that the engine knows as `number` and whoever asked as `label`, and
+    may have `limit` tokens, of which `made` are there. `twins` are the other samples until the prompt has been read.
     """
 
     number: int
@@ -33,7 +34,6 @@ class Sequence:
     request: Request
     seed: int
     limit: int
-    order: tuple[int, int]
     table: Table
     tokens: list[int]
     text: TextStream
@@ -53,17 +53,18 @@ class Sequence:
     @classmethod
     def of(
         cls,
+        request: Request,
+        tokenizer: Tokenizer,
+        *,
         number: int,
         label: int,
         index: int,
-        request: Request,
         seed: int,
         limit: int,
         table: Table,
-        tokenizer: Tokenizer,
         matcher: Matcher | None,
     ) -> Sequence:
-        """The index-th answer to a request that has not begun."""
+        """An answer that has not begun."""
         remembers = request.sampling.remembers
         return cls(
             number=number,
@@ -72,7 +73,6 @@ class Sequence:
             request=request,
             seed=seed,
             limit=limit,
-            order=(number, index),
             table=table,
             tokens=list(request.prompt),
             text=TextStream(tokenizer),
@@ -142,7 +142,6 @@ class Sequence:
             request=self.request,
             seed=self.seed,
             limit=self.limit,
-            order=(self.number, index),
             table=self.table.fork(),
             tokens=self.tokens.copy(),
             text=self.text.copy(),

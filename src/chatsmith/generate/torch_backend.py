@@ -19,20 +19,18 @@ from chatsmith.specs import ModelSpec
 class TorchBackend:
     """Computes steps with `model`, whose keys and values take at most `cache_bytes` (memory is taken as it is used).
 
-    `most_blocks` bounds the cache further, where what is asked can never need more.
+    One whole context always fits.
     """
 
     block_size = BLOCK_SIZE
     step_tokens = 512
 
-    def __init__(self, model: Decoder, *, cache_bytes: int = CACHE_BYTES, most_blocks: int | None = None) -> None:
+    def __init__(self, model: Decoder, *, cache_bytes: int = CACHE_BYTES) -> None:
         self.model = model
         self._looks = 0
         blocks = cache_bytes // bytes_per_block(model.spec, model.dtype.itemsize)
-        self._least = len(model.spec.bands) * -(-model.spec.context // BLOCK_SIZE)
-        if most_blocks is not None:
-            blocks = min(blocks, most_blocks)
-        self.cache = PagedCache(model.spec, max(blocks, self._least), device=model.device, dtype=model.dtype)
+        least = len(model.spec.bands) * -(-model.spec.context // BLOCK_SIZE)
+        self.cache = PagedCache(model.spec, max(blocks, least), device=model.device, dtype=model.dtype)
         self.blocks, self.bands = self.cache.blocks, self.cache.bands
         self._rows = Rows.of(model.blocks[0].modules(), model.dtype)
         self._head_rows = Rows.of([model.embed if model.spec.tied else model.head], model.dtype)
