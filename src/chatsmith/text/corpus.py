@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from chatsmith.text.clean import Deduplicator
-from chatsmith.text.documents import nothing_found, read_documents
+from chatsmith.text.documents import read_documents
 from chatsmith.text.held_out import HeldOutSplit
 from chatsmith.text.merge import count_kept, merge
+from chatsmith.text.nothing_found import nothing_found
 from chatsmith.text.overlap import TestGrams
 from chatsmith.text.parts import files_of, write_part
 from chatsmith.text.read_pool import is_even, read_units

@@ -27,26 +27,25 @@ from chatsmith.text.archives import CHUNK, TOO_LARGE, open_bounded, unfold
 from chatsmith.text.books import book_text
 from chatsmith.text.chat import Conversation, Message
 from chatsmith.text.clean import Deduplicator, normalise
-from chatsmith.text.formats import ARCHIVES, Format, Kind, format_of, readable
+from chatsmith.text.formats import ARCHIVES, UNKNOWN, Format, Kind, format_of
 from chatsmith.text.members import DEEPEST, Budget, Budgeted, Member, tar_members, zip_members
 from chatsmith.text.message_trees import grown
 from chatsmith.text.notebooks import notebook_text
+from chatsmith.text.nothing_found import nothing_found
 from chatsmith.text.pages import NO_TEXT, docx_text, pdf_text
-from chatsmith.text.plain import NOT_UTF8, RECORD_BYTES, blocks, lines, pieces
-from chatsmith.text.records import UNDECIDED, contents, strings
+from chatsmith.text.plain import RECORD_BYTES, blocks, lines, pieces
+from chatsmith.text.records import NO_TEXT_RECORD, contents, strings
 from chatsmith.text.report import ReadReport, Skipped, Unreadable
 from chatsmith.text.richtext import rich_text
 from chatsmith.text.subtitles import subtitle_text
-from chatsmith.text.talks import HALF, LONE, conversation
-from chatsmith.text.walk import HIDDEN, MODEL, NO_PERMISSION, RUN, existing, is_hidden_name, walk
+from chatsmith.text.talks import conversation
+from chatsmith.text.walk import HIDDEN, NO_PERMISSION, existing, is_hidden_name, walk
 from chatsmith.text.webpage import page_text
 
 __all__ = ["Document", "ReadReport", "Skipped", "read_documents"]
 
-UNKNOWN = "unknown kind of file"
 EMPTY = "empty"
 TOO_SHORT = "a single byte"
-NO_TEXT_RECORD = "record without text"
 TOO_DEEP = "archives within archives"
 MISSING = "needs a library that is not installed"
 DOCUMENT_BYTES = 1 << 20
@@ -147,35 +146,6 @@ def _counted(
         _note(report, deduplicator)
     if report.documents == before:
         raise nothing_found(paths, report)
-
-
-def nothing_found(paths: list[Path], report: ReadReport) -> RequestError:
-    """The error that says so of paths, with the reason where there is one."""
-    where = ", ".join(map(str, paths[:3])) + (" …" if len(paths) > 3 else "")
-    kinds = f"what is read: {readable()}"
-    if not report.skipped:
-        return RequestError(f"no document found in {where}: nothing is there", kinds)
-    usual = report.reasons.most_common(1)[0][0]
-    listed = [one for one in report.skipped if one.reason == usual] or report.skipped
-    example = next((one for one in listed if one.detail), listed[0])
-    hint = kinds if usual == UNKNOWN else _instead(report.skipped)
-    if len(report.skipped) == 1:
-        if example.detail == hint:
-            example = Skipped(example.source, example.reason)
-        return RequestError(f"no document found: {example}", hint)
-    return RequestError(f"no document found in {where}: skipped {report.skipped_because()}; such as {example}", hint)
-
-
-def _instead(skipped: list[Skipped]) -> str:
-    """What to do where files of known kinds gave nothing."""
-    for one in skipped:
-        if one.reason.startswith(NOT_UTF8):
-            return one.detail
-        if one.reason in (NO_TEXT_RECORD, HALF, LONE, UNDECIDED):
-            return "--field NAME reads the field of that name as text, whatever the record is"
-        if one.reason in (MODEL, RUN):
-            return "name the text that it was made of; to go on with a run: chatsmith train --resume FOLDER"
-    return "name files or folders with text in them"
 
 
 def _note(report: ReadReport, deduplicator: Deduplicator) -> None:

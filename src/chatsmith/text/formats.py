@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+UNKNOWN = "unknown kind of file"  # why a file is skipped whose name says nothing
+
 
 class Kind(Enum):
     """How a file is read."""

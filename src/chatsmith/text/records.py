@@ -75,6 +75,7 @@ KNOWN = frozenset((*TEXTS, *CONVERSATIONS, *ASKED, *ANSWERED, *REJECTED, "input"
 """Names by which the heading of a table is known for one."""
 
 UNDECIDED = "two answers, none of them said to be good"
+NO_TEXT_RECORD = "record without text"
 
 
 def contents(record: Any, field: str | None = None) -> list[Content]:

@@ -18,7 +18,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from chatsmith.errors import RequestError
 from chatsmith.machine import usable_cores
 from chatsmith.text import tokenizer_files
 from chatsmith.text.tokenizer_added import finding, is_text, plainly_found
+from chatsmith.text.tokenizer_bytes import TokenBytes
 from chatsmith.text.tokenizer_engines import (
     Engine,
     LibraryEngine,
@@ -39,7 +40,7 @@ from chatsmith.text.tokenizer_engines import (
     without_first_space,
     without_surrogates,
 )
-from chatsmith.text.tokenizer_files import Document, token_to_bytes
+from chatsmith.text.tokenizer_files import Document
 from chatsmith.text.tokenizer_merges import ByteLevel, Unsuitable, byte_level, ranks_of
 from chatsmith.text.tokenizer_short import ShortEngine
 
@@ -48,7 +49,6 @@ SPECIALS = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>
 
 _END_OF_TEXT = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|im_end|>", "[SEP]")
 _END_OF_TURN = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<|eot|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>")
-_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _UNDECODABLE = re.compile("[\udc80-\udcff]+")
 
 
@@ -280,13 +280,12 @@ class Tokenizer:
     # Ids to text
 
     @functools.cached_property
-    def _bytes(self) -> _TokenBytes:
-        """What each id stands for; None for ids that no token has."""
+    def _bytes(self) -> TokenBytes:
         names: list[str | None] = [None] * self.vocab_size
         for token, number in self._ids.items():
             names[number] = token
         kinds = _types(self._document.get("decoder")) | _types(self._document.get("pre_tokenizer"))
-        return _TokenBytes(names, self.added, "ByteLevel" in kinds)
+        return TokenBytes(names, self.added, "ByteLevel" in kinds)
 
     @functools.cached_property
     def _byte_ids(self) -> dict[int, int]:
@@ -352,29 +351,6 @@ class TextStream:
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest
-
-
-class _TokenBytes(dict[int, bytes | None]):
-    """Ids to bytes, found when they are first asked for: an answer of a few words needs few of fifty thousand."""
-
-    def __init__(self, names: list[str | None], specials: Container[str], byte_level: bool) -> None:
-        super().__init__()
-        self._names, self._specials, self._byte_level = names, specials, byte_level
-
-    def __missing__(self, number: int) -> bytes | None:
-        token = self._names[number]
-        found = self[number] = None if token is None else self._of(token)
-        return found
-
-    def _of(self, token: str) -> bytes:
-        if token in self._specials:
-            return token.encode("utf-8", "replace")
-        if self._byte_level:
-            data = token_to_bytes(token)
-            return token.encode("utf-8", "replace") if data is None else data
-        if byte := _BYTE_TOKEN.fullmatch(token):
-            return bytes([int(byte[1], 16)])
-        return token.replace("\u2581", " ").encode("utf-8", "replace")
 
 
 def _types(entry: Any) -> set[str]:
