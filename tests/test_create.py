@@ -13,6 +13,8 @@ import pytest
 
 from chatsmith import create
 from chatsmith.errors import RequestError
+from chatsmith.evaluate import compressors
+from chatsmith.evaluate.compressors import Compressors
 from chatsmith.language_model import load
 from chatsmith.new_report import NewReport
 from chatsmith.plan.budget import Choice
@@ -74,12 +76,12 @@ def test_too_little_text_is_not_given_to_compressors(
 ) -> None:
     """Of 80 bytes xz makes more than it was given: that says nothing of a model."""
     tokens, tokenizer = made.folder / "tokens", Tokenizer.load(made.folder)
-    compare = create.Comparison(TokenFolder.open(tokens / "0"), tokenizer)
+    compare = Compressors(TokenFolder.open(tokens / "0"), tokenizer)
     decoder = load_decoder(made.folder)
     whole = compare(decoder)
     assert whole is not None
     assert whole.gzip_bits_per_byte is not None
-    monkeypatch.setattr(create, "_COMPARED_BYTES", 80)
+    monkeypatch.setattr(compressors, "_MOST_BYTES", 80)
     part = compare(decoder)
     assert part == replace(whole, gzip_bits_per_byte=None, xz_bits_per_byte=None)
     assert "too little for a fair comparison" in replace(made, gzip=None, xz=None).expectation()

@@ -7,8 +7,6 @@ Without documents it makes the built-in model from the small world.
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import math
 import time
 from collections.abc import Sequence
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from chatsmith import arguments
 from chatsmith.errors import RequestError
+from chatsmith.evaluate.compressors import Compressors
 from chatsmith.generate.sampling import MAX_SEED
 from chatsmith.language_model import LanguageModel
 from chatsmith.new_report import NewReport
@@ -26,16 +25,13 @@ from chatsmith.plan.quantities import bytes_text
 from chatsmith.specs import ModelSpec
 from chatsmith.store.folder import load_decoder
 from chatsmith.text import world
-from chatsmith.text.batches import evaluation_batches
 from chatsmith.text.documents import read_documents
 from chatsmith.text.formats import format_of
 from chatsmith.text.report import ReadReport
-from chatsmith.text.shards import TokenFolder, TokenSplit
 from chatsmith.text.walk import existing, walk
 from chatsmith.train.beginning import beginning, check_free
-from chatsmith.train.callbacks import Callback, Compared
+from chatsmith.train.callbacks import Callback
 from chatsmith.train.data import Corpus, prepare
-from chatsmith.train.objectives import held_out_loss
 from chatsmith.train.recipe import (
     Batch,
     Checkpoint,
@@ -65,9 +61,6 @@ _CHAT_EARLY, _CHAT_LATE, _LATE_FROM = 0.10, 0.35, 0.75
 _CLOSING_SECONDS, _CLOSING_SHARE = 3.0, 0.02
 # Less text than the first is less than a window of the smallest model; files of the second in all are hardly ever.
 _LEAST_TEXT, _SURELY_ENOUGH = 2000, 2**16
-_COMPARED_BYTES = 2**20  # held-out text given to gzip and xz at most
-_LEAST_COMPARED = 2000  # bytes: of less, much is the headers of gzip and xz, 18 bytes and about 60
-_COMPARED_TOKENS = 40_000  # and to the model
 # With so many tokens nearly every word of the small world is one token at the beginning of a line, which lists and
 # mappings need; with 2,048 two thirds of them are two or more.
 _WORLD_VOCABULARY = 3072
@@ -172,7 +165,7 @@ def new(
         if (threads := speed.threads(choice.spec)) < speed.cores:
             recipe = replace(recipe, threads=threads)
             note(f"training with {threads} of {speed.cores} threads: just now that is faster than with all of them")
-        compare = Comparison(corpus.folders[0 if paths else -1], corpus.tokenizer)
+        compare = Compressors(corpus.folders[0 if paths else -1], corpus.tokenizer)
         outcome = train(
             recipe,
             out,
@@ -302,38 +295,3 @@ def _with_choice(recipe: Recipe, choice: budget.Choice, minutes: float, *, built
             temperature=_WORLD_TEMPERATURE if built_in else Samples().temperature,
         ),
     )
-
-
-class Comparison:
-    """Compares a model with gzip and xz on the held-out text of a folder of tokens, where it keeps some."""
-
-    def __init__(self, tokens: TokenFolder, tokenizer: Tokenizer) -> None:
-        self.found: Compared | None = None
-        self._tokens, self._tokenizer = tokens, tokenizer
-
-    def __call__(self, model: Decoder) -> Compared | None:
-        if "held_out" not in self._tokens.splits:
-            return None
-        split = self._tokens.split("held_out")
-        measured = held_out_loss(model, evaluation_batches(split, model.spec.context, 16, _COMPARED_TOKENS))
-        text = _beginning(split, self._tokenizer)
-        if not text or not measured.bytes or measured.bits_per_byte is None:
-            return None
-        gzipped = xzipped = None
-        if len(text) >= _LEAST_COMPARED:
-            gzipped = 8 * len(gzip.compress(text, 9)) / len(text)
-            xzipped = 8 * len(lzma.compress(text, preset=9)) / len(text)
-        self.found = Compared(measured.bits_per_byte, gzipped, xzipped)
-        return self.found
-
-
-def _beginning(split: TokenSplit, tokenizer: Tokenizer) -> bytes:
-    """The first mebibyte of a split's text."""
-    parts: list[bytes] = []
-    size = 0
-    for text in split.iter_text(tokenizer):
-        parts.append(text.encode("utf-8"))
-        size += len(parts[-1])
-        if size >= _COMPARED_BYTES:
-            break
-    return b"\n".join(parts)[:_COMPARED_BYTES]

@@ -115,7 +115,8 @@ def _chosen(recipe: Path, out: Path | None, resume: bool, changes: Sequence[str]
 
 def _run(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, tensorboard: bool) -> Outcome:
     from chatsmith.cli.progress import training_view
-    from chatsmith.create import Comparison, continuations
+    from chatsmith.create import continuations
+    from chatsmith.evaluate.compressors import Compressors
     from chatsmith.train.run import train as run
     from chatsmith.train.speed import matrix_rate
 
@@ -132,7 +133,7 @@ def _run(recipe: Recipe, folder: Path, *, resume: bool, overwrite: bool, tensorb
             resume=resume,
             overwrite=overwrite,
             sampler=continuations,
-            comparer=Comparison if resume else None,  # only `chatsmith new` begins with one
+            comparer=Compressors if resume else None,  # only `chatsmith new` begins with one
             callbacks=callbacks,
             peak_flops=matrix_rate(recipe.precision.compute) if leads else None,
         )

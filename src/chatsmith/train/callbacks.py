@@ -31,10 +31,8 @@ class Compared:
     xz_bits_per_byte: float | None
 
 
-Comparer = Callable[["Decoder"], "Compared | None"]
-"""Compares a model with compressors."""
-Comparison = Callable[["TokenFolder", "Tokenizer"], Comparer]
-"""Makes a comparer for the held-out text of some tokens."""
+Comparer = Callable[["TokenFolder", "Tokenizer"], Callable[["Decoder"], "Compared | None"]]
+"""Makes, of the held-out text of some tokens, what compares a model with compressors. The caller brings it, too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ from chatsmith.train.beginning import (
     take_over,
     write_recipe,
 )
-from chatsmith.train.callbacks import Callback, Compared, Comparison, Outcome, RunStart, Sampler
+from chatsmith.train.callbacks import Callback, Compared, Comparer, Outcome, RunStart, Sampler
 from chatsmith.train.data import Corpus, prepare
 from chatsmith.train.float8 import check_device
 from chatsmith.train.loop import Trainer
@@ -66,7 +66,7 @@ def train(
     overwrite: bool = False,
     corpus: Corpus | None = None,
     sampler: Sampler | None = None,
-    comparer: Comparison | None = None,
+    comparer: Comparer | None = None,
     callbacks: Sequence[Callback] = (),
     peak_flops: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -134,7 +134,7 @@ class _Onlookers:
 
     callbacks: Sequence[Callback]
     sampler: Sampler | None
-    comparer: Comparison | None
+    comparer: Comparer | None
     peak_flops: float | None
     clock: Callable[[], float]
 
