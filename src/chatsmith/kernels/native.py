@@ -167,6 +167,7 @@ def norm_back(
 
 
 Angles = tuple[Tensor, Tensor]
+"""Cosine and sine of rotary positions, float32 [T, D/2] or [B, T, D/2]."""
 
 
 def heads(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from chatsmith.kernels import native
+from chatsmith.kernels.native import Angles
 from chatsmith.models import causal
 from chatsmith.models.cache import Pass
 from chatsmith.models.layers import Linear, RMSNorm, rotate
@@ -29,14 +30,13 @@ class Attention(nn.Module):
         self.key = Linear(spec.width, keys, spec.attention_bias, **where)
         self.value = Linear(spec.width, keys, spec.attention_bias, **where)
         self.output = Linear(inner, spec.width, spec.attention_bias, **where)
-        if spec.qk_norm:
-            self.query_norm = RMSNorm(spec.head_dim, spec.norm_epsilon, **where)
-            self.key_norm = RMSNorm(spec.head_dim, spec.norm_epsilon, **where)
-        self.qk_norm = spec.qk_norm
 
-    def forward(
-        self, x: Tensor, angles: tuple[Tensor, Tensor] | None, mask: Tensor | None, cache: Pass | None
-    ) -> Tensor:
+        def norm() -> RMSNorm | None:
+            return RMSNorm(spec.head_dim, spec.norm_epsilon, **where) if spec.qk_norm else None
+
+        self.query_norm, self.key_norm = norm(), norm()
+
+    def forward(self, x: Tensor, angles: Angles | None, mask: Tensor | None, cache: Pass | None) -> Tensor:
         """x [B, T, E] → [B, T, E]. `mask` [B or 1, 1, T, S] is True where a query may look; None means plain causal.
 
         With a `cache` the one row [1, T, E] holds new tokens of many sequences, which see what they are to see there.
@@ -44,8 +44,8 @@ class Attention(nn.Module):
         if cache is not None:
             return self._cached(x, angles, cache)
         B, T, _ = x.shape
-        query = self._heads(self.query(x), self.query_norm if self.qk_norm else None, angles).transpose(1, 2)
-        key = self._heads(self.key(x), self.key_norm if self.qk_norm else None, angles).transpose(1, 2)
+        query = self._heads(self.query(x), self.query_norm, angles).transpose(1, 2)
+        key = self._heads(self.key(x), self.key_norm, angles).transpose(1, 2)
         value = self._heads(self.value(x), None, None).transpose(1, 2)
         mixed = self.mix(query, key, value, mask)
         return self.output(mixed.transpose(1, 2).reshape(B, T, -1))
@@ -66,29 +66,21 @@ class Attention(nn.Module):
             enable_gqa=self.heads != self.kv_heads,
         )
 
-    def _cached(self, x: Tensor, angles: tuple[Tensor, Tensor] | None, cache: Pass) -> Tensor:
-        query, key, value = self.query(x), self.key(x), self.value(x)
-        norms = (self.query_norm, self.key_norm) if self.qk_norm else (None, None)
-        if norms[0] is None and angles is None:
-            pass
-        elif native.ready(x) and self.head_dim <= native.MAX_DIM:
-            query, key = (
-                native.heads(
-                    part,
-                    self.head_dim,
-                    norm.weight.to(part.dtype) if norm else None,
-                    angles,
-                    norm.epsilon if norm else 0.0,
-                )[0]
-                for part, norm in zip((query, key), norms, strict=True)
-            )
-        else:
-            query, key = (
-                self._heads(part, norm, angles).flatten(2) for part, norm in zip((query, key), norms, strict=True)
-            )
-        return self.output(cache.attend(self.layer, query[0], key[0], value[0])[None])
+    def _cached(self, x: Tensor, angles: Angles | None, cache: Pass) -> Tensor:
+        query = self._placed(self.query(x), self.query_norm, angles)
+        key = self._placed(self.key(x), self.key_norm, angles)
+        return self.output(cache.attend(self.layer, query[0], key[0], self.value(x)[0])[None])
 
-    def _heads(self, x: Tensor, norm: RMSNorm | None, angles: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _placed(self, x: Tensor, norm: RMSNorm | None, angles: Angles | None) -> Tensor:
+        """x [B, T, n·D] with each head normed and turned where asked for, by the kernel where it serves."""
+        if norm is None and angles is None:
+            return x
+        if native.ready(x) and self.head_dim <= native.MAX_DIM:
+            gain, epsilon = (None, 0.0) if norm is None else (norm.weight.to(x.dtype), norm.epsilon)
+            return native.heads(x, self.head_dim, gain, angles, epsilon)[0]
+        return self._heads(x, norm, angles).flatten(2)
+
+    def _heads(self, x: Tensor, norm: RMSNorm | None, angles: Angles | None) -> Tensor:
         """x [B, T, n·D] → [B, T, n, D], each head normed and turned where asked for."""
         split = x.view(*x.shape[:2], -1, self.head_dim)
         if norm is not None:

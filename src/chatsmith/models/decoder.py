@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from chatsmith.errors import RequestError
+from chatsmith.kernels.native import Angles
 from chatsmith.models import fused, induction
 from chatsmith.models.attention import Attention, attention_mask, places
 from chatsmith.models.cache import Pass
@@ -37,9 +38,6 @@ class Embedding(nn.Module):
         if table is not None:
             return rows_of(table, ids).to(dtype)
         return F.embedding(ids, self.weight).to(dtype)
-
-
-Angles = tuple[Tensor, Tensor]
 
 
 class Block(nn.Module):

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from chatsmith.kernels import layer as kernel
+from chatsmith.kernels.native import Angles
 from chatsmith.models.dropout import Dropout
 from chatsmith.specs import ModelSpec
 
-Angles = tuple[Tensor, Tensor]
 _ALL: tuple[Tensor | None, Tensor | None] = (None, None)  # masks that keep everything
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from chatsmith.kernels import ops
+from chatsmith.kernels.native import Angles
 from chatsmith.models import rotary
 from chatsmith.specs import ModelSpec
 
@@ -109,9 +110,9 @@ class Rotary:
 
     def __init__(self, spec: ModelSpec) -> None:
         self.spec = spec
-        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._tables: dict[torch.device, Angles] = {}
 
-    def tables(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    def tables(self, length: int, device: torch.device) -> Angles:
         """Cosine and sine [≥ length, D/2] in float32."""
         known = self._tables.get(device)
         if known is None or known[0].shape[0] < length:
@@ -140,8 +141,7 @@ def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
 
 
-def rotate(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn x [B, T, H, D] by the cosine and sine of `angles`, [T, D/2] or [B, T, D/2], in the layout of Llama: number i
-    of a head and number i + D/2 make a pair."""
+def rotate(x: Tensor, angles: Angles) -> Tensor:
+    """Turn x [B, T, H, D] by `angles`, in the layout of Llama: number i of a head and number i + D/2 make a pair."""
     cosine, sine = (table.to(x.dtype)[..., None, :] for table in angles)
     return _Rotate.apply(x, cosine, sine)

@@ -33,8 +33,8 @@ def tensor_parallel(model: Decoder, mesh: DeviceMesh, *, sequence: bool) -> None
         _gather(block.attention, mesh, between)
         for part in (block.attention.query, block.attention.key, block.attention.value):
             _divide(part, mesh, _BY_OUTPUT, _WHOLE, _WHOLE, _LAST)
-        if block.attention.qk_norm:
-            for norm in (block.attention.query_norm, block.attention.key_norm):
+        for norm in (block.attention.query_norm, block.attention.key_norm):
+            if norm is not None:
                 _divide(norm, mesh, {}, Shard(2), Shard(2), Shard(2))  # of [B, T, H, D] each has some heads
         _divide(block.attention.output, mesh, _BY_INPUT, _LAST, _LAST, between)
         _divide(block.ffn_norm, mesh, {}, between, between, between)
