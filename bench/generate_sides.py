@@ -24,8 +24,10 @@ def chatsmith(model: Path, threads: int) -> tuple[Run, Run]:
 
     from chatsmith.generate.backend import Step
     from chatsmith.generate.native import NativeBackend
+    from chatsmith.store.parts import load_parts
 
-    backend = NativeBackend.load(model, threads=threads)
+    loaded = load_parts(model)
+    backend = NativeBackend(loaded.spec, loaded.parts, threads=threads)
     draw = np.random.default_rng(0)
 
     def rows(streams: int, ids: Any, start: int, wanted: list[int]) -> float:

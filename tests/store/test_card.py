@@ -13,7 +13,7 @@ SPEC = PRESETS["gpt2-124m"]
 def test_the_card_states_what_was_measured() -> None:
     measured = Measured(
         steps=1200, tokens=2_457_600, minutes=3.02, held_out_bits_per_byte=1.234, xz_bits_per_byte=2.1,
-        data_fingerprint="abc123", skills={"sums": (47, 50)}, samples=(("Hi", "Hello!"),), chat=True,
+        data_fingerprint="abc123", chat=True,
     )  # fmt: skip
     card = model_card("runs/tiny", SPEC, measured)
     for words in (
@@ -24,11 +24,8 @@ def test_the_card_states_what_was_measured() -> None:
         "1.234",
         "2.100 bits",
         "abc123",
-        "47 of 50",
-        "94%",
     ):
         assert words in card
-    assert "Hello!" in card
     assert "chatsmith chat runs/tiny" in card
     assert card.startswith("---\n")
 
@@ -36,7 +33,6 @@ def test_the_card_states_what_was_measured() -> None:
 def test_nothing_is_said_of_what_was_not_measured() -> None:
     card = model_card("tiny", SPEC, Measured())
     assert "## Results" not in card
-    assert "## Skills" not in card
     assert "## Training" not in card
     assert "None" not in card
 
@@ -49,11 +45,10 @@ def test_a_model_that_began_with_another_is_not_from_scratch() -> None:
 
 
 def test_text_from_outside_cannot_break_the_card() -> None:
-    nasty = Measured(sources=("a|b\n# heading <script>",), samples=(("```", "````\n# not a heading"),))
+    nasty = Measured(sources=("a|b\n# heading <script>",))
     card = model_card("x", SPEC, nasty)
     assert "\n# heading" not in card
     assert "<script>" not in card
-    assert "`````text" in card
 
 
 def test_a_shape_of_our_own_is_not_offered_to_other_programs() -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from chatsmith.errors import RequestError
 from chatsmith.generate.backend import CACHE_BYTES, CacheKind, Floats, Step
@@ -14,7 +12,6 @@ from chatsmith.kernels.infer.session import BLOCK, Part, Session
 from chatsmith.machine import usable_cores
 from chatsmith.models import rotary
 from chatsmith.specs import ModelSpec
-from chatsmith.store.parts import load_parts
 
 STEP_TOKENS = 512
 """Of prompts, while nobody answers: more at a time read the weights less often, and make whoever comes next wait."""
@@ -60,12 +57,6 @@ class NativeBackend:
         self.blocks = self._session.blocks
         weights = next(kind for name, kind in kinds.items() if name.startswith("blocks."))
         self.name = f"native on {build.status()} in {weights}" + ("" if cache is None else f", cache in {cache}")
-
-    @classmethod
-    def load(cls, folder: Path, **settings: Any) -> NativeBackend:
-        """The backend of a model folder, packed or not; `settings` are the constructor's."""
-        loaded = load_parts(folder)
-        return cls(loaded.spec, loaded.parts, **settings)
 
     def logits(self, step: Step) -> Floats:
         """Compute a step; logits [R, V] of the wanted rows."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from chatsmith.specs import ModelSpec
 from chatsmith.store.hf import OWN_FAMILY, family
@@ -28,7 +28,6 @@ class Measured:
     data_tokens: int | None = None
     data_bytes: int | None = None  # UTF-8 bytes of the text
     data_fingerprint: str | None = None
-    weights_fingerprint: str | None = None
     sources: tuple[str, ...] = ()
     train_loss: float | None = None  # nats per token
     held_out_loss: float | None = None  # nats per token, on documents kept out of training
@@ -38,8 +37,6 @@ class Measured:
     xz_bits_per_byte: float | None = None
     chat: bool = False  # whether it was tuned to talk
     started_from: str | None = None  # the model whose weights it began with
-    skills: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # name → right, asked
-    samples: tuple[tuple[str, str], ...] = ()  # prompt, what the model said
 
 
 def model_card(name: str, spec: ModelSpec, measured: Measured) -> str:
@@ -56,8 +53,6 @@ def model_card(name: str, spec: ModelSpec, measured: Measured) -> str:
         _section("Training", _table(_training_rows(measured))),
         _section("Data", _data(measured)),
         _section("Results", _table(_result_rows(measured))),
-        _section("Skills", _skills(measured.skills)),
-        _section("Samples", _samples(measured.samples)),
         _section("Limits", _limits(spec, measured)),
         _section("Use", _use(name, measured.chat, other)),
     ]
@@ -131,7 +126,6 @@ def _training_rows(measured: Measured) -> list[tuple[str, str | None]]:
         ("machine", measured.machine),
         ("seed", _count(measured.seed)),
         ("chatsmith", measured.version),
-        ("weights fingerprint", measured.weights_fingerprint),
     ]
 
 
@@ -157,26 +151,6 @@ def _result_rows(measured: Measured) -> list[tuple[str, str | None]]:
         ("the same text by gzip", _number(measured.gzip_bits_per_byte, 3, " bits per byte")),
         ("the same text by xz", _number(measured.xz_bits_per_byte, 3, " bits per byte")),
     ]
-
-
-def _skills(skills: Mapping[str, tuple[int, int]]) -> str:
-    rows = [
-        f"| {_line(name)} | {right:,} of {asked:,} | {right / asked:.0%} |"
-        for name, (right, asked) in skills.items()
-        if asked
-    ]
-    return "\n".join(["| on items kept out of training | right | share |", "|---|---|---|", *rows]) if rows else ""
-
-
-def _samples(samples: Iterable[tuple[str, str]]) -> str:
-    return "\n\n".join(_fenced(f"> {prompt}\n{answer}") for prompt, answer in samples)
-
-
-def _fenced(text: str) -> str:
-    """Text as a code block, whatever back-ticks are in it."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{text}\n{fence}"
 
 
 def _limits(spec: ModelSpec, measured: Measured) -> str:

@@ -43,11 +43,11 @@ class LoadedParts:
     folder: Path
 
 
-def load_parts(folder: Path, *, form: Format | None = None, verify: Verify = "auto") -> LoadedParts:
+def load_parts(folder: Path, *, verify: Verify = "auto") -> LoadedParts:
     """Load a model folder, packed or not, ours or a published one in Hugging Face layout.
 
-    `form` is how weights that are not packed are kept; None keeps the numbers they are stored in. Raises `RequestError`
-    when a part is missing or of a kind we do not read, `WorkError` when one is damaged.
+    Weights that are not packed keep the numbers they are stored in. Raises `RequestError` when a part is missing or of
+    a kind we do not read, `WorkError` when one is damaged.
     """
     folder = Path(folder)
     finish_interrupted(folder)
@@ -57,7 +57,7 @@ def load_parts(folder: Path, *, form: Format | None = None, verify: Verify = "au
         parts = read_packed(folder, spec, verify)
     else:
         read, stored = open_parameters(folder, verify)
-        parts = dict(packed_parts(spec, read, form or Format(stored)))
+        parts = dict(packed_parts(spec, read, Format(stored)))
     tokenizer = Tokenizer.load(folder)
     check_vocabulary(folder, tokenizer, spec)
     return LoadedParts(parts, tokenizer, spec, read_generation(folder), read_provenance(folder), folder)

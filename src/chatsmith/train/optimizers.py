@@ -32,7 +32,7 @@ _WIDE_NUMBERS = 2**24
 _MASTER = "master."  # begins the names of masters among the state tensors
 
 
-def orthogonalise(stack: Tensor, rounds: int = ROUNDS) -> Tensor:
+def orthogonalise(stack: Tensor) -> Tensor:
     """Each matrix of stack [n, rows, columns] with its singular values moved to about 1 (0.7 to 1.2).
 
     Computed in the dtype given (bfloat16 serves); matrices of zeros stay zeros.
@@ -42,7 +42,7 @@ def orthogonalise(stack: Tensor, rounds: int = ROUNDS) -> Tensor:
     x = stack.mT if tall else stack
     # The Frobenius norm bounds the largest singular value, so the iteration starts inside its region of convergence.
     x = x / (torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True, dtype=sum_dtype(x.dtype)) + 1e-7).to(x.dtype)
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         gram = torch.bmm(x, x.mT)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if tall else x

@@ -74,12 +74,11 @@ class TrainingSpeed:
     that is faster. Once all were faster they are for larger shapes too, and those are measured with all.
     """
 
-    def __init__(self, optimizer: Optimizer | None = None, compute: Compute = "auto", seconds: float = 0.7) -> None:
+    def __init__(self, seconds: float = 0.7) -> None:
         keep_memory()  # as a run does: without it a step takes longer
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.dtype = compute_dtype(compute, self.device)
+        self.dtype = compute_dtype("auto", self.device)
         self.seconds = seconds
-        self._optimizer = optimizer or Optimizer()
         self.cores = machine.usable_cores()
         self._flops: float | None = None
         self._known: dict[ModelSpec, float] = {}
@@ -108,7 +107,7 @@ class TrainingSpeed:
         with torch.random.fork_rng(devices=[]):
             model = Decoder(spec, device=self.device, dtype=self.dtype)
             model.init_weights(0)
-            optimizer = TrainingOptimizer(model.train(), self._optimizer)
+            optimizer = TrainingOptimizer(model.train(), Optimizer())
             ids = torch.randint(0, spec.vocab_size, (rows, spec.context), device=self.device)
 
             def step() -> None:
