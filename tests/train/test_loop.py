@@ -26,10 +26,10 @@ from chatsmith.train import objectives
 from chatsmith.train.accumulation import GradientSums
 from chatsmith.train.callbacks import Callback, Moment, Outcome, RunStart
 from chatsmith.train.metrics import read_log
-from chatsmith.train.mixture import StagedBatches
 from chatsmith.train.objectives import batch_loss, micro_batches, predicted
 from chatsmith.train.recipe import load_recipe
 from chatsmith.train.run import train
+from chatsmith.train.staged_batches import StagedBatches
 
 from .conftest import CHAIN_ENTROPY, TinyRecipe
 

@@ -12,10 +12,9 @@ from chatsmith.errors import RequestError
 from chatsmith.text.documents import Document
 from chatsmith.text.shards import TokenFolder, write_shards
 from chatsmith.text.tokenizer import Tokenizer
-from chatsmith.train.data import mixture_of
-from chatsmith.train.mixture import StagedBatches
-from chatsmith.train.mixtures import mixed, weights
+from chatsmith.train.mixtures import mixed, mixture_of, weights
 from chatsmith.train.recipe_data import Data, Source, Stage
+from chatsmith.train.staged_batches import StagedBatches
 
 PAPER = {"common_crawl": 0.44, "webtext2": 2.9, "books1": 1.9, "books2": 0.43, "wikipedia": 3.4}
 

@@ -171,7 +171,7 @@ def mixture(
     from chatsmith.cli.console import out as stdout
     from chatsmith.cli.console import print_json
     from chatsmith.plan.quantities import read_count
-    from chatsmith.train.data import mixture_of
+    from chatsmith.train.mixtures import mixture_of
 
     report = mixture_of(recipe, None if tokens is None else read_count(tokens, "--tokens", 1e16, "--tokens 300B"))
     if json:

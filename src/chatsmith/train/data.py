@@ -23,12 +23,10 @@ from chatsmith.settings import to_mapping
 from chatsmith.text import world
 from chatsmith.text.corpus import write_corpus
 from chatsmith.text.documents import Document, ReadReport, read_documents
-from chatsmith.text.shard_manifest import MANIFEST
 from chatsmith.text.shards import TokenFolder, write_shards
 from chatsmith.text.tokenizer import Tokenizer
-from chatsmith.train.mixtures import GPT3_TOKENS, MixtureReport, mixed, weights
-from chatsmith.train.recipe import Recipe, Source, load_recipe
-from chatsmith.train.recipe_data import GPT3_PARTS, Data
+from chatsmith.train.mixtures import weights
+from chatsmith.train.recipe import Recipe, Source
 
 TOKENS = "tokens"
 _PREPARED = "prepared.json"
@@ -97,11 +95,12 @@ def prepare(
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     try:
-        tokenizer = _tokenizer(recipe, out, note)
+        sources = _Sources(recipe, out, note)
+        tokenizer = sources.tokenizer()
         tokenizer.save(fresh)
         reports: list[ReadReport] = []
         indices = range(len(recipe.data.sources))
-        folders = tuple(_write(recipe, index, tokenizer, fresh, out, reports, note) for index in indices)
+        folders = tuple(sources.write(index, tokenizer, fresh / str(index), reports) for index in indices)
         if verify:
             _check_sums([folder for folder in folders if not folder.folder.is_relative_to(fresh)], note)
         with atomic_write(fresh / _PREPARED, "w") as file:
@@ -129,7 +128,7 @@ def _reused(recipe: Recipe, place: Path, out: Path, note: Note | None) -> Corpus
         raise WorkError(error.message, _remedy(out)) from None
     folders = []
     for index, source in enumerate(recipe.data.sources):
-        if _is_tokens(source):
+        if source.holds_tokens:
             folders.append(TokenFolder.open(Path(source.path)))
             continue
         if not (source.is_world or (place / str(index)).exists() or Path(source.path).exists()):
@@ -171,66 +170,93 @@ def _check_sums(folders: Sequence[TokenFolder], note: Note) -> None:
         note(f"the contents of {bytes_text(read)} of tokens were checked, of {bytes_text(total - read)} only the sizes")
 
 
-def _tokenizer(recipe: Recipe, out: Path, note: Note) -> Tokenizer:
-    """The vocabulary of the run: the model's, the one named, that of the tokens, or a new one."""
-    data = recipe.data
-    chosen = recipe.starts_from or data.tokenizer
-    if chosen is not None:
-        return Tokenizer.load(Path(chosen))
-    if data.vocab_size is not None:
-        from chatsmith.text.bpe import train_tokenizer
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """The sources of the run in `out`, by their places in its recipe, on their way to tokens."""
 
-        note(f"learning a vocabulary of {data.vocab_size:,}")
-        texts = chain.from_iterable(_texts(recipe, index, out) for index in range(len(data.sources)))
-        return train_tokenizer(texts, data.vocab_size, threads=recipe.threads or None)
-    for source in data.sources:
-        for place in (Path(source.path), Path(source.path).parent):
-            if _is_tokens(source) and (place / "tokenizer.json").is_file():
-                return Tokenizer.load(place)
-    raise RequestError(
-        "the recipe names no vocabulary", "add data.vocab_size = 4096 to learn one, or data.tokenizer = a folder"
-    )
+    recipe: Recipe
+    out: Path
+    note: Note
 
+    def tokenizer(self) -> Tokenizer:
+        """The vocabulary of the run: the model's, the one named, that of the tokens, or a new one."""
+        data = self.recipe.data
+        chosen = self.recipe.starts_from or data.tokenizer
+        if chosen is not None:
+            return Tokenizer.load(Path(chosen))
+        if data.vocab_size is not None:
+            from chatsmith.text.bpe import train_tokenizer
 
-def _texts(recipe: Recipe, index: int, out: Path) -> Iterator[str]:
-    source = recipe.data.sources[index]
-    if _is_tokens(source):
+            self.note(f"learning a vocabulary of {data.vocab_size:,}")
+            texts = chain.from_iterable(map(self.texts, range(len(data.sources))))
+            return train_tokenizer(texts, data.vocab_size, threads=self.recipe.threads or None)
+        for source in data.sources:
+            for place in (Path(source.path), Path(source.path).parent):
+                if source.holds_tokens and (place / "tokenizer.json").is_file():
+                    return Tokenizer.load(place)
         raise RequestError(
-            f"{source.path} is a folder of tokens, whose vocabulary exists already",
-            "leave out data.vocab_size, and name its tokenizer in data.tokenizer",
+            "the recipe names no vocabulary", "add data.vocab_size = 4096 to learn one, or data.tokenizer = a folder"
         )
-    documents = _documents(recipe, index, ReadReport(), out)
-    if source.is_world:
-        documents = islice(documents, _WORLD_SAMPLE // sum(part.is_world for part in recipe.data.sources))
-    for document in documents:
-        yield from document.texts
 
+    def texts(self, index: int) -> Iterator[str]:
+        """What a vocabulary is learned from."""
+        sources = self.recipe.data.sources
+        source = sources[index]
+        if source.holds_tokens:
+            raise RequestError(
+                f"{source.path} is a folder of tokens, whose vocabulary exists already",
+                "leave out data.vocab_size, and name its tokenizer in data.tokenizer",
+            )
+        documents = self.documents(index, ReadReport())
+        if source.is_world:
+            documents = islice(documents, _WORLD_SAMPLE // sum(part.is_world for part in sources))
+        for document in documents:
+            yield from document.texts
 
-def _documents(recipe: Recipe, index: int, report: ReadReport, out: Path) -> Iterator[Document]:
-    source = recipe.data.sources[index]
-    if source.is_world:
-        # Another seed for each source, so that no two of them tell the same stories.
-        return world.documents(recipe.seed + 1_000_003 * index, mixture=source.mixture or None, stage=source.part)
-    return read_documents(
-        [source.path, *source.also],
-        report=report,
-        field=source.field or None,
-        duplicates=source.duplicates,
-        leave_out=out,
-    )
+    def documents(self, index: int, report: ReadReport) -> Iterator[Document]:
+        """The documents of a source that holds no tokens."""
+        source = self.recipe.data.sources[index]
+        if source.is_world:
+            # Another seed for each source, so that no two of them tell the same stories.
+            seed = self.recipe.seed + 1_000_003 * index
+            return world.documents(seed, mixture=source.mixture or None, stage=source.part)
+        return read_documents(
+            [source.path, *source.also],
+            report=report,
+            field=source.field or None,
+            duplicates=source.duplicates,
+            leave_out=self.out,
+        )
 
+    def write(self, index: int, tokenizer: Tokenizer, written: Path, reports: list[ReadReport]) -> TokenFolder:
+        """The tokens of a source, in the folder `written` unless they exist; what was read is added to `reports`."""
+        source, data, seed = self.recipe.data.sources[index], self.recipe.data, self.recipe.seed
+        if source.holds_tokens:
+            return self._written(source, tokenizer)
+        self.note(f"reading {'the built-in corpus' if source.is_world else source.path}")
+        report = ReadReport()
+        if source.is_world:
+            documents = _enough(self.documents(index, report), tokenizer, world_tokens(self.recipe, index))
+            write_shards(documents, tokenizer, written, held_out=data.held_out, seed=seed)
+        else:
+            reports.append(report)
+            write_corpus(
+                [source.path, *source.also],
+                tokenizer,
+                written,
+                report=report,
+                field=source.field or None,
+                duplicates=source.duplicates,
+                clean_of=data.clean_of,
+                held_out=data.held_out,
+                seed=seed,
+                leave_out=self.out,
+            )
+        return _own(source, written, self.out)
 
-def _is_tokens(source: Source) -> bool:
-    return not source.is_world and (Path(source.path) / MANIFEST).is_file()
-
-
-def _write(
-    recipe: Recipe, index: int, tokenizer: Tokenizer, place: Path, out: Path, reports: list[ReadReport], note: Note
-) -> TokenFolder:
-    """The tokens of one source of a run in `out`, written into `place` unless they exist."""
-    source = recipe.data.sources[index]
-    if _is_tokens(source):
-        if Path(source.path).resolve().is_relative_to((out / TOKENS).resolve()):
+    def _written(self, source: Source, tokenizer: Tokenizer) -> TokenFolder:
+        """A folder of tokens that was there before the run."""
+        if Path(source.path).resolve().is_relative_to((self.out / TOKENS).resolve()):
             raise RequestError(
                 f"{source.path} lies in the folder that the tokens of this run are written to",
                 "train into another folder",
@@ -242,55 +268,6 @@ def _write(
                 "write the tokens again, or name their tokenizer in data.tokenizer",
             )
         return folder
-    note(f"reading {'the built-in corpus' if source.is_world else source.path}")
-    report = ReadReport()
-    written = place / str(index)
-    held_out, seed = recipe.data.held_out, recipe.seed
-    if source.is_world:
-        documents = _enough(_documents(recipe, index, report, out), tokenizer, world_tokens(recipe, index))
-        write_shards(documents, tokenizer, written, held_out=held_out, seed=seed)
-    else:
-        reports.append(report)
-        write_corpus(
-            [source.path, *source.also],
-            tokenizer,
-            written,
-            report=report,
-            field=source.field or None,
-            duplicates=source.duplicates,
-            clean_of=recipe.data.clean_of,
-            held_out=held_out,
-            seed=seed,
-            leave_out=out,
-        )
-    return _own(source, written, out)
-
-
-def mixture_of(name: str, tokens: int | None = None) -> MixtureReport:
-    """What a run of `tokens` (by default the recipe's) reads of each source of the recipe `name`, or for "gpt3".
-
-    Raises `RequestError` where a source's tokens cannot be counted: it is not written yet.
-    """
-    if name == "gpt3":
-        sources = tuple(Source(path=part, name=part) for part in GPT3_PARTS)
-        counts = [part.tokens for part in GPT3_PARTS.values()]
-        return mixed(Data(sources, mixture="gpt3"), counts, tokens or GPT3_TOKENS)
-    recipe = load_recipe(Path(name))
-    data, schedule = recipe.data, recipe.schedule
-    for source in data.sources:
-        if not _is_tokens(source):
-            raise RequestError(
-                f"{source.path} is not a folder of tokens, so its tokens cannot be counted",
-                "write its tokens with chatsmith data shard and chatsmith data merge",
-            )
-    if tokens is None:
-        tokens = schedule.tokens
-        if schedule.steps is not None and recipe.starts_from is None:
-            tokens = schedule.steps * recipe.batch.rows * recipe.context(recipe.spec(data.vocab_size or 512))
-        if tokens is None:
-            raise RequestError(f"{name} does not say how many tokens it trains on", "say so: --tokens 10M")
-    counts = [len(TokenFolder.open(Path(source.path)).split("train")) for source in data.sources]
-    return mixed(data, counts, tokens)
 
 
 def world_tokens(recipe: Recipe, index: int) -> int:

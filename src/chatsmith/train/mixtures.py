@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import RenderableType
 from rich.table import Table
 
-from chatsmith.train.recipe_data import GPT3_PARTS, Data, GPT3Part
+from chatsmith.errors import RequestError
+from chatsmith.text.shards import TokenFolder
+from chatsmith.train.recipe import load_recipe
+from chatsmith.train.recipe_data import GPT3_PARTS, Data, GPT3Part, Source
 
 GPT3_TOKENS = 300 * 10**9
 """What all GPT-3 models were trained for (Brown et al. 2020, table 2.1)."""
@@ -70,3 +74,30 @@ def mixed(data: Data, tokens: Sequence[int], total: int) -> MixtureReport:
     )
     printed = tuple(GPT3_PARTS[source.name] for source in data.sources) if data.mixture else ()
     return MixtureReport(sources, total, printed)
+
+
+def mixture_of(name: str, tokens: int | None = None) -> MixtureReport:
+    """What a run of `tokens` (by default the recipe's) reads of each source of the recipe `name`, or for "gpt3".
+
+    Raises `RequestError` where a source's tokens cannot be counted: it is not written yet.
+    """
+    if name == "gpt3":
+        sources = tuple(Source(path=part, name=part) for part in GPT3_PARTS)
+        counts = [part.tokens for part in GPT3_PARTS.values()]
+        return mixed(Data(sources, mixture="gpt3"), counts, tokens or GPT3_TOKENS)
+    recipe = load_recipe(Path(name))
+    data, schedule = recipe.data, recipe.schedule
+    for source in data.sources:
+        if not source.holds_tokens:
+            raise RequestError(
+                f"{source.path} is not a folder of tokens, so its tokens cannot be counted",
+                "write its tokens with chatsmith data shard and chatsmith data merge",
+            )
+    if tokens is None:
+        tokens = schedule.tokens
+        if schedule.steps is not None and recipe.starts_from is None:
+            tokens = schedule.steps * recipe.batch.rows * recipe.context(recipe.spec(data.vocab_size or 512))
+        if tokens is None:
+            raise RequestError(f"{name} does not say how many tokens it trains on", "say so: --tokens 10M")
+    counts = [len(TokenFolder.open(Path(source.path)).split("train")) for source in data.sources]
+    return mixed(data, counts, tokens)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from chatsmith.text.batches import Batch
 from chatsmith.train.losses import IGNORE, next_token_loss
-from chatsmith.train.mixture import StagedBatches, rows_of
+from chatsmith.train.staged_batches import StagedBatches, rows_of
 
 
 class Objective(Protocol):

@@ -21,7 +21,6 @@ from typing import Any
 from chatsmith.errors import RequestError, did_you_mean
 from chatsmith.settings import apply_overrides, dump_toml, from_mapping, in_toml, load_toml, override_key, to_mapping
 from chatsmith.specs import PRESETS, ModelSpec, modern, preset, preset_name
-from chatsmith.text.shard_manifest import MANIFEST
 from chatsmith.train.recipe_checks import require
 from chatsmith.train.recipe_data import Data, Source, Stage
 from chatsmith.train.recipe_tables import (
@@ -85,7 +84,9 @@ class Recipe:
         require(0 <= self.seed < 2**63, f"seed must be from 0 to 2^63, not {self.seed}")
         require(0 <= self.threads <= 4096, f"threads must be from 0 to 4096, not {self.threads}")
         require(
-            self.evaluation.times == 0 or self.data.held_out > 0 or self._reads_tokens_only(),
+            self.evaluation.times == 0
+            or self.data.held_out > 0
+            or all(source.holds_tokens for source in self.data.sources),
             "held_out is 0 but evaluation.times is not: there would be nothing to measure on",
             "set evaluation.times = 0, or keep a share of the documents, for example held_out = 0.01",
         )
@@ -105,9 +106,6 @@ class Recipe:
         else:
             # A recipe whose shape cannot be built fails now, not after the documents have been read.
             self.check_spec(self.spec(self.data.vocab_size or 512))
-
-    def _reads_tokens_only(self) -> bool:
-        return all((Path(source.path) / MANIFEST).is_file() for source in self.data.sources)
 
     @property
     def starts_from(self) -> str | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from chatsmith.arguments import whole
+from chatsmith.text.shard_manifest import MANIFEST
 from chatsmith.train.recipe_checks import require, require_count
 
 _MAX_SOURCES = 1000
@@ -88,6 +90,11 @@ class Source:
     def is_world(self) -> bool:
         """Whether this is the built-in corpus."""
         return self.path == "world"
+
+    @property
+    def holds_tokens(self) -> bool:
+        """Whether this is a folder of tokens, which were written before the run."""
+        return not self.is_world and (Path(self.path) / MANIFEST).is_file()
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,6 @@ from chatsmith.train.callbacks import Callback, Compared, Comparer, Outcome, Run
 from chatsmith.train.data import Corpus, prepare
 from chatsmith.train.float8 import check_device
 from chatsmith.train.loop import Trainer
-from chatsmith.train.mixture import StagedBatches
 from chatsmith.train.mixtures import weights
 from chatsmith.train.model_folder import write_model_folder
 from chatsmith.train.objectives import HeldOut, NextToken
@@ -52,6 +51,7 @@ from chatsmith.train.parallel.shared_folder import check_shared
 from chatsmith.train.precision import keep_memory
 from chatsmith.train.recipe import Recipe, check_resumable, load_recipe
 from chatsmith.train.settle import check_layout, record_of, settle, spec_of
+from chatsmith.train.staged_batches import StagedBatches
 from chatsmith.train.team import team_of
 
 # A model folder is written with every checkpoint while that takes a moment; larger models are saved at the end.

@@ -19,7 +19,6 @@ from chatsmith.errors import WorkError
 from chatsmith.store.state_writer import StateWriter
 from chatsmith.text.batches import Batch
 from chatsmith.train.losses import IGNORE
-from chatsmith.train.mixture import rows_of
 from chatsmith.train.objectives import Objective, micro_batches, predicted
 from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.parallel.optimizer import DividedOptimizer
@@ -29,6 +28,7 @@ from chatsmith.train.parallel.process import patience
 from chatsmith.train.parallel.replicas import ReplicaOptimizer
 from chatsmith.train.parallel.stage import Stage
 from chatsmith.train.recipe_tables import Parallel
+from chatsmith.train.staged_batches import rows_of
 from chatsmith.train.team import Alone
 
 
