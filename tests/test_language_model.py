@@ -15,8 +15,9 @@ from rich.console import Console
 import chatsmith
 from chatsmith.dialogue import Dialogue, read_messages
 from chatsmith.errors import RequestError
+from chatsmith.generate.published import published_sampling
 from chatsmith.kernels.infer import build
-from chatsmith.language_model import LanguageModel, document_start, published_sampling
+from chatsmith.language_model import LanguageModel, document_start
 from chatsmith.store.folder import save_model
 from chatsmith.tables import percent
 from chatsmith.text.chat import Message

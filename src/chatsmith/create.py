@@ -102,10 +102,19 @@ def new(
 ) -> NewReport:
     """Make a model that talks from the documents at `paths` in about `minutes`, reading included, into folder `out`.
 
-    Reads the documents (without paths: the built-in small world), drops duplicates, learns a vocabulary sized to the
-    text (or of `vocab_size`), measures this machine for a few seconds, chooses a model and a number of threads for what
-    is left of the time, trains it and writes the model folder. `field` names the field of JSON, CSV or Parquet records
-    that holds the text. Text of tests in the files `clean_of` is cut out.
+    Reads the documents, drops duplicates, learns a vocabulary, measures this machine for a few seconds, chooses a model
+    and a number of threads for what is left of the time, trains it and writes the model folder.
+
+    Args:
+        paths: Files and folders; without any, the built-in small world.
+        minutes: How long it may take in all.
+        out: The model folder to make.
+        field: The field of JSON, CSV or Parquet records that holds the text; by default it is found.
+        vocab_size: The size of the vocabulary; by default it follows the text.
+        clean_of: Files of tests whose text is cut out of the documents.
+        seed: Another seed gives another model.
+        overwrite: Replace a model that `out` already holds.
+        callbacks: Are told of every step (`chatsmith.train.callbacks.Callback`).
 
     Raises `RequestError` where there is nothing to read, the budget is no time, or `out` already holds a model (unless
     `overwrite`). Ctrl-C ends training after its step; the model folder is then whole, and the report says so.

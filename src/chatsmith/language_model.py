@@ -16,6 +16,7 @@ from chatsmith.generate.backends import BackendKind, open_folder
 from chatsmith.generate.checks import TooLong
 from chatsmith.generate.constraints import Constraint
 from chatsmith.generate.engine import Engine
+from chatsmith.generate.published import published_sampling
 from chatsmith.generate.requests import Beams, Request
 from chatsmith.generate.sampling import Sampling
 from chatsmith.generate.speculation import DraftModel, Guesser, PromptLookup
@@ -31,16 +32,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from chatsmith.models.decoder import Decoder
-
-# What generation_config.json calls the settings of `Sampling`.
-_PUBLISHED = {
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "repetition_penalty": "repetition_penalty",
-    "max_new_tokens": "max_tokens",
-}
 
 # Settings of `Sampling` by which a token is drawn; a beam search takes the likeliest.
 _OF_CHANCE = ("temperature", "top_k", "top_p", "min_p")
@@ -59,13 +50,23 @@ def load(
 ) -> LanguageModel:
     """Load a model folder, made by chatsmith or published in Hugging Face layout.
 
-    `device` is the GPU where there is one, else the CPU, where the native backend computes if it can; `backend` asks
-    for "native" or "torch". `dtype` None keeps the weights as they are stored. `draft` is the folder of a smaller model
-    of the same vocabulary, which guesses what comes next; with `lookup` the text itself does. Guesses are checked: they
-    change the speed and no token. Keys and values, those of beginnings that may be read again with them, take at most
-    `cache_bytes` of memory (but one whole context always fits); what was longest out of use makes room. The
-    native backend keeps them in bfloat16 (float32 for weights in float32), or in `cache` "int8", which takes half the
-    memory. Raises `RequestError` when a part is missing or unknown, `WorkError` when one is damaged.
+        model = chatsmith.load("my-model")
+        print(model.write("Once upon a time", temperature=0.5))
+
+    Args:
+        folder: The model folder.
+        device: As PyTorch names it; by default the GPU where there is one, else the CPU.
+        dtype: What torch computes in, "bfloat16" say; by default what the weights are stored in.
+        draft: The folder of a smaller model of the same vocabulary, which guesses what comes next. Guesses are checked:
+            they change the speed and no token.
+        lookup: Guess from what the text itself said before.
+        backend: "native" or "torch"; by default native on a CPU, where it serves.
+        cache: What the native backend keeps keys and values in, "bf16" or "int8" (half the memory); by default
+            bfloat16, for weights in float32 float32.
+        cache_bytes: The most memory that keys and values take, with those of beginnings that may be read again; but one
+            whole context always fits. What was longest out of use makes room.
+
+    Raises `RequestError` when a part is missing or unknown, `WorkError` when one is damaged.
     """
     if draft is not None and lookup:
         raise RequestError("a draft model and prompt look-up cannot both guess", "leave out draft or lookup")
@@ -391,17 +392,3 @@ def document_start(tokenizer: Tokenizer) -> tuple[int, ...]:
     if tokenizer.begin_of_text is not None:
         return (tokenizer.begin_of_text,)
     return (tokenizer.end_of_text,) if tokenizer.specials.keys() >= set(SPECIALS) else ()
-
-
-def published_sampling(generation: Mapping[str, Any]) -> Sampling:
-    """The sampling settings that a generation_config.json publishes; what it does not name is the library's default.
-
-    One that says `do_sample: false` asks for the likeliest tokens.
-    """
-    given = {ours: generation[theirs] for theirs, ours in _PUBLISHED.items() if generation.get(theirs) is not None}
-    if generation.get("do_sample") is False:
-        given["temperature"] = 0.0
-    try:
-        return Sampling.of(None, **given)
-    except RequestError as error:  # nobody has typed these
-        raise RequestError(f"generation_config.json: {error.message}", "put that file right, or leave it out") from None

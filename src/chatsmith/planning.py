@@ -130,12 +130,20 @@ def plan(
 ) -> Plan:
     """Sizes, compute, memory, time and money of a model, reckoned before they are spent.
 
-    `model` is a preset ("gpt3-175b"), a recipe, a config.json or its folder, a `ModelSpec`, or None with a `budget` in
-    dollars or `days`: then the best size for it is found. `on` names accelerators (several are compared), `count` of
-    them; `tflops` and `price` are per device, as achieved and per hour. `fits` are scaling laws. `run` plans generating
-    `batch` sequences (on this machine, where no device is named), `layout` searches how to divide the training.
-    `devices` is a TOML file with accelerators of one's own, `plot` an .svg to write; `note` is told of what takes
-    seconds.
+    Args:
+        model: A preset ("gpt3-175b"), a recipe, a config.json or its folder, or a `ModelSpec`; None finds the best size
+            for a `budget` or for `days`.
+        tokens, context: How much is trained on, and in rows of what length.
+        on, count: Accelerators by name (several are compared), and how many of them.
+        price, tflops: Of each of them: dollars an hour, and TFLOP/s as achieved.
+        budget, days: Dollars and days to spend.
+        fits: Scaling laws by name.
+        run, batch: Plan generating so many sequences at a time (on this machine, where no device is named).
+        layout, batch_tokens, node_size, network_gb_s: Search how to divide the training: the tokens of a step, the
+            devices of a node, and GB/s of each between nodes, one way.
+        compare_devices, devices: Rank hardware by money and time; a TOML file with accelerators of one's own.
+        explain, plot: Show each formula with its numbers and source; an .svg to draw into.
+        note: Is told of what takes seconds.
 
     Numbers may be text, as "300B". Raises `RequestError` in one line for what cannot be.
     """

@@ -79,11 +79,29 @@ class RopeScaling:
 class ModelSpec:
     """The shape of a decoder-only transformer.
 
-    `kv_heads`, `head_dim` and `ffn_width` may be left 0 and are then filled in: as many key/value heads as heads,
-    `width / heads`, and 4·width (8/3·width rounded up to a multiple of 64 for the gated `swiglu`).
-
-    With `band` = n, every second layer (the odd ones, counting from 0) sees only the last n positions, as in GPT-3's
-    "alternating dense and locally banded" layers (Brown et al. 2020, section 2.1; the width was never published).
+    Attributes:
+        vocab_size: Rows of the embedding, V.
+        context: The most tokens that it reads at once.
+        width: Numbers in the state of a token (d_model), E.
+        layers: Blocks of attention and feed-forward, L.
+        heads: Query heads of a layer, H.
+        kv_heads: Key and value heads, K, each serving H / K query heads; 0: as many as heads.
+        head_dim: Numbers in a head, D; 0: width / heads.
+        ffn_width: Width of the feed-forward; 0: 4·width (8/3·width rounded up to a multiple of 64 for `swiglu`).
+        norm: "layer" (Ba et al. 2016), or "rms" (Zhang and Sennrich 2019).
+        norm_epsilon: Keeps norms from dividing by 0.
+        activation: Of the feed-forward: "gelu", "gelu_tanh", or "swiglu" with a gate (Shazeer 2020).
+        positions: "learned", or "rotary" (Su et al. 2021).
+        rope_theta: The base of the angles of rotary positions.
+        rope_scaling: How these are stretched for a longer context, if they are.
+        attention_bias: Whether the linear maps of attention have biases.
+        ffn_bias: Whether those of the feed-forward have.
+        qk_norm: Whether each head's queries and keys are normed.
+        tied: Whether the output head is the embedding itself.
+        band: Every second layer (the odd ones, counting from 0) sees only the last so many positions, as in GPT-3's
+            "alternating dense and locally banded" layers (Brown et al. 2020, section 2.1; the width was never
+            published). None: all layers see all.
+        dropout: The share of what each block adds, and of the embeddings, that is dropped in training.
     """
 
     vocab_size: int
@@ -323,7 +341,10 @@ def preset_name(name: str) -> str:
 
 
 def preset(name: str) -> ModelSpec:
-    """A preset by name; an unknown one raises `RequestError` with the nearest names."""
+    """The shape of a published model by name, as "gpt2-124m" or "gpt3-175b"; `PRESETS` holds them all.
+
+    Raises `RequestError` with the nearest names for an unknown one.
+    """
     arguments.text("preset", name)
     try:
         return PRESETS[preset_name(name)]

@@ -22,7 +22,7 @@ Role: TypeAlias = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation: what the "system", the "user" or the "assistant", which is the model, says."""
 
     role: Role
     content: str
