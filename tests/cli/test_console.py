@@ -48,7 +48,7 @@ def test_results_become_json(capsys: pytest.CaptureFixture[str]) -> None:
     ("count", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (25 * 2**30, "25.0 GiB"), (2**41, "2.0 TiB")]
 )
 def test_sizes(count: int, text: str) -> None:
-    assert console.bytes_text(count) == text
+    assert console.memory_text(count) == text
 
 
 @pytest.mark.parametrize(

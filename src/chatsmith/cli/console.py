@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bear_any_text",
-    "bytes_text",
     "err",
     "jsonable",
+    "memory_text",
     "out",
     "print_error",
     "print_json",
@@ -140,8 +140,8 @@ def write_text(text: str) -> None:
     sys.stdout.flush()
 
 
-def bytes_text(count: float) -> str:
-    """A size for people: 1.5 GiB."""
+def memory_text(count: float) -> str:
+    """A size of memory, in powers of two: 1.5 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(count) < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -52,16 +52,16 @@ def _c_compiler() -> machine.Part:
 def _machine_table(found: machine.Machine, rates: Rates | None, kernels: str | None, versions: dict[str, str]) -> Table:
     from rich.table import Table
 
-    from chatsmith.cli.console import bytes_text
+    from chatsmith.cli.console import memory_text
 
     table = Table(show_header=False, box=None, title="This machine", title_justify="left", title_style="bold")
     share = "" if found.cores == found.installed_cores else f" of {found.installed_cores} (affinity or quota)"
     table.add_row("processor", f"{found.cpu}, {found.architecture}")
     table.add_row("cores", f"{found.cores}{share}")
     table.add_row("instructions", " ".join(found.isa) or "the base set only")
-    table.add_row("memory", f"{bytes_text(found.memory.available)} free of {bytes_text(found.memory.total)}")
+    table.add_row("memory", f"{memory_text(found.memory.available)} free of {memory_text(found.memory.total)}")
     for gpu in found.gpus:
-        table.add_row("GPU", f"{gpu.name}, {bytes_text(gpu.memory)}, compute capability {gpu.capability}")
+        table.add_row("GPU", f"{gpu.name}, {memory_text(gpu.memory)}, compute capability {gpu.capability}")
     if rates:
         if not found.gpus:
             table.add_row("GPU", "none that torch can use")

@@ -288,18 +288,15 @@ def world_tokens(recipe: Recipe, index: int) -> int:
 def _enough(documents: Iterator[Document], tokenizer: Tokenizer, tokens: int) -> Iterator[Document]:
     """Documents until they hold about so many tokens."""
     head = list(islice(documents, 500))
-    encoded = sum(map(len, tokenizer.encode_batch([_text(document) for document in head])))
-    characters = sum(len(_text(document)) for document in head)
+    texts = ["\n".join(document.texts) for document in head]
+    encoded = sum(map(len, tokenizer.encode_batch(texts)))
+    characters = sum(map(len, texts))
     left = tokens * characters / max(1, encoded)
     for document in chain(head, documents):
         if left <= 0:
             return
-        left -= len(_text(document))
+        left -= len("\n".join(document.texts))
         yield document
-
-
-def _text(document: Document) -> str:
-    return document.text or "\n".join(message.content for message in document.messages)
 
 
 def _check_record(recipe: Recipe, corpus: Corpus) -> None:

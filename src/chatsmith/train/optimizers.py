@@ -215,8 +215,8 @@ class _AdamW(Part):
         settings = self.settings
         self.count += 1
         rate = settings.learning_rate * factor
+        gradients = self.gradients()
         if self._at is not None:
-            gradients = self.gradients()
             self.point(self._at, gradients)
             steps.adamw_(
                 self.dtype,
@@ -229,7 +229,6 @@ class _AdamW(Part):
                 scale=scale,
             )
             return
-        gradients = self.gradients()
         masters = self.exact.whole
         if masters[0].dtype != self.dtype:
             wide = [torch.empty_like(master) for master in masters]
@@ -282,8 +281,8 @@ class _Muon(Part):
     def step(self, factor: float, scale: float) -> None:
         settings = self.settings
         rate = settings.muon_learning_rate * factor
+        gradients = self.gradients()
         if self._at is not None:
-            gradients = self.gradients()
             self.point(self._at, gradients)
             steps.muon_(
                 self.dtype,
@@ -298,7 +297,7 @@ class _Muon(Part):
             )
             return
         masters = self.exact.whole
-        gradient = torch.stack(self.gradients()).to(masters[0].dtype).mul_(scale)
+        gradient = torch.stack(gradients).to(masters[0].dtype).mul_(scale)
         torch._foreach_lerp_(self.momentum, list(gradient.unbind()), 1 - settings.momentum)
         # Nesterov: look one step of momentum ahead.
         ahead = torch.lerp(gradient, torch.stack(self.momentum), settings.momentum)

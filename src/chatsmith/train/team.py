@@ -60,10 +60,10 @@ class Alone:
 
     leads = True
 
-    def __init__(self, model: nn.Module, objective: Objective, micro_batch: int, accumulates: bool) -> None:
-        self.model, self.objective, self.micro_batch = model, objective, micro_batch
+    def __init__(self, model: nn.Module, objective: Objective, recipe: Recipe) -> None:
+        self.model, self.objective, self.micro_batch = model, objective, recipe.batch.micro_batch
         low = next(model.parameters()).dtype != torch.float32
-        self._sums = GradientSums(model.parameters()) if low and accumulates else None
+        self._sums = GradientSums(model.parameters()) if low and recipe.batch.accumulation > 1 else None
 
     def gradients(self, batch: Batch) -> float:
         """Add the gradient of the batch's mean loss to the weights; returns that loss, in nats per predicted token."""
@@ -119,5 +119,5 @@ def team_of(model: Decoder, objective: Objective, recipe: Recipe, process: Proce
 
         return divide.team(model, objective, recipe, process.device)
     transform(model, recipe)
-    optimizer, batch = over_masters(model, recipe, TrainingOptimizer), recipe.batch
-    return Alone(model, objective, batch.micro_batch, batch.accumulation > 1), optimizer
+    optimizer = over_masters(model, recipe, TrainingOptimizer)
+    return Alone(model, objective, recipe), optimizer

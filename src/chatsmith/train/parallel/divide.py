@@ -33,9 +33,8 @@ def team(
     if not only_replicas(recipe.parallel):
         return divided(model, recipe, device)
     transform(model, recipe)
-    optimizer, batch = over_masters(model, recipe, ReplicaOptimizer), recipe.batch
-    accumulates = batch.accumulation > 1
-    return Replicas(recipe.parallel, model, objective, batch.micro_batch, accumulates, optimizer), optimizer
+    optimizer = over_masters(model, recipe, ReplicaOptimizer)
+    return Replicas(model, objective, recipe, optimizer), optimizer
 
 
 def divided(model: Decoder, recipe: Recipe, device: torch.device) -> tuple[Divided, DividedOptimizer]:

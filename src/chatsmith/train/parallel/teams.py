@@ -27,6 +27,7 @@ from chatsmith.train.parallel.place import Place
 from chatsmith.train.parallel.process import patience
 from chatsmith.train.parallel.replicas import ReplicaOptimizer
 from chatsmith.train.parallel.stage import Stage
+from chatsmith.train.recipe import Recipe
 from chatsmith.train.recipe_tables import Parallel
 from chatsmith.train.staged_batches import rows_of
 from chatsmith.train.team import Alone
@@ -141,17 +142,9 @@ def _checksum(tensors: list[Tensor]) -> int:
 class Replicas(_Together):
     """Every process has the whole model and its share of the rows."""
 
-    def __init__(
-        self,
-        parallel: Parallel,
-        model: nn.Module,
-        objective: Objective,
-        micro_batch: int,
-        accumulates: bool,
-        optimizer: ReplicaOptimizer,
-    ) -> None:
-        Alone.__init__(self, model, objective, micro_batch, accumulates)
-        _Together.__init__(self, parallel, optimizer)
+    def __init__(self, model: nn.Module, objective: Objective, recipe: Recipe, optimizer: ReplicaOptimizer) -> None:
+        Alone.__init__(self, model, objective, recipe)
+        _Together.__init__(self, recipe.parallel, optimizer)
 
     def gradients(self, batch: Batch) -> float:
         """Each process' part of the gradient; the optimizer adds them up. Returns the loss of the whole batch."""
