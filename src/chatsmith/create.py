@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,7 @@ _CHAT_EARLY, _CHAT_LATE, _LATE_FROM = 0.10, 0.35, 0.75
 # What the end of a run takes: the last checkpoint, the model folder, the comparison with compressors. A machine that is
 # slow for the time being needs longer for these too, so a share of the budget is added.
 _CLOSING_SECONDS, _CLOSING_SHARE = 3.0, 0.02
+_LEAST_SHARE = 0.3  # of the time is for training, however long reading took
 # Less text than the first is less than a window of the smallest model; files of the second in all are hardly ever.
 _LEAST_TEXT, _SURELY_ENOUGH = 2000, 2**16
 # With so many tokens nearly every word of the small world is one token at the beginning of a line, which lists and
@@ -162,10 +163,7 @@ def new(
         corpus = prepare(base, out, into=place, note=note)
         for report in corpus.reports:
             note(report.summary())
-        left = seconds - (time.perf_counter() - began) - _CLOSING_SECONDS - _CLOSING_SHARE * seconds
-        if left < 0.3 * seconds:
-            left = 0.3 * seconds
-            note(f"reading took most of the time; training gets {left:.0f} seconds")
+        left = _time_to_train(seconds, time.perf_counter() - began, note)
         choice = _chosen(corpus, left, speed, built_in=not paths)
         recipe = _with_choice(base, choice, left / 60, built_in=not paths)
         note(
@@ -266,6 +264,15 @@ def _rough_size(paths: Sequence[str | Path], out: Path) -> int:
         if format_of(path.name) is not None:
             total += path.stat().st_size * _PACKED.get(path.suffix.lower(), 1)
     return int(total)
+
+
+def _time_to_train(seconds: float, gone: float, note: Callable[[str], None]) -> float:
+    """The seconds of a budget that training gets when some of them are gone: what the end of the run does not need."""
+    left = seconds - gone - _CLOSING_SECONDS - _CLOSING_SHARE * seconds
+    if left < _LEAST_SHARE * seconds:
+        left = _LEAST_SHARE * seconds
+        note(f"reading took most of the time; training gets {left:.0f} seconds")
+    return left
 
 
 def _shape(spec: ModelSpec) -> dict[str, Any]:

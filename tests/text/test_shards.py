@@ -228,15 +228,6 @@ def test_bad_requests_are_refused_before_work_begins(
     assert not any(tmp_path.iterdir())
 
 
-def test_progress_is_told(byte_tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shard_writer, "_BATCH_DOCUMENTS", 10)
-    told: list[tuple[int, int, int]] = []
-    manifest = write_shards(texts(35), byte_tokenizer, tmp_path / "t", progress=lambda *counts: told.append(counts))
-    assert len(told) == 4
-    assert told == sorted(told)
-    assert told[-1] == (manifest.documents, manifest.bytes, manifest.tokens)
-
-
 def test_processes_encode_as_this_one_does(
     byte_tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

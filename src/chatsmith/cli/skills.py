@@ -34,7 +34,7 @@ def skills(
 
     loaded = load(model if model is not None else existing_built_in())
     report = measure_skills(
-        lambda batch, max_tokens, stop: loaded.complete(batch, max_tokens, stop),
+        loaded.complete,
         skills=skill or None,
         shots=shots or (0, 1, 4),
         count=count,

@@ -32,16 +32,19 @@ MAX_QUESTIONS = 10_000
 class Complete(Protocol):
     """What is measured: the most likely continuation of each text, or the next turn of each conversation."""
 
-    def __call__(self, batch: list[Prompt], max_tokens: int, stop: tuple[str, ...]) -> list[str]: ...
+    def __call__(self, prompts: list[Prompt], max_tokens: int, stop: tuple[str, ...], /) -> list[str]: ...
 
 
-def wilson(correct: int, count: int, z: float = 1.959964) -> tuple[float, float]:
+_Z = 1.959964  # standard deviations on both sides of the mean that hold 95% of a normal distribution
+
+
+def wilson(correct: int, count: int) -> tuple[float, float]:
     """The 95% interval of a share (Wilson 1927): sound for few trials and for shares near 0 and 1."""
     if count == 0:
         return 0.0, 1.0
-    share, square = correct / count, z * z / count
+    share, square = correct / count, _Z * _Z / count
     middle = (share + square / 2) / (1 + square)
-    half = z * sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
+    half = _Z * sqrt(share * (1 - share) / count + square / (4 * count)) / (1 + square)
     return max(0.0, middle - half), min(1.0, middle + half)
 
 

@@ -18,7 +18,7 @@ from chatsmith.text.parts import files_of, write_part
 from chatsmith.text.read_pool import is_even, read_units
 from chatsmith.text.report import ReadReport
 from chatsmith.text.shard_manifest import Manifest, read_manifest
-from chatsmith.text.shard_writer import Progress, new_corpus, write_shards
+from chatsmith.text.shard_writer import new_corpus, write_shards
 from chatsmith.text.tokenizer import Tokenizer
 from chatsmith.text.unit_reader import Reading, ReadSettings
 from chatsmith.text.units import Unit, sided
@@ -38,7 +38,6 @@ def write_corpus(
     seed: int = 0,
     overwrite: bool = False,
     threads: int | None = None,
-    progress: Progress | None = None,
     leave_out: Path | None = None,
 ) -> Manifest:
     """Read documents as `read_documents` does and write their tokens as `write_shards` does, on all cores.
@@ -54,7 +53,7 @@ def write_corpus(
         place = folder.parent / f".{folder.name}.parts"
         try:
             write_part(found, reading, place, overwrite=True, threads=threads, leave_out=leave_out)
-            merged = merge([place], folder, held_out=held_out, overwrite=overwrite, progress=progress, onto=report)
+            merged = merge([place], folder, held_out=held_out, overwrite=overwrite, onto=report)
         finally:
             shutil.rmtree(place, ignore_errors=True)
         return merged.manifest
@@ -70,7 +69,6 @@ def write_corpus(
             seed=seed,
             overwrite=overwrite,
             threads=threads,
-            progress=progress,
         )
     report.add(walked.to_json())
     split: HeldOutSplit[tuple[Unit, int]] = HeldOutSplit(held_out, seed)
@@ -78,8 +76,6 @@ def write_corpus(
     with new_corpus(folder, tokenizer, split, overwrite=overwrite) as corpus:
         for encoded, sources, held in sided(units, split, tokenizer):
             corpus.append(encoded, sources, held)
-            if progress is not None:
-                progress(corpus.documents, corpus.bytes, corpus.tokens)
         if not corpus.documents:
             raise nothing_found(found, report)
     return read_manifest(folder)

@@ -26,7 +26,7 @@ from chatsmith.text.overlap import GramCounts, TestGrams, pieces_without
 from chatsmith.text.parts import RECORD, Part
 from chatsmith.text.report import OverlapReport, ReadReport
 from chatsmith.text.shard_manifest import Manifest, read_manifest
-from chatsmith.text.shard_writer import SHARD_TOKENS, Progress, new_corpus
+from chatsmith.text.shard_writer import SHARD_TOKENS, new_corpus
 from chatsmith.text.tokenizer import Tokenizer
 from chatsmith.text.units import Unit, joined, sided, strings, unit
 
@@ -101,7 +101,6 @@ def merge(
     window: int = WINDOW,
     overwrite: bool = False,
     shard_tokens: int = SHARD_TOKENS,
-    progress: Progress | None = None,
     onto: ReadReport | None = None,
 ) -> MergeReport:
     """Write the documents of all parts of a corpus to a new folder of tokens, with the vocabulary beside them.
@@ -126,8 +125,6 @@ def merge(
         units = _kept_units(parts, kept, grams, tokenizer, report)
         for documents, sources, held in sided(units, split, tokenizer):
             corpus.append(documents, sources, held)
-            if progress is not None:
-                progress(corpus.documents, corpus.bytes, corpus.tokens)
         tokenizer.save(corpus.files.path)
     return MergeReport(read_manifest(Path(out)), len(parts), report)
 

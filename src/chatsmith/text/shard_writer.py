@@ -7,7 +7,7 @@ the corpus has shown to be large in a process on each core. Memory holds a few b
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -34,9 +34,6 @@ SHARD_TOKENS = 2**29
 _BATCH_CHARACTERS = 4 * 2**20
 _BATCH_DOCUMENTS = 2**14
 
-Progress = Callable[[int, int, int], None]
-"""Called after each batch with documents, UTF-8 bytes of text and tokens written so far."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
@@ -57,7 +54,6 @@ def write_shards(
     overwrite: bool = False,
     shard_tokens: int = SHARD_TOKENS,
     threads: int | None = None,
-    progress: Progress | None = None,
 ) -> Manifest:
     """Encode documents into a new folder of tokens and return its manifest.
 
@@ -74,8 +70,6 @@ def write_shards(
         batches = _batches(split.sides(d for d in documents if d.text or d.messages))
         for batch in pipelined(batches, partial(_encode, tokenizer), tokenizer, threads):
             corpus.append(batch.documents, batch.sources, batch.held_out)
-            if progress is not None:
-                progress(corpus.documents, corpus.bytes, corpus.tokens)
     return read_manifest(folder)
 
 
