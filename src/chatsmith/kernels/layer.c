@@ -27,7 +27,7 @@ enum {
     PARAMETERS
 };
 
-/* A layer, its input and where its numbers go; `layer.Call` in Python mirrors it.
+/* A layer, its input and where its numbers go; `layer._Call` in Python mirrors it.
  *
  * x, y, slope (of y), dx [batch, time, width]; cosine, sine [period, dim/2] floats or null; first [batch, time] int32
  * or null; attention_mask, ffn_mask [batch, time, width] bytes that say what dropout keeps, or null; kept and shared

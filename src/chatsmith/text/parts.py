@@ -55,7 +55,7 @@ class PartRecord:
     """What is known of a part without reading it.
 
     `number` counts from 1 to `parts`; `inputs` (SHA-256) stands for the names and sizes of the files of all parts,
-    `files_read` are this part's own. `documents` and `tokens` count what it holds.
+    `first` and `last` are the ends of this part's own. `documents` and `tokens` count what it holds, in `files`.
     """
 
     format: str

@@ -108,7 +108,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Read `folder/manifest.json` and believe nothing in it that cannot be true.
 
     Raises `RequestError` where there is no token folder, or one of a later version, and `WorkError` where it is
-    damaged. Sizes of the files named are compared with those on disk; contents are not read (see `verify`).
+    damaged. Sizes of the files named are compared with those on disk; contents are not read (see
+    `TokenFolder.verify`).
     """
     folder = Path(folder)
     path = folder / MANIFEST
