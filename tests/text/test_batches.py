@@ -16,7 +16,7 @@ from chatsmith.errors import RequestError
 from chatsmith.text.batches import NO_TARGET, Batch, Batches, evaluation_batches
 from chatsmith.text.chat import Message
 from chatsmith.text.documents import Document
-from chatsmith.text.order import BLOCK, Mixture, keys, shuffled
+from chatsmith.text.order import keys, shuffled
 from chatsmith.text.packing import PADDING, Pack, WholeDocuments, best_fit, layout
 from chatsmith.text.shards import TokenFolder, TokenSplit, write_shards
 from chatsmith.text.tokenizer import Tokenizer
@@ -81,29 +81,6 @@ def test_shuffles_are_fair_and_differ() -> None:
     assert np.abs(np.diff(large)).mean() == pytest.approx(100_000 / 3, rel=0.02)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    weights=st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=8),
-    samples=st.integers(1, 3 * BLOCK),
-    seed=st.integers(0, 100),
-)
-def test_mixtures_keep_their_proportions_at_every_moment(weights: list[float], samples: int, seed: int) -> None:
-    mixture = Mixture(weights, seed)
-    assert sum(mixture.quotas) == BLOCK
-    shares = np.array(weights) / sum(weights)
-    assert np.abs(np.array(mixture.quotas) / BLOCK - shares).max() <= len(weights) / BLOCK
-    counts = np.array([mixture.count(source, samples) for source in range(len(weights))])
-    assert counts.sum() == samples
-    assert np.abs(counts - np.array(mixture.quotas) / BLOCK * samples).max() <= 2
-    seen = np.zeros(len(weights), dtype=np.int64)
-    for number in range(2):
-        sources, ordinals = mixture.block(number)
-        for source in range(len(weights)):
-            mine = ordinals[sources == source]
-            assert np.array_equal(mine, seen[source] + np.arange(len(mine)))
-            seen[source] += len(mine)
-
-
 @settings(max_examples=100, deadline=None)
 @given(lengths=st.lists(st.integers(1, 33), min_size=1, max_size=200))
 def test_best_fit_overfills_no_row_and_wastes_little(lengths: list[int]) -> None:
@@ -133,10 +110,10 @@ def test_a_stream_predicts_each_token_once_per_epoch(
     tokens = split.read(0, len(split))
     if len(split) <= context:
         with pytest.raises(RequestError, match="too few for one window"):
-            Batches([(split, 1.0)], context=context, batch=1, seed=seed)
+            Batches(split, context=context, seed=seed)
         return
-    batches = Batches([(split, 1.0)], context=context, batch=1, seed=seed)
-    (rows,) = batches.rows
+    batches = Batches(split, context=context, seed=seed)
+    rows = batches.rows
     starts = []
     for epoch in range(3):
         positions = layout(split, context, "stream", seed).positions(np.full(rows, epoch), np.arange(rows))
@@ -148,7 +125,7 @@ def test_a_stream_predicts_each_token_once_per_epoch(
         found = np.concatenate([batch.inputs, batch.targets[:, -1:]], axis=1)
         assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, tokens[positions].tolist()))
         assert np.array_equal(batch.inputs[:, 1:], batch.targets[:, :-1])
-    assert batches.epochs == (3.0,)
+    assert batches.samples == 3 * rows
     if len(split) > 100:
         assert len(set(starts)) > 1
 
@@ -176,9 +153,7 @@ def test_whole_documents_are_cut_only_where_they_must_be(
                 document = split.document_at(position)
                 if not follows and position not in begins:
                     assert document.end - document.start > context + 1
-        batch = Batches([(split, 1.0)], context=context, batch=1, seed=seed, pack="documents").at(
-            epoch * packed.rows, packed.rows
-        )
+        batch = Batches(split, context=context, seed=seed, pack="documents").at(epoch * packed.rows, packed.rows)
         # Exactly the tokens that are not the first of a document are predicted, each once.
         assert np.count_nonzero(batch.targets != NO_TARGET) == len(split) - split.documents
 
@@ -192,34 +167,28 @@ def test_documents_of_equal_length_change_company_between_epochs(byte_tokenizer:
 
 
 @pytest.fixture(scope="module")
-def three_splits(byte_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> list[TokenSplit]:
-    return [
-        store(byte_tokenizer, tmp_path_factory.mktemp("tokens") / "t", words([5 + number, 30, 2, 17, 40]))
-        for number in range(3)
-    ]
+def split(byte_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> TokenSplit:
+    return store(byte_tokenizer, tmp_path_factory.mktemp("tokens") / "t", words([5, 30, 2, 17, 40]))
 
 
 @STORED
 @given(
     pack=PACKS,
     seed=st.integers(0, 50),
-    weights=st.lists(st.floats(0.01, 1.0), min_size=1, max_size=3),
     mask=st.booleans(),
     before=st.lists(st.integers(1, 9), max_size=5),
     after=st.lists(st.integers(1, 9), min_size=1, max_size=5),
 )
 def test_a_run_goes_on_where_it_stopped_whatever_the_batch_size(
-    three_splits: list[TokenSplit],
+    split: TokenSplit,
     pack: Pack,
     seed: int,
-    weights: list[float],
     mask: bool,
     before: list[int],
     after: list[int],
 ) -> None:
     def begin() -> Batches:
-        sources = list(zip(three_splits, weights, strict=False))
-        return Batches(sources, context=12, batch=2, seed=seed, mask_documents=mask, pack=pack)
+        return Batches(split, context=12, seed=seed, mask_documents=mask, pack=pack)
 
     run = begin()
     for count in before:
@@ -245,51 +214,47 @@ def test_a_run_goes_on_where_it_stopped_whatever_the_batch_size(
     assert one_by_one.state() == resumed.state()
 
 
-def test_a_batch_may_lie_across_blocks(byte_tokenizer: Tokenizer, tmp_path: Path) -> None:
-    split = store(byte_tokenizer, tmp_path / "t", words([30] * 10))
-    batches = Batches([(split, 1.0)], context=8, batch=4, seed=0)
-    across = batches.at(BLOCK - 3, 6)
+def test_a_batch_may_lie_across_epochs(split: TokenSplit) -> None:
+    batches = Batches(split, context=8, seed=0)
+    first = batches.rows - 3
+    across = batches.at(first, 6)
     for row in range(6):
-        assert np.array_equal(batches.at(BLOCK - 3 + row, 1).inputs[0], across.inputs[row])
+        assert np.array_equal(batches.at(first + row, 1).inputs[0], across.inputs[row])
 
 
 def test_other_text_or_another_order_is_not_resumed(byte_tokenizer: Tokenizer, tmp_path: Path) -> None:
     one = store(byte_tokenizer, tmp_path / "one", words([30] * 9))
     other = store(byte_tokenizer, tmp_path / "other", words([30] * 10))
-    plain: dict[str, Any] = {"context": 8, "batch": 4, "seed": 0}
-    state = Batches([(one, 1.0)], **plain).state()
-    Batches([(one, 2.0)], **plain | {"batch": 9}).restore(state)
+    plain: dict[str, Any] = {"context": 8, "seed": 0}
+    state = Batches(one, **plain).state()
+    Batches(one, **plain).restore(state)
     changes: list[dict[str, Any]] = [{"context": 9}, {"seed": 1}, {"pack": "documents"}, {"mask_documents": True}]
-    for sources, change in [([(other, 1.0)], {}), ([(one, 1.0), (other, 1.0)], {})] + [
-        ([(one, 1.0)], change) for change in changes
-    ]:
+    for text, change in [(other, {}), *((one, change) for change in changes)]:
         with pytest.raises(RequestError, match="other text"):
-            Batches(sources, **plain | change).restore(state)
+            Batches(text, **plain | change).restore(state)
     for lie in ({}, {"samples": -1}, {"samples": "9"}, {"samples": 2**70}, {"version": 9}, {"samples": True}):
         with pytest.raises(RequestError):
-            Batches([(one, 1.0)], **plain).restore(state | lie if lie else lie)
+            Batches(one, **plain).restore(state | lie if lie else lie)
 
 
-def test_requests_that_cannot_be_met(byte_tokenizer: Tokenizer, wide_tokenizer: Tokenizer, tmp_path: Path) -> None:
-    one = store(byte_tokenizer, tmp_path / "one", words([30] * 9))
-    wide = store(wide_tokenizer, tmp_path / "wide", words([30] * 9))
-    plain: dict[str, Any] = {"context": 8, "batch": 4, "seed": 0}
-    cases: list[tuple[list[tuple[TokenSplit, float]], dict[str, Any], str]] = [
-        ([], {}, "no source"),
-        ([(one, 0.0)], {}, "weight"),
-        ([(one, float("nan"))], {}, "weight"),
-        ([(one, 1.0), (wide, 1.0)], {}, "different vocabularies"),
-        ([(one, 1.0)], {"context": 0}, "at least 1"),
-        ([(one, 1.0)], {"context": 10**6}, "too few"),
-        ([(one, 1.0)], {"pack": "document"}, "did you mean documents"),
-    ]
-    for sources, change, words_of_error in cases:
-        with pytest.raises(RequestError, match=words_of_error):
-            Batches(sources, **plain | change)
-    with pytest.raises(RequestError, match="no samples"):
-        Batches([(one, 1.0)], **plain).at(-1, 4)
-    with pytest.raises(RequestError, match="no samples"):
-        Batches([(one, 1.0)], **plain).next(0)
+@pytest.mark.parametrize(
+    ("change", "words_of_error"),
+    [
+        ({"context": 0}, "at least 1"),
+        ({"context": 10**6}, "too few"),
+        ({"pack": "document"}, "did you mean documents"),
+    ],
+)
+def test_requests_that_cannot_be_met(split: TokenSplit, change: dict[str, Any], words_of_error: str) -> None:
+    with pytest.raises(RequestError, match=words_of_error):
+        Batches(split, **{"context": 8, "seed": 0} | change)
+
+
+def test_there_are_no_samples_before_the_first(split: TokenSplit) -> None:
+    batches = Batches(split, context=8, seed=0)
+    for first, count in ((-1, 4), (0, 0)):
+        with pytest.raises(RequestError, match="no samples"):
+            batches.at(first, count)
 
 
 @STORED
@@ -298,9 +263,9 @@ def test_masked_documents_are_told_apart(
     byte_tokenizer: Tokenizer, tmp_path: Path, lengths: list[int], pack: Pack, seed: int, context: int
 ) -> None:
     split = store(byte_tokenizer, tmp_path / "t", words([*lengths, 30]))
-    batches = Batches([(split, 1.0)], context=context, batch=8, seed=seed, mask_documents=True, pack=pack)
-    plain = Batches([(split, 1.0)], context=context, batch=8, seed=seed, pack=pack)
-    batch, unmasked = batches.next(), plain.next()
+    batches = Batches(split, context=context, seed=seed, mask_documents=True, pack=pack)
+    plain = Batches(split, context=context, seed=seed, pack=pack)
+    batch, unmasked = batches.next(8), plain.next(8)
     assert unmasked.segments is unmasked.positions is None
     assert batch.segments is not None
     assert batch.positions is not None
@@ -333,12 +298,12 @@ def test_only_the_assistants_words_are_targets(
     documents = talks(14) + words([20] * 6)
     split = store(byte_tokenizer, tmp_path / "t", [documents[number] for number in order], shard_tokens)
     positions = layout(split, 16, pack, 3).positions(np.zeros(4, dtype=np.int64), np.arange(4))
-    batches = Batches([(split, 1.0)], context=16, batch=64, seed=3, mask_documents=mask, pack=pack)
-    batch = batches.next()
+    batches = Batches(split, context=16, seed=3, mask_documents=mask, pack=pack)
+    batch = batches.next(64)
     learned = split.gather_loss(np.arange(len(split)))
     tokens = split.read(0, len(split))
-    epochs = max(round(64 / batches.rows[0]), 1)
-    whole = batches.at(0, batches.rows[0] * epochs)
+    epochs = max(round(64 / batches.rows), 1)
+    whole = batches.at(0, batches.rows * epochs)
     assert positions.shape == (4, 17)
     assert set(np.unique(batch.targets)) <= {NO_TARGET, *np.unique(tokens[learned]).tolist()}
     if pack == "documents":
@@ -396,5 +361,5 @@ def test_evaluation_counts_bytes_of_the_assistants_words_only(byte_tokenizer: To
 
 def test_a_sample_far_away_is_found_like_the_first(byte_tokenizer: Tokenizer, tmp_path: Path) -> None:
     split = store(byte_tokenizer, tmp_path / "t", words([20] * 500))
-    batches = Batches([(split, 0.3), (split, 0.7)], context=64, batch=16, seed=0)
+    batches = Batches(split, context=64, seed=0)
     assert batches.at(10**15, 16).inputs.shape == (16, 64)

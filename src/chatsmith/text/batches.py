@@ -9,21 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 
 from chatsmith.errors import RequestError, did_you_mean
-from chatsmith.text.order import BLOCK, Mixture, keys, shuffled
-from chatsmith.text.packing import PADDING, Layout, Pack, layout
+from chatsmith.text.order import keys, shuffled
+from chatsmith.text.packing import PADDING, Pack, layout
 from chatsmith.text.shards import TokenSplit
 
 NO_TARGET = -100
 """The target of a place where nothing is to be predicted; what torch's cross entropy ignores."""
 
 _STATE_VERSION = 1
+_QUOTAS = [2**14]  # of sources that were once mixed here: a run that was begun then goes on
 _MAX_SAMPLES = 2**53
 
 
@@ -46,58 +47,37 @@ class Batch:
 
 
 class Batches:
-    """Endless training batches from one source or a weighted mixture of several.
+    """Endless training batches from one split.
 
-    `sources` are splits with their weights (the share of samples, not of text). Within a source every row comes once
-    per epoch, in an order that changes from epoch to epoch (sampling without replacement until an epoch boundary:
-    GPT-3, appendix B). `pack` is "stream" (windows over the ends of documents) or "documents" (whole documents, the
-    rest of a row padded; see `WholeDocuments`).
+    Every row comes once per epoch, in an order that changes from epoch to epoch (sampling without replacement until an
+    epoch boundary: GPT-3, appendix B). `pack` is "stream" (windows over the ends of documents) or "documents" (whole
+    documents, the rest of a row padded; see `WholeDocuments`).
 
     The end-of-text token of a document predicts the first token of the next one in "stream", as in GPT-3's training.
     With `mask_documents` documents do not see each other and this target is left out, as nothing could tell it.
     With "documents" it is left out in any case: the neighbours in a row are chosen for their length.
 
-    Raises `RequestError` for sources that do not fit together or have less text than one window.
+    Raises `RequestError` for a split that has less text than one window.
     """
 
     def __init__(
-        self,
-        sources: Sequence[tuple[TokenSplit, float]],
-        *,
-        context: int,
-        batch: int,
-        seed: int,
-        mask_documents: bool = False,
-        pack: Pack = "stream",
+        self, split: TokenSplit, *, context: int, seed: int, mask_documents: bool = False, pack: Pack = "stream"
     ) -> None:
-        _check_shape(context, batch, pack)
-        _check_sources(sources)
-        self.splits = tuple(split for split, _ in sources)
-        self.context, self.batch, self.seed = context, batch, seed
+        _check_shape(context, pack)
+        self.split, self.context, self.seed = split, context, seed
         self.mask_documents, self.pack = mask_documents, pack
         self.samples = 0  # how many samples have been given out
-        self._mixture = Mixture([weight for _, weight in sources], seed)
-        self._layouts: list[Layout] = [
-            layout(split, context, pack, seed, number) for number, split in enumerate(self.splits)
-        ]
-        self._blocks: dict[int, np.ndarray] = {}
-        texts = [split.fingerprint for split in self.splits]
-        order = [_STATE_VERSION, context, seed, mask_documents, pack, self._mixture.quotas, texts]
+        self._layout = layout(split, context, pack, seed)
+        order = [_STATE_VERSION, context, seed, mask_documents, pack, _QUOTAS, [split.fingerprint]]
         self.fingerprint = hashlib.sha256(json.dumps(order).encode()).hexdigest()
 
     @property
-    def rows(self) -> tuple[int, ...]:
-        """Rows per epoch of each source."""
-        return tuple(rows.rows for rows in self._layouts)
+    def rows(self) -> int:
+        """Rows per epoch."""
+        return self._layout.rows
 
-    @property
-    def epochs(self) -> tuple[float, ...]:
-        """How often each source has been gone through so far."""
-        return tuple(self._mixture.count(source, self.samples) / rows for source, rows in enumerate(self.rows))
-
-    def next(self, batch: int | None = None) -> Batch:
-        """The next `batch` samples (as many as given at the beginning, unless said otherwise)."""
-        count = self.batch if batch is None else batch
+    def next(self, count: int) -> Batch:
+        """The next `count` samples."""
         made = self.at(self.samples, count)
         self.samples += count
         return made
@@ -106,20 +86,9 @@ class Batches:
         """Samples first … first + count - 1, wherever the run stands; several readers can share out a batch by it."""
         if first < 0 or count < 1:
             raise RequestError(f"there are no samples {first} to {first + count - 1}")
-        sources, epochs, rows = self._order(first, count)
-        positions = np.empty((count, self.context + 1), dtype=np.int64)
-        parts = []
-        for number in range(len(self.splits)) if len(self.splits) > 1 else [0]:
-            here = sources == number
-            if here.any():
-                positions[here] = self._layouts[number].positions(epochs[here], rows[here])
-                parts.append((here, self.splits[number]))
-        if len(parts) == 1:
-            return make_batch(parts[0][1], positions, self.mask_documents, self.pack)
-        return _merge(
-            [(here, make_batch(split, positions[here], self.mask_documents, self.pack)) for here, split in parts],
-            count,
-        )
+        epochs, places = np.divmod(np.arange(first, first + count), self.rows)
+        rows = shuffled(places, self.rows, keys(self.seed, 0, epochs, 0))
+        return make_batch(self.split, self._layout.positions(epochs, rows), self.mask_documents, self.pack)
 
     def state(self) -> dict[str, Any]:
         """Where the run stands, as JSON holds it."""
@@ -136,31 +105,6 @@ class Batches:
                 "resume with the text and the recipe that the run began with, or begin a new run",
             )
         self.samples = samples
-
-    def _order(self, first: int, count: int) -> np.ndarray:
-        """int64 [3, count]: source, epoch and row of each sample."""
-        parts = []
-        while count:
-            number, offset = divmod(first, BLOCK)
-            part = self._block(number)[:, offset : offset + count]
-            parts.append(part)
-            first, count = first + part.shape[1], count - part.shape[1]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-
-    def _block(self, number: int) -> np.ndarray:
-        if number not in self._blocks:
-            if len(self._blocks) >= 2:
-                del self._blocks[next(iter(self._blocks))]
-            sources, ordinals = self._mixture.block(number)
-            block = np.empty((3, BLOCK), dtype=np.int64)
-            block[0] = sources
-            for source, rows in enumerate(self.rows):
-                here = sources == source
-                epochs, places = np.divmod(ordinals[here], rows)
-                block[1, here] = epochs
-                block[2, here] = shuffled(places, rows, keys(self.seed, source, epochs, 0))
-            self._blocks[number] = block
-        return self._blocks[number]
 
 
 def evaluation_batches(
@@ -179,7 +123,7 @@ def evaluation_batches(
     first of each document. `limit_tokens` takes about as many tokens in windows spread evenly over the split. Bits
     per byte are the sum of the targets' losses in nats / ln 2 / the sum of `text_bytes`. All batches have one shape.
     """
-    _check_shape(context, batch, pack)
+    _check_shape(context, pack)
     rows = layout(split, context, pack, seed=0) if pack == "documents" else None
     total = rows.rows if rows else math.ceil(len(split) / context)
     count = total if limit_tokens is None else min(max(limit_tokens // context, 1), total)
@@ -239,39 +183,8 @@ def _within_documents(starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.cumsum(starts, axis=1, dtype=np.int32) - np.int32(1), places - first
 
 
-def _merge(parts: list[tuple[np.ndarray, Batch]], count: int) -> Batch:
-    """One batch from the rows that several sources gave, each where its samples lie."""
-    first = parts[0][1]
-
-    def put(name: str) -> np.ndarray | None:
-        if getattr(first, name) is None:
-            return None
-        out = np.empty((count, *getattr(first, name).shape[1:]), dtype=getattr(first, name).dtype)
-        for here, batch in parts:
-            out[here] = getattr(batch, name)
-        return out
-
-    inputs, targets = put("inputs"), put("targets")
-    assert inputs is not None
-    assert targets is not None
-    return Batch(inputs, targets, put("segments"), put("positions"))
-
-
-def _check_shape(context: int, batch: int, pack: str) -> None:
-    if context < 1 or batch < 1:
-        raise RequestError(f"context {context} and batch {batch} must both be at least 1")
+def _check_shape(context: int, pack: str) -> None:
+    if context < 1:
+        raise RequestError(f"context {context} must be at least 1")
     if pack not in get_args(Pack):
         raise RequestError(f"there is no packing {pack!r}", did_you_mean(pack, get_args(Pack)))
-
-
-def _check_sources(sources: Sequence[tuple[TokenSplit, float]]) -> None:
-    if not sources:
-        raise RequestError("there is no source to take batches from")
-    for split, weight in sources:
-        if not (math.isfinite(weight) and weight > 0):
-            raise RequestError(f"the weight of {split.folder.name} is {weight}; it must be a number above 0")
-        if (split.tokenizer, split.vocab_size) != (sources[0][0].tokenizer, sources[0][0].vocab_size):
-            raise RequestError(
-                f"{split.folder.name} and {sources[0][0].folder.name} were written with different vocabularies",
-                "write all sources with one tokenizer",
-            )

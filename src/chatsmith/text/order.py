@@ -6,15 +6,10 @@ integer, and the order does not depend on the version of a random number library
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _ROUNDS = 8
-
-BLOCK = 2**14
-"""Samples in one block of a mixture; within every block each source has the same number of them."""
 
 
 def mix(numbers: np.ndarray) -> np.ndarray:
@@ -58,40 +53,3 @@ def shuffled(indices: np.ndarray, count: int, key: np.ndarray) -> np.ndarray:
         value[outside] = left << low | right
         outside = value >= count
     return value.astype(np.int64)
-
-
-class Mixture:
-    """Samples from several sources in given proportions, spread as evenly as whole samples can be.
-
-    Each block of `BLOCK` samples holds a fixed number of each source's (its weight to within one sample in BLOCK, and
-    at least one), and inside a block those of one source lie at equal distances from a seeded beginning.
-    """
-
-    def __init__(self, weights: Sequence[float], seed: int) -> None:
-        shares = np.asarray(weights, dtype=np.float64) / np.sum(weights)
-        exact = shares * BLOCK
-        quotas = np.maximum(np.floor(exact).astype(np.int64), 1)
-        while quotas.sum() > BLOCK:  # minimums of one taken from where they weigh least
-            quotas[np.argmax(quotas - exact - (quotas == 1) * BLOCK)] -= 1
-        while quotas.sum() < BLOCK:
-            quotas[np.argmax(exact - quotas)] += 1
-        self.quotas: tuple[int, ...] = tuple(quotas.tolist())
-        self.seed = seed
-
-    def block(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """For each sample of a block, int64 [BLOCK]: its source, and how many of this source came before it in all."""
-        if len(self.quotas) == 1:
-            return np.zeros(BLOCK, dtype=np.int64), np.arange(BLOCK) + number * BLOCK
-        places, sources, ordinals = [], [], []
-        for source, quota in enumerate(self.quotas):
-            beginning = float(keys(self.seed, number, source)[0] >> np.uint64(11)) * 2.0**-53
-            places.append((np.arange(quota) + beginning) / quota)
-            sources.append(np.full(quota, source))
-            ordinals.append(np.arange(quota) + number * quota)
-        order = np.argsort(np.concatenate(places), kind="stable")
-        return np.concatenate(sources)[order], np.concatenate(ordinals)[order]
-
-    def count(self, source: int, samples: int) -> int:
-        """How many of the first `samples` samples come from a source."""
-        number, rest = divmod(samples, BLOCK)
-        return number * self.quotas[source] + int(np.count_nonzero(self.block(number)[0][:rest] == source))

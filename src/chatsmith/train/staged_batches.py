@@ -35,16 +35,7 @@ class StagedBatches:
         pack: Pack = "stream",
     ) -> None:
         self._sources = [
-            _Source(
-                Batches(
-                    [(split, 1.0)],
-                    context=context,
-                    batch=1,
-                    seed=seed + number,
-                    mask_documents=mask_documents,
-                    pack=pack,
-                )
-            )
+            _Source(Batches(split, context=context, seed=seed + number, mask_documents=mask_documents, pack=pack))
             for number, split in enumerate(splits)
         ]
         self.reweight(weights)
