@@ -10,8 +10,9 @@ from chatsmith.kernels import native
 from chatsmith.models.decoder import Decoder
 from chatsmith.models.lookup import for_lookup_and_head, names_rows, rows_of
 from chatsmith.specs import ModelSpec
+from chatsmith.text.batches import NO_TARGET
 from chatsmith.train import losses
-from chatsmith.train.losses import IGNORE, next_token_loss
+from chatsmith.train.losses import next_token_loss
 
 IDS = torch.tensor([[3, 0, 3], [7, 3, 9]])
 
@@ -62,7 +63,7 @@ def test_a_tied_model_learns_the_same(dtype: torch.dtype, monkeypatch: pytest.Mo
     spec = ModelSpec(vocab_size=64, context=16, width=32, layers=1, heads=2)
     generator = torch.Generator().manual_seed(1)
     inputs, targets = torch.randint(0, 64, (2, 2, 16), generator=generator)
-    targets[0, :5] = IGNORE
+    targets[0, :5] = NO_TARGET
     found = []
     for named in (False, True):
         model = Decoder(spec, dtype=dtype)

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from chatsmith.kernels import native
 from chatsmith.plan import memory_here
 from chatsmith.specs import ModelSpec
-from chatsmith.train.losses import IGNORE, head_loss, next_token_loss
+from chatsmith.text.batches import NO_TARGET
+from chatsmith.train.losses import head_loss, next_token_loss
 from chatsmith.train.parallel.stage import vocabulary_loss
 
 
@@ -25,9 +26,9 @@ def test_loss_and_gradients(dtype: torch.dtype, kernels: bool, pieces: bool, mon
     hidden = torch.randn(150, 24, generator=generator).to(dtype).requires_grad_()
     weight = torch.randn(90, 24, generator=generator).to(dtype).requires_grad_()
     targets = torch.randint(0, 90, (150,), generator=generator)
-    targets[10:40] = IGNORE
+    targets[10:40] = NO_TARGET
     exact = [x.detach().double().requires_grad_() for x in (hidden, weight)]
-    expected = F.cross_entropy(exact[0] @ exact[1].T, targets, ignore_index=IGNORE, reduction="sum")
+    expected = F.cross_entropy(exact[0] @ exact[1].T, targets, ignore_index=NO_TARGET, reduction="sum")
     (expected / 7).backward()
     loss = head_loss(hidden, weight, targets)
     (loss / 7).backward()
@@ -63,7 +64,7 @@ def test_a_divided_loss_rounds_its_gradients_once() -> None:
 
 def test_nothing_counted_gives_nothing() -> None:
     hidden = torch.randn(5, 8, requires_grad=True)
-    loss = head_loss(hidden, torch.randn(20, 8), torch.full((5,), IGNORE))
+    loss = head_loss(hidden, torch.randn(20, 8), torch.full((5,), NO_TARGET))
     loss.backward()
     assert float(loss) == 0.0
     assert hidden.grad is not None
@@ -77,7 +78,7 @@ def test_only_the_words_of_the_assistant_count() -> None:
     model.init_weights(0)
     inputs = torch.randint(0, 40, (2, 16), generator=torch.Generator().manual_seed(0))
     targets = inputs.roll(-1, 1)
-    targets[:, :10] = IGNORE
+    targets[:, :10] = NO_TARGET
     loss, count = next_token_loss(model, inputs, targets)
     assert int(count) == 12
     expected = F.cross_entropy(model(inputs)[:, 10:].reshape(-1, 40), targets[:, 10:].reshape(-1), reduction="sum")

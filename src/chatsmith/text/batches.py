@@ -21,7 +21,7 @@ from chatsmith.text.packing import PADDING, Pack, layout
 from chatsmith.text.shards import TokenSplit
 
 NO_TARGET = -100
-"""The target of a place where nothing is to be predicted; what torch's cross entropy ignores."""
+"""The target of a place where nothing is to be predicted, as in PyTorch and Transformers."""
 
 _STATE_VERSION = 1
 _QUOTAS = [2**14]  # of sources that were once mixed here: a run that was begun then goes on

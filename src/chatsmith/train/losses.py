@@ -16,10 +16,10 @@ from chatsmith.kernels import native
 from chatsmith.kernels.gpu import door
 from chatsmith.models.lookup import for_lookup_and_head, names_rows
 from chatsmith.plan.memory_here import equal_parts, logit_rows
+from chatsmith.text.batches import NO_TARGET
 from chatsmith.train.precision import sum_dtype
 from chatsmith.train.spare import room_like
 
-IGNORE = -100  # a target that is not to be learned, as in PyTorch and Transformers
 _GPU_CHUNK_BYTES = 2**31  # logits alive at once on a GPU, which wants many rows to keep its units busy, and at most
 _GPU_SHARE = 32  # one part in so many of its memory
 _TILE = 128  # rows that a GPU multiplies together
@@ -28,7 +28,7 @@ _TILE = 128  # rows that a GPU multiplies together
 def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """The summed cross-entropy, in nats, of `targets` [N] under logits = hidden [N, E] · weightᵀ [E, V].
 
-    Targets of `IGNORE` count nothing. The gradients for `hidden` and `weight` are made in the forward pass, so the
+    Targets of `NO_TARGET` count nothing. The gradients for `hidden` and `weight` are made in the forward pass, so the
     result may be scaled (divided by a count of tokens, say) but a second derivative is not to be had.
     """
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
@@ -60,7 +60,7 @@ def _rows_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor,
     """Summed loss, probabilities [n, V] and the mask of rows that count."""
     wide = sum_dtype(hidden.dtype)
     probabilities = torch.softmax(F.linear(hidden, weight), dim=-1, dtype=wide)
-    counted = targets != IGNORE
+    counted = targets != NO_TARGET
     chosen = probabilities.gather(1, targets.clamp(min=0)[:, None])[:, 0]
     # A probability that underflows float32 stands for a loss above 87 nats; the clamp keeps it finite.
     losses = chosen.clamp(min=torch.finfo(wide).tiny).log().neg() * counted
@@ -134,4 +134,4 @@ def next_token_loss(
     hidden = model.hidden(inputs, segments=segments, positions=positions, noise=noise, table=table)
     flat = targets.reshape(-1)
     loss = head_loss(hidden.view(-1, hidden.shape[-1]), model.head_weight if head is None else head, flat)
-    return loss, (flat != IGNORE).sum()
+    return loss, (flat != NO_TARGET).sum()

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from chatsmith.text.batches import Batch
-from chatsmith.train.losses import IGNORE, next_token_loss
+from chatsmith.text.batches import NO_TARGET, Batch
+from chatsmith.train.losses import next_token_loss
 from chatsmith.train.staged_batches import StagedBatches, rows_of
 
 
@@ -100,7 +100,7 @@ def with_noise(batch: Batch, seed: int, step: int) -> Batch:
 
 def predicted(batch: Batch) -> int:
     """How many targets of a batch are to be predicted."""
-    return int(np.count_nonzero(batch.targets != IGNORE))
+    return int(np.count_nonzero(batch.targets != NO_TARGET))
 
 
 def micro_batches(batch: Batch, rows: int) -> Iterable[Batch]:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from chatsmith.models.decoder import Decoder
-from chatsmith.train.losses import IGNORE, rows_at_once
+from chatsmith.text.batches import NO_TARGET
+from chatsmith.train.losses import rows_at_once
 from chatsmith.train.parallel.exchange import gather
 
 
@@ -163,7 +164,7 @@ class _VocabularyLoss(torch.autograd.Function):
             sums = torch.stack((logits.exp_().sum(1), chosen))
             if group is not None:
                 dist.all_reduce(sums, group=group)
-            counted = aims != IGNORE
+            counted = aims != NO_TARGET
             total += ((sums[0].log() - sums[1]) * counted).sum()
             if slopes:
                 slope = logits.div_(sums[0][:, None])

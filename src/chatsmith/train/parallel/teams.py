@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from chatsmith.errors import WorkError
 from chatsmith.store.state_writer import StateWriter
-from chatsmith.text.batches import Batch
-from chatsmith.train.losses import IGNORE
+from chatsmith.text.batches import NO_TARGET, Batch
 from chatsmith.train.objectives import Objective, micro_batches, predicted
 from chatsmith.train.optimizers import TrainingOptimizer
 from chatsmith.train.parallel.optimizer import DividedOptimizer
@@ -42,7 +41,7 @@ def padded(batch: Batch, rows: int) -> Batch:
     def add(column: np.ndarray | None) -> np.ndarray | None:
         return None if column is None else np.concatenate([column, np.repeat(column[:1], more, axis=0)])
 
-    targets = np.concatenate([batch.targets, np.full((more, *batch.targets.shape[1:]), IGNORE, batch.targets.dtype)])
+    targets = np.concatenate([batch.targets, np.full((more, *batch.targets.shape[1:]), NO_TARGET, batch.targets.dtype)])
     inputs = add(batch.inputs)
     assert inputs is not None
     return Batch(inputs, targets, add(batch.segments), add(batch.positions), noise=add(batch.noise))
