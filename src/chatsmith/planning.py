@@ -131,19 +131,16 @@ def plan(
     """Sizes, compute, memory, time and money of a model, reckoned before they are spent.
 
     Args:
-        model: A preset ("gpt3-175b"), a recipe, a config.json or its folder, or a `ModelSpec`; None finds the best size
-            for a `budget` or for `days`.
+        model: A preset ("gpt3-175b"), a recipe, a config.json or its folder, a `ModelSpec`; None: best for a budget.
         tokens, context: How much is trained on, and in rows of what length.
         on, count: Accelerators by name (several are compared), and how many of them.
         price, tflops: Of each of them: dollars an hour, and TFLOP/s as achieved.
         budget, days: Dollars and days to spend.
         fits: Scaling laws by name.
         run, batch: Plan generating so many sequences at a time (on this machine, where no device is named).
-        layout, batch_tokens, node_size, network_gb_s: Search how to divide the training: the tokens of a step, the
-            devices of a node, and GB/s of each between nodes, one way.
+        layout, batch_tokens, node_size, network_gb_s: Search how to divide the training; GB/s between nodes, one way.
         compare_devices, devices: Rank hardware by money and time; a TOML file with accelerators of one's own.
-        explain, plot: Show each formula with its numbers and source; an .svg to draw into.
-        note: Is told of what takes seconds.
+        explain, plot, note: Show each formula with its numbers; an .svg to draw into; is told of what takes seconds.
 
     Numbers may be text, as "300B". Raises `RequestError` in one line for what cannot be.
     """
