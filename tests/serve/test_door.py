@@ -293,7 +293,9 @@ def test_a_path_that_is_not_there_is_answered_with_the_one_that_is_meant(client:
         ("/chat/completions", "did you mean /v1/chat/completions?"),
         ("/v1/v1/responses", "did you mean /v1/responses?"),
         ("/models", "did you mean /v1/models?"),
-        ("/v1/images/generations/of/nothing", "/openapi.json lists what there is"),
+        ("/v1/completions/", "did you mean /v1/completions?"),
+        ("/v1/images/generations", "/openapi.json lists what there is"),
+        ("/v1/files", "/openapi.json lists what there is"),
     ):
         answer = client.post(asked, json={})
         assert answer.status_code == 404

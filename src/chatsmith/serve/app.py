@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from chatsmith.errors import nearest
 from chatsmith.generate.batch import Batch
 from chatsmith.language_model import LanguageModel
 from chatsmith.serve import looks, talk
@@ -124,10 +123,11 @@ async def _tell_where(served: Served, folder: Path | None) -> None:
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path[:100]
-    meant = nearest(path, (*PATHS, "/v1/models"), 1)  # /v1 is left out of addresses, or stands there twice
+    # /v1 is left out of addresses, or stands there twice.
+    meant = next((one for one in (*PATHS, "/v1/models") if path.rstrip("/").endswith(one.removeprefix("/v1"))), None)
     words = {
         404: f"there is nothing at {path}; "
-        + (f"did you mean {meant[0]}?" if meant else "/openapi.json lists what there is"),
+        + (f"did you mean {meant}?" if meant else "/openapi.json lists what there is"),
         405: f"{request.method} is not for this path",
     }
     told = ApiError(error.status_code, words.get(error.status_code, error.detail))
