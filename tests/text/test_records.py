@@ -98,6 +98,24 @@ def test_conversations(record: Any) -> None:
     assert found(record) == [HI]
 
 
+WRITTEN = "User: Hi.\nAssistant: Hello.\nUser: And?"
+
+
+@pytest.mark.parametrize(
+    ("record", "talk"),
+    [
+        ({"instruction": "Sum it up.", "input": WRITTEN, "output": "No."}, [("user", f"Sum it up.\n\n{WRITTEN}")]),
+        ({"instruction": "", "input": WRITTEN, "output": "No."}, [*HI, ("user", "And?")]),
+        ({"input": WRITTEN, "output": "No."}, [*HI, ("user", "And?")]),
+        ({"instruction": "Write a talk.", "output": WRITTEN}, [("user", "Write a talk."), ("assistant", WRITTEN)]),
+    ],
+)
+def test_a_talk_that_was_asked_about_or_for_is_no_conversation_by_itself(record: Any, talk: Any) -> None:
+    last = [] if talk[-1][0] == "assistant" else [("assistant", "No.")]
+    assert found(record) == [[*talk, *last]]
+    assert found({"prompt": "Hi.", "response": "Human: Hi.\n\nAssistant: Hello."}) == [HI]
+
+
 def test_more_conversations() -> None:
     turns = [{"role": "system", "content": "Be kind."}, *({"role": r, "content": c} for r, c in HI)]
     assert found({"messages": turns}) == [[("system", "Be kind."), *HI]]

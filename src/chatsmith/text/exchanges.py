@@ -119,13 +119,19 @@ def _with(asked: str | list[Any], answers: Sequence[str], by_name: Mapping[str, 
         value = _chosen(by_name.get(name), by_name)
         if name in PREFERRED and (spelled_out := told(value)) is not value:  # as the prompt beside it may be
             value, asked = spelled_out, turns(told(by_name.get("prompt"))) or asked
-        if isinstance(asked, str) and asked and turns(value) is None and (answer := _answer(value)):
+        if isinstance(asked, str) and asked and _is_text(value, asked) and (answer := _answer(value)):
             return [(Message("user", asked), Message("assistant", answer))]
         if said := answered(value):
             before = asked if isinstance(asked, list) else [["user", asked]] * bool(asked)
             if before or turns(value) is not None:
                 return conversation(joined(before, said))
     return []
+
+
+def _is_text(value: Any, asked: str) -> bool:
+    """Whether an answer is no talk, or one that was to be written: in that the question itself is not said."""
+    talk = turns(value)
+    return talk is None or (isinstance(value, str) and not any(asked.strip() in words for _, words in talk))
 
 
 def _words(value: Any) -> str:

@@ -66,6 +66,7 @@ REJECTED = (
 _MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 _TRANSCRIPTS = ("input", "transcript", "plain_text")  # where a whole conversation may stand in one text
 SYSTEM = ("system", "system_prompt", "system_message", "meta_instruction")
+_ASKED_ABOUT = "input"  # a talk in it, with an answer beside it, is what was asked about, or leads to that answer
 _QUESTIONS = "qas"
 BESIDE = (*REJECTED, *_MEDIA, VERDICT, *SYSTEM, HISTORY, *RATINGS, _QUESTIONS)
 """Names of what is no text to read by itself, but decides about it or belongs to it."""
@@ -213,6 +214,8 @@ def _conversation(record: dict[str, Any], names: _Names) -> list[Content]:
         return found
     for name in names.transcripts:
         if isinstance(record[name], str) and (found := conversation(transcript(record[name]))):
+            if name.lower() == _ASKED_ABOUT and any(answered(record[own]) for own in names.answers):
+                continue
             return found
     for name in names.conversations:
         # What the last question was answered may stand beside the conversation, as in preference data.
