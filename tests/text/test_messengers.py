@@ -101,6 +101,26 @@ def test_whatsapp_groups_and_what_only_looks_like_it(tmp_path: Path) -> None:
     assert found == {"diary": diary, "log": log, "story": f"He read:\n{ANDROID}"}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[11/28/2026, 9:30:14 PM] INFO: started\n[11/28/2026, 9:30:15 PM] ERROR: no disk\n",
+        ANDROID.replace("Bob", "ann"),  # who answers is not told apart
+    ],
+)
+def test_a_log_of_a_program_and_one_speaker_in_two_spellings_stay_texts(tmp_path: Path, text: str) -> None:
+    (tmp_path / "one.log").write_text(text)
+    assert [one.text for one in read(tmp_path)[0]] == [text]
+
+
+def test_of_a_chat_that_breaks_off_what_came_before_counts(tmp_path: Path) -> None:
+    whole = ANDROID + "12/05/21, 10:07 - Ann: One more.\n" * 20000
+    (tmp_path / "chat.txt").write_bytes(whole.encode() + b"\xff" * 20000)
+    documents, report = read(tmp_path, document_bytes=1 << 16, duplicates="keep")
+    assert "".join(one.text for one in documents).count("One more.") > 15000
+    assert sum(report.reasons.values()) == 1
+
+
 def test_a_chat_too_long_to_be_held_is_read_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chatsmith.text.documents.RECORD_BYTES", 2000)
     whole = ANDROID + "".join(

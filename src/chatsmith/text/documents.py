@@ -38,7 +38,7 @@ from chatsmith.text.records import NO_TEXT_RECORD, contents, strings
 from chatsmith.text.report import ReadReport, Skipped, Unreadable
 from chatsmith.text.richtext import rich_text
 from chatsmith.text.subtitles import subtitle_text
-from chatsmith.text.talks import conversation
+from chatsmith.text.talks import Content, conversation
 from chatsmith.text.walk import HIDDEN, NO_PERMISSION, existing, is_hidden_name, walk
 from chatsmith.text.webpage import page_text
 
@@ -263,15 +263,18 @@ class _Reading:
         """The documents of a plain text, or the talk that it is where a messenger wrote it."""
         held = [next(parts, "")]
         if not self.strings and messengers.is_log(held[0]):
-            while sum(map(len, held)) < RECORD_BYTES and (more := next(parts, "")):
-                held.append(more)
-            held.append(next(parts, ""))  # of what is too long for a record
-            if not held[-1] and (turns := messengers.log("".join(held))):
-                return self._talk(turns, source)
+            try:
+                while sum(map(len, held)) < RECORD_BYTES and (more := next(parts, "")):
+                    held.append(more)
+                held.append(next(parts, ""))  # of what is too long for a record
+            except Unreadable as error:  # what came before counts
+                parts = map(_raised, (error,))
+            if not held[-1] and (talk := conversation(messengers.log("".join(held)))):
+                return self._talk(talk, source)
         return self._texts(source, map(normalise, chain(held, parts)))
 
-    def _talk(self, turns: list[dict[str, str]], source: str) -> Iterator[Document]:
-        for content in conversation(turns):
+    def _talk(self, talk: list[Content], source: str) -> Iterator[Document]:
+        for content in talk:
             if isinstance(content, Unreadable):
                 raise content
             if isinstance(content, str):  # of more than two people
@@ -373,6 +376,10 @@ class _Reading:
             return NO_TEXT_RECORD, ""
         names = f"it has: {', '.join(list(record)[:10])}" if isinstance(record, dict) else ""
         return f"no text in field {self.field!r}", names
+
+
+def _raised(error: Unreadable) -> str:
+    raise error
 
 
 def _form(name: str) -> Format:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import zip_longest
+from itertools import groupby, zip_longest
+from operator import itemgetter
 from typing import Any
 
 _TELEGRAM = ("message", "service")  # types of its messages
@@ -18,6 +19,10 @@ _NOTE = "\u200e"  # what begins words that are WhatsApp's, as "image omitted"
 _LEFT_OUT = re.compile(r"<[^<>\n]+>")  # the same in Android's exports
 _OPENING, _LONGEST_NAME = 4000, 60  # characters
 _META = ("sender_name", "timestamp_ms")
+_LEVELS = frozenset(
+    ("trace", "debug", "verbose", "info", "log", "notice", "warn", "warning", "error", "critical", "fatal")
+)
+"""What stands where a name would in the log of a program, whose dates may look the same."""
 
 
 def chat(messages: Sequence[Any]) -> list[list[str]] | None:
@@ -35,7 +40,8 @@ def chat(messages: Sequence[Any]) -> list[list[str]] | None:
 
 def is_log(text: str) -> bool:
     """Whether a text begins as a chat that WhatsApp exports: lines "date, time - name: words"."""
-    return bool(_STAMP.match(text)) and any(speaker for speaker, _ in _lines(text[:_OPENING]))
+    speakers = (speaker.lower() for speaker, _ in _lines(text[:_OPENING]))
+    return bool(_STAMP.match(text)) and any(name and name not in _LEVELS for name in speakers)
 
 
 def log(text: str) -> list[dict[str, str]] | None:
@@ -61,14 +67,8 @@ def _lines(text: str) -> Iterator[tuple[str, str]]:
 
 def _turns(said: Iterable[tuple[str, str]]) -> list[list[str]] | None:
     """What each says until another does; None where only one speaks."""
-    turns: list[list[str]] = []
-    for speaker, words in said:
-        if not speaker or not words.strip():
-            continue
-        if turns and turns[-1][0] == speaker:
-            turns[-1][1] += "\n" + words
-        else:
-            turns.append([speaker, words])
+    heard = ((speaker, words) for speaker, words in said if speaker and words.strip())
+    turns = [[speaker, "\n".join([words for _, words in on_end])] for speaker, on_end in groupby(heard, itemgetter(0))]
     return turns if len(turns) > 1 else None
 
 

@@ -9,6 +9,8 @@ pieces whose `label` says whether they are to be learned.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeGuard
 
 from chatsmith.text.transcripts import ENDS, transcript
@@ -47,13 +49,11 @@ def _of_segments(segments: Any) -> list[list[str]] | str | None:
     whole = "".join([one["text"] for one in segments])
     if (written_out := transcript(whole)) is not None:
         return written_out
-    turns: list[list[str]] = []
-    for one in segments:
-        speaker = "assistant" if one["label"] else "user"
-        if not turns or turns[-1][0] != speaker:
-            turns.append([speaker, ""])
-        turns[-1][1] += one["text"]
-    turns = [[speaker, words] for speaker, text in turns if (words := _without_marks(text))]
+    turns = [
+        ["assistant" if learned else "user", words]
+        for learned, on_end in groupby(segments, itemgetter("label"))
+        if (words := _without_marks("".join([one["text"] for one in on_end])))
+    ]
     return turns if len({speaker for speaker, _ in turns}) == 2 else _without_marks(whole)
 
 
