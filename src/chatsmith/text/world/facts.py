@@ -124,8 +124,9 @@ def facts(dice: Dice, count: int, unseen: int = -1, more: float = 0.0) -> list[F
 
 
 def _may_follow(other: Relation, said: Relation) -> bool:
-    """Whether 'he' can only be who was meant, and no question asks about both."""
-    return said.name not in ("friend", "pet") and other is not said and {said.name, other.name} != {"has", "pet"}
+    """Whether 'he' can only be who was meant, as nobody else was named, and no question asks about both."""
+    others = ("friend", "pet", "family")
+    return said.name not in others and other is not said and {said.name, other.name} != {"has", "pet"}
 
 
 def _add(found: list[Fact], dice: Dice, relation: Relation, name: str, *, held_out: bool = False) -> bool:
