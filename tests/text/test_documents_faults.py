@@ -95,6 +95,7 @@ def test_of_a_model_that_is_named_itself_only_ones_own_text_is_read(tmp_path: Pa
 def test_an_address_is_no_path() -> None:
     with pytest.raises(RequestError) as caught:
         read(Path("https://example.org/a.txt"))
+    assert caught.value.message == "https://example.org/a.txt is an address"
     assert caught.value.hint == "only files and folders of this machine are read: download it first"
 
 

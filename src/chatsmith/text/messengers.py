@@ -87,7 +87,7 @@ def _of_telegram(message: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _of_meta(message: Mapping[str, Any]) -> tuple[str, str]:
-    return tuple(_mended(message.get(name)) for name in ("sender_name", "content"))  # type: ignore[return-value]
+    return _mended(message.get("sender_name")), _mended(message.get("content"))
 
 
 def _mended(text: Any) -> str:

@@ -46,7 +46,7 @@ def existing(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     for path in paths:
         whole = Path(path).expanduser()
         if not os.path.lexists(whole):
-            raise RequestError(f"{path} does not exist", _hint(whole))
+            raise _missing(path, whole)
         found.append(whole)
     if not found:
         raise RequestError("no path to read documents from was given", "name files or folders with text in them")
@@ -55,9 +55,17 @@ def existing(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return [path for path in unique if not any(real[other] in real[path].parents for other in unique)]
 
 
+def _missing(path: str | os.PathLike[str], whole: Path) -> RequestError:
+    scheme, *rest = whole.parts or ("",)
+    if scheme in ("http:", "https:", "ftp:", "s3:", "hf:"):
+        return RequestError(
+            f"{scheme}//{'/'.join(rest)} is an address",
+            "only files and folders of this machine are read: download it first",
+        )
+    return RequestError(f"{path} does not exist", _hint(whole))
+
+
 def _hint(path: Path) -> str:
-    if path.parts and path.parts[0] in ("http:", "https:", "ftp:", "s3:", "hf:"):
-        return "only files and folders of this machine are read: download it first"
     folder = path.parent
     while not folder.is_dir():
         path, folder = folder, folder.parent
